@@ -1,0 +1,94 @@
+"""CLIP (Radford et al. 2021), through open_clip: captions and pictures into one space.
+
+Gives what the rest of the stack conditions on: the text embedding z_t, the text encoder's hidden states, and the
+image embedding z_i. Any architecture that open_clip knows will do; the checkpoint's config names one or spells it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP as OpenClip
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """Encoded captions: z_t `[B, D]` (unit norm), the final hidden states `[B, L, W]`, and a mask `[B, L]`, True where
+    there is a token. L is the longest caption's length."""
+
+    z_t: Tensor
+    hidden: Tensor
+    mask: Tensor
+
+
+class CLIP(nn.Module):
+    """The two encoders. `config`: {"architecture": a name open_clip knows} or open_clip's own
+    {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"?}; either may add "image_mean" and "image_std" (OpenAI's else)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        config = dict(config)
+        mean = config.pop("image_mean", open_clip.OPENAI_DATASET_MEAN)
+        std = config.pop("image_std", open_clip.OPENAI_DATASET_STD)
+        name = config.pop("architecture", None)
+        if name is not None:
+            known = open_clip.get_model_config(name)
+            if known is None:
+                raise ValueError(f"unknown CLIP architecture {name!r}: open_clip.list_models() lists those there are")
+            config = known | config
+        self.network = OpenClip(**config)
+        self.tokenizer = SimpleTokenizer(context_length=self.network.context_length)
+        self.embed_dim: int = config["embed_dim"]
+        self.text_width: int = config["text_cfg"]["width"]
+        size = self.network.visual.image_size
+        self.image_size: int = size if isinstance(size, int) else size[0]
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, list[str | None]]:
+        """Captions -> token ids `[B, context]`, zero after the end token, and for each the text that did not fit."""
+        context = self.network.context_length
+        tokens = torch.zeros(len(prompts), context, dtype=torch.long)
+        cut: list[str | None] = []
+        for row, prompt in zip(tokens, prompts, strict=True):
+            ids = self.tokenizer.encode(prompt)
+            kept, rest = ids[: context - 2], ids[context - 2 :]
+            row[: len(kept) + 2] = torch.tensor([self.tokenizer.sot_token_id, *kept, self.tokenizer.eot_token_id])
+            cut.append(self.tokenizer.decode(rest).strip() if rest else None)
+        return tokens, cut
+
+    def encode_text(self, tokens: Tensor) -> TextEncoding:
+        """Token ids `[B, context]` -> z_t, hidden states and mask. Padding is left out of the computation, which the
+        causal mask makes exact."""
+        end = tokens.argmax(1)  # the end token has the largest id
+        length = int(end.max()) + 1
+        tokens = tokens[:, :length].to(self.mean.device)
+        end = end.to(self.mean.device)
+        network = self.network
+        x = network.token_embedding(tokens) + network.positional_embedding[:length]
+        x = network.transformer(x, attn_mask=network.attn_mask[:length, :length])
+        hidden = network.ln_final(x)  # (B, L, W)
+        z_t = hidden[torch.arange(len(end), device=end.device), end]
+        if isinstance(network.text_projection, nn.Linear):
+            z_t = network.text_projection(z_t)
+        elif network.text_projection is not None:
+            z_t = z_t @ network.text_projection
+        mask = torch.arange(length, device=end.device)[None] <= end[:, None]
+        return TextEncoding(F.normalize(z_t, dim=-1), hidden, mask)
+
+    def encode_image(self, pictures: Tensor) -> Tensor:
+        """Pictures `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]` (unit norm)."""
+        if pictures.shape[-2:] != (self.image_size, self.image_size):
+            pictures = F.interpolate(pictures, (self.image_size, self.image_size), mode="bicubic", antialias=True)
+        z_i: Tensor = self.network.encode_image((pictures.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std, normalize=True)
+        return z_i

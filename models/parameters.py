@@ -1,0 +1,27 @@
+"""Everything that decides a picture beside its prompt and seed, with nothing left open."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Resolved parameters of one request. `sampler` and `eta` are the decoder's; the prior and the upsamplers use their
+    checkpoint's own. A guidance scale of 1 means none."""
+
+    size: int  # pixels, the picture is square
+    prior: str
+    negative_prompt: str
+    sampler: str
+    eta: float
+    prior_num_inference_steps: int
+    decoder_num_inference_steps: int
+    upsampler_num_inference_steps: int
+    prior_guidance_scale: float
+    decoder_guidance_scale: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """By field name, ready for JSON."""
+        return asdict(self)

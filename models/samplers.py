@@ -1,0 +1,136 @@
+"""A sampler is a table: every single-evaluation sampler here is, for each of its steps,
+
+    x_next = a·x_t + b·x_0 + c·x_0_prev + d·noise
+
+where x_0 is what the network makes of x_t at the row's timestep, x_0_prev what it made one step before, and noise is
+fresh and normal. Tables are pure functions of (schedule, number of steps, eta), in float64, so that stepping is one gather
+and one fused multiply-add, and rows of one batch may be at different steps of different samplers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from models.schedule import TRAIN_TIMESTEPS, alphas_cumprod, spaced_timesteps
+
+# Below this log(alpha/sigma) an ODE solver finds nothing but noise, and the cosine schedule's last steps
+# (alphas_cumprod 2.4e-9) would spoil its steps in lambda (Lu et al. 2022, arXiv 2211.01095).
+LAMBDA_MIN = -5.1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sampler's steps: timesteps `[S]` (int) and coefficients a, b, c, d as `[S, 4]` (float64)."""
+
+    timesteps: tuple[int, ...]
+    coefficients: Tensor
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+def _alpha_sigma(a: Tensor, t: int) -> tuple[float, float]:
+    return math.sqrt(float(a[t])), math.sqrt(1 - float(a[t]))
+
+
+def _table(timesteps: list[int], rows: list[tuple[float, float, float, float]]) -> Table:
+    return Table(tuple(timesteps), torch.tensor(rows, dtype=torch.float64))
+
+
+def ddpm_table(a: Tensor, num_inference_steps: int) -> Table:
+    """Ancestral sampling (Ho et al. 2020, eq. 6-7) on betas re-derived between the kept steps; the variance is the
+    posterior's. `a`: alphas_cumprod `[T]`."""
+    timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)
+    rows = []
+    for step, t in enumerate(timesteps):
+        now, before = float(a[t]), float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
+        beta = 1 - now / before
+        of_x_0 = math.sqrt(before) * beta / (1 - now)
+        of_x_t = math.sqrt(1 - beta) * (1 - before) / (1 - now)
+        rows.append((of_x_t, of_x_0, 0.0, math.sqrt(beta * (1 - before) / (1 - now))))
+    return _table(timesteps, rows)
+
+
+def ddim_table(a: Tensor, num_inference_steps: int, eta: float = 0.0) -> Table:
+    """DDIM (Song et al. 2021, eq. 12 and 16): `eta` 0 is deterministic, the probability-flow ODE by Euler; 1 has DDPM's noise."""
+    timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)
+    rows = []
+    for step, t in enumerate(timesteps):
+        now, before = float(a[t]), float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
+        noise = eta * math.sqrt((1 - before) / (1 - now) * (1 - now / before))
+        # x_next = sqrt(before) x_0 + sqrt(1 - before - noise²) eps, with eps = (x_t - sqrt(now) x_0) / sqrt(1 - now)
+        of_x_t = math.sqrt(max(1 - before - noise**2, 0.0) / (1 - now))
+        rows.append((of_x_t, math.sqrt(before) - of_x_t * math.sqrt(now), 0.0, noise))
+    return _table(timesteps, rows)
+
+
+def dpmpp_table(a: Tensor, num_inference_steps: int, order: int = 2, lambda_min: float = LAMBDA_MIN) -> Table:
+    """DPM-Solver++ (Lu et al. 2022): order 2 is the multistep 2M (algorithm 2), order 1 the single-step 1S.
+
+    Steps are spaced evenly in t where log(alpha/sigma) is at least `lambda_min`. The first step has no predecessor and the
+    last lands on x_0, so both are of order 1."""
+    if order not in (1, 2):
+        raise ValueError(f"DPM-Solver++ of order {order} is not here: use 1 or 2")
+    lambdas = (a / (1 - a)).log() / 2
+    usable = int((lambdas >= lambda_min).sum()) - 1
+    timesteps = spaced_timesteps(min(num_inference_steps, usable + 1), usable)
+    rows = []
+    for step, t in enumerate(timesteps):
+        if step + 1 == len(timesteps):
+            rows.append((0.0, 1.0, 0.0, 0.0))
+            continue
+        sigma = _alpha_sigma(a, t)[1]
+        alpha_next, sigma_next = _alpha_sigma(a, timesteps[step + 1])
+        h = float(lambdas[timesteps[step + 1]] - lambdas[t])
+        of_x_t, of_d = sigma_next / sigma, -alpha_next * math.expm1(-h)
+        if order == 1 or step == 0:
+            rows.append((of_x_t, of_d, 0.0, 0.0))
+        else:
+            # D = (1 + 1/2r) x_0 - 1/2r x_0_prev, with r the ratio of the last step in lambda to this one
+            ratio = float(lambdas[t] - lambdas[timesteps[step - 1]]) / h
+            rows.append((of_x_t, of_d * (1 + 0.5 / ratio), -of_d * 0.5 / ratio, 0.0))
+    return _table(timesteps, rows)
+
+
+def ddim_inversion_table(a: Tensor, num_inference_steps: int) -> Table:
+    """DDIM run backwards (Dhariwal & Nichol 2021, app. F): from a picture, taken as x at t = 0, to its x_T."""
+    timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)[::-1]
+    rows = []
+    for t, after in zip(timesteps, timesteps[1:], strict=False):
+        now, later = float(a[t]), float(a[after])
+        of_x_t = math.sqrt((1 - later) / (1 - now))
+        rows.append((of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now), 0.0, 0.0))
+    return _table(timesteps[:-1], rows)
+
+
+SAMPLERS: dict[str, Callable[[Tensor, int, float], Table]] = {
+    "ddpm": lambda a, steps, eta: ddpm_table(a, steps),
+    "ddim": lambda a, steps, eta: ddim_table(a, steps, eta),
+    "dpm++": lambda a, steps, eta: dpmpp_table(a, steps),
+}
+
+
+@cache
+def sampler_table(sampler: str, schedule: str, num_inference_steps: int, eta: float = 0.0) -> Table:
+    """The table of a sampler by name: "ddpm", "ddim" (the only one with an eta) or "dpm++" (2M)."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}: use one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[sampler](alphas_cumprod(schedule, TRAIN_TIMESTEPS), num_inference_steps, eta)
+
+
+def to_x_0(prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
+    """What a network says of x_t, as an estimate of x_0. alpha, sigma: sqrt of alphas_cumprod and of its complement,
+    shaped to broadcast against x_t."""
+    if prediction_type == "sample":
+        return prediction
+    if prediction_type == "epsilon":
+        return (x_t - sigma * prediction) / alpha
+    if prediction_type == "v_prediction":
+        return alpha * x_t - sigma * prediction
+    raise ValueError(f"unknown prediction_type {prediction_type!r}: use 'sample', 'epsilon' or 'v_prediction'")

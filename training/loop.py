@@ -1,0 +1,177 @@
+"""The training loop that every network shares: AdamW, warm-up and cosine decay, EMA, resume, and what it shows.
+
+A step is a function of its number: its batch, timesteps and noise all come from a generator seeded by (seed, step).
+So a run that was killed goes on from its last save with the loss curve it would have had, bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+SAVE_EVERY_S = 120.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast one network learns."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 100  # steps
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    ema: float = 0.999
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a loss may draw on: the step's number, how many rows, where, and its own random numbers (on the CPU)."""
+
+    number: int
+    batch: int
+    device: torch.device
+    generator: torch.Generator
+
+
+Loss = Callable[[Step], Tensor]
+
+
+def learning_rate(plan: Plan, step: int) -> float:
+    """Linear warm-up, then a cosine to nothing."""
+    warm = min(1.0, (step + 1) / max(1, plan.warmup))
+    return plan.lr * warm * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def train(
+    name: str,
+    model: nn.Module,
+    loss: Loss,
+    plan: Plan,
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    show: Callable[[nn.Module, Path], None] | None = None,
+    stop_after: int | None = None,
+) -> nn.Module:
+    """Train `model` in place by `plan`, keeping state in `folder`/`name`.pt; a finished or interrupted run goes on from there.
+
+    Returns the model holding its averaged (EMA) weights, in eval mode. `show(averaged model, path)` draws a sample
+    grid whenever the state is saved. `stop_after` ends the call after that many steps of it (to be resumed later)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state_path, curve_path = folder / f"{name}.pt", folder / f"{name}-loss.csv"
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.dim() >= 2]
+    others = [p for p in parameters if p.dim() < 2]
+    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, fused=True)
+    averaged = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    start = 0
+    if state_path.exists():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        averaged, start = state["averaged"], state["step"]
+    curve = _read_curve(curve_path, start)
+    end = plan.steps if stop_after is None else min(plan.steps, start + stop_after)
+
+    def save(step: int) -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "averaged": averaged, "step": step}
+        torch.save(state, state_path.with_suffix(".part"))
+        os.replace(state_path.with_suffix(".part"), state_path)
+        _write_curve(curve_path, curve)
+        if show is not None:
+            kept = {key: value.clone() for key, value in model.state_dict().items()}
+            model.load_state_dict(averaged)
+            show(model.eval(), folder / f"{name}-samples.png")
+            model.load_state_dict(kept)
+            model.train()
+
+    model.train()
+    saved = time.monotonic()
+    recent = None
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=torch.device(device).type == "cuda")
+    bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0)
+    for number in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, number)
+        generator = step_generator(seed, number)
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))  # for dropout
+        with autocast:
+            value = loss(Step(number, plan.batch, torch.device(device), generator))
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _average(averaged, model, min(plan.ema, (1 + number) / (10 + number)))
+        curve.append(value.detach())
+        if number % 20 == 0:
+            recent = float(value) if recent is None else 0.8 * recent + 0.2 * float(value)
+            bar.set_postfix(loss=f"{recent:.4f}")
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            save(number + 1)
+            saved = time.monotonic()
+    if end > start:
+        save(end)
+        plot_curve(curve_path)
+    model.load_state_dict(averaged)
+    return model.eval()
+
+
+@torch.no_grad()
+def _average(averaged: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for key, value in model.state_dict().items():
+        if value.is_floating_point():
+            averaged[key].lerp_(value, 1 - decay)
+        else:
+            averaged[key].copy_(value)
+
+
+def _read_curve(path: Path, steps: int) -> list[Tensor]:
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return [torch.tensor(float(row["loss"])) for row in csv.DictReader(file)][:steps]
+
+
+def _write_curve(path: Path, curve: list[Tensor]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("step", "loss"))
+        writer.writerows((step, repr(float(value))) for step, value in enumerate(curve))
+
+
+def plot_curve(path: Path) -> None:
+    """Draw a loss curve's CSV beside it as PNG, raw and smoothed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with path.open() as file:
+        losses = torch.tensor([float(row["loss"]) for row in csv.DictReader(file)])
+    window = max(1, len(losses) // 100)
+    smooth = losses[: len(losses) // window * window].view(-1, window).mean(1)
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.plot(losses, alpha=0.25, linewidth=0.5)
+    axes.plot(torch.arange(len(smooth)) * window + window / 2, smooth)
+    axes.set(title=path.stem, xlabel="step", ylabel="loss", yscale="log")
+    figure.savefig(path.with_suffix(".png"), dpi=90)
+    pyplot.close(figure)
