@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from models.schedule import TRAIN_TIMESTEPS, alphas_cumprod, spaced_timesteps
+from models.schedule import TRAIN_TIMESTEPS, alphas_cumprod, checked_steps, spaced_timesteps
 
 # Below this log(alpha/sigma) an ODE solver finds nothing but noise, and the cosine schedule's last steps
 # (alphas_cumprod 2.4e-9) would spoil its steps in lambda (Lu et al. 2022, arXiv 2211.01095).
@@ -79,6 +79,7 @@ def dpmpp_table(a: Tensor, num_inference_steps: int, order: int = 2, lambda_min:
         raise ValueError(f"DPM-Solver++ of order {order} is not here: use 1 or 2")
     lambdas = (a / (1 - a)).log() / 2
     usable = int((lambdas >= lambda_min).sum()) - 1
+    checked_steps(num_inference_steps, len(a))
     timesteps = spaced_timesteps(min(num_inference_steps, usable + 1), usable)
     rows = []
     for step, t in enumerate(timesteps):

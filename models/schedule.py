@@ -39,8 +39,13 @@ def alphas_cumprod(schedule: str, timesteps: int = TRAIN_TIMESTEPS) -> Tensor:
 def spaced_timesteps(num_inference_steps: int, last: int = TRAIN_TIMESTEPS - 1) -> list[int]:
     """Descending timesteps from `last` to 0, both included: i·last/(n-1), rounded half to even (guided-diffusion's
     respacing). One step is `last` alone."""
-    if not 1 <= num_inference_steps <= last + 1:
-        raise ValueError(f"num_inference_steps is {num_inference_steps}: use 1 to {last + 1}")
+    checked_steps(num_inference_steps, last + 1)
     if num_inference_steps == 1:
         return [last]
     return [round(i * last / (num_inference_steps - 1)) for i in reversed(range(num_inference_steps))]
+
+
+def checked_steps(num_inference_steps: int, timesteps: int) -> None:
+    """ValueError unless there is at least one step and none twice."""
+    if not 1 <= num_inference_steps <= timesteps:
+        raise ValueError(f"num_inference_steps is {num_inference_steps}: use 1 to {timesteps}")

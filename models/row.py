@@ -1,0 +1,99 @@
+"""A row: one picture on its way through the stack, with its own step, tables, guidance and random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.clip import TextEncoding
+from models.parameters import Parameters
+from models.samplers import Table
+
+# Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
+STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024")
+
+
+@dataclass
+class Conditioning:
+    """What a row's networks are given: the encoded prompt and its unconditional counterpart (batch of one each), later
+    the image embedding z_i `[D]` and the small picture `[3, s, s]`."""
+
+    text: TextEncoding
+    empty: TextEncoding
+    z_i: Tensor | None = None
+    low: Tensor | None = None
+
+
+class Row:
+    """One picture in the making. The stack moves it; everybody else reads it.
+
+    `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or `error`
+    says why not. `step` of `steps` counts within the stage. `cut` is the part of the prompt that did not fit CLIP."""
+
+    def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float]) -> None:
+        """`plan`: the stages this row goes through with the rough cost of each, in order."""
+        self.prompt, self.seed, self.parameters = prompt, seed, parameters
+        self.plan = plan
+        self.stage: str | None = next(iter(plan))
+        self.step = 0
+        self.cut: str | None = None
+        self.image: Tensor | None = None
+        self.error: str | None = None
+        self.conditioning: Conditioning | None = None
+        # The running state of a stage: noisy x_t, the estimate x_0 of this step and the one before, and the table.
+        self.table: Table | None = None
+        self.x_t: Tensor | None = None
+        self.x_0: Tensor | None = None
+        self.generator = torch.Generator()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the present stage."""
+        return len(self.table) if self.table is not None else 1
+
+    @property
+    def fraction(self) -> float:
+        """How much of the row's work is done, 0 to 1."""
+        if self.stage is None:
+            return 1.0
+        done = 0.0
+        for stage, cost in self.plan.items():
+            if stage == self.stage:
+                done += cost * self.step / self.steps
+                break
+            done += cost
+        return done / sum(self.plan.values())
+
+    def preview(self) -> Tensor | None:
+        """The picture so far `[3, h, w]` in [-1, 1]: the estimate of x_0, or the last stage's result; None before the decoder."""
+        if self.stage is None:
+            return self.image
+        if self.x_0 is not None and self.x_0.dim() == 3:
+            return self.x_0
+        return self.conditioning.low if self.conditioning is not None else None
+
+    def begin(self, stage: str, table: Table, shape: tuple[int, ...], device: torch.device) -> None:
+        """Enter a stage: its table, its random numbers, and x_T of this shape."""
+        self.stage, self.step, self.table, self.x_0 = stage, 0, table, None
+        self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
+        self.x_t = torch.randn(shape, generator=self.generator).to(device)
+
+    def end(self, image: Tensor | None = None, error: str | None = None) -> None:
+        """Leave the stack, with a picture or with the reason for none."""
+        self.stage, self.table, self.x_t, self.x_0, self.conditioning = None, None, None, None, None
+        self.image, self.error = image, error
+
+    def advance(self, x_0: Tensor) -> bool:
+        """Move x_t one step along the table, given this step's estimate of x_0. True after the last step."""
+        assert self.table is not None and self.x_t is not None
+        a, b, c, d = self.table.coefficients[self.step].tolist()
+        x_next = a * self.x_t + b * x_0
+        if c != 0.0 and self.x_0 is not None:
+            x_next = x_next + c * self.x_0
+        if d != 0.0:
+            x_next = x_next + d * torch.randn(x_0.shape, generator=self.generator).to(x_0)
+        self.x_t, self.x_0 = x_next, x_0
+        self.step += 1
+        return self.step == len(self.table)

