@@ -1,0 +1,111 @@
+"""What is told of a job, and how its record in Redis is read.
+
+The record is a hash of strings: plain text for `operation`, `status` and times, JSON for the rest. The service
+writes it when it accepts the job, the worker from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+JobStatus = Literal["queued", "running", "succeeded", "failed"]
+ENDED: tuple[JobStatus, ...] = ("succeeded", "failed")
+
+
+class Progress(BaseModel):
+    """How far a job's slowest picture is."""
+
+    stage: str = Field(description="The network at work: text, prior, decoder, upsampler_256 or upsampler_1024.")
+    step: int = Field(description="Steps done in this stage.")
+    steps: int = Field(description="Steps of this stage.")
+    fraction: float = Field(ge=0, le=1, description="Share of the whole job's work that is done.")
+
+
+class Picture(BaseModel):
+    """One drawn picture, as the worker records it."""
+
+    seed: int = Field(description="The seed that draws it again.")
+    width: int
+    height: int
+
+
+class Image(Picture):
+    """One drawn picture and where it is."""
+
+    url: str
+
+
+class JobError(BaseModel):
+    """Why a job failed. `kind` is "invalid" where the request can never work, "internal" where the drawing failed."""
+
+    kind: Literal["invalid", "internal"]
+    title: str
+    detail: str
+
+
+class Links(BaseModel):
+    """Where to go from here."""
+
+    self: str
+
+
+class Job(BaseModel):
+    """A request on its way to pictures."""
+
+    id: str
+    operation: str
+    status: JobStatus
+    progress: Progress | None = Field(description="Null until the job runs.")
+    queue_position: int | None = Field(description="Jobs before this one; null once it runs.")
+    parameters: dict[str, Any] = Field(description="The request; once the job runs, everything that was left open too.")
+    warnings: list[str] = Field(description="What was not done as asked, such as a prompt that was cut.")
+    images: list[Image]
+    error: JobError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: Links
+
+
+class Record(BaseModel):
+    """A job as it lies in Redis."""
+
+    operation: str
+    status: JobStatus
+    request: dict[str, Any]
+    parameters: dict[str, Any] = {}
+    warnings: list[str] = []
+    progress: Progress | None = None
+    images: list[Picture] = []
+    error: JobError | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+_TEXT = ("operation", "status", "created_at", "started_at", "finished_at")
+
+
+def read_record(fields: Mapping[bytes, bytes]) -> Record:
+    """A job's hash, as Redis gives it, as a record."""
+    decoded = {key.decode(): value.decode() for key, value in fields.items()}
+    return Record.model_validate({key: value if key in _TEXT else json.loads(value) for key, value in decoded.items()})
+
+
+def written(**fields: Any) -> dict[str, str]:
+    """Some of a record's fields as they go into the hash."""
+    return {key: _text(value) if key in _TEXT else json.dumps(value) for key, value in fields.items()}
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,34 @@
+"""What things are called in Redis, and the task that service and worker meet in."""
+
+from __future__ import annotations
+
+QUEUE = "unclip"
+TASK = "worker.draw.draw"  # called with the job's id
+QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
+WORKERS = "unclip:workers"  # set: names of workers, living or not
+OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by outcome, since Redis was set up
+
+
+def job(job_id: str) -> str:
+    """Hash: the job's record."""
+    return f"unclip:job:{job_id}"
+
+
+def image(job_id: str, index: int) -> str:
+    """String: a picture's PNG."""
+    return f"unclip:job:{job_id}:image:{index}"
+
+
+def events(job_id: str) -> str:
+    """Stream: the job's progress and its end, as fields `event` (progress or ended) and `data` (JSON)."""
+    return f"unclip:job:{job_id}:events"
+
+
+def idempotency(key_hash: str) -> str:
+    """String: the job that a request with this Idempotency-Key started."""
+    return f"unclip:idempotency:{key_hash}"
+
+
+def worker(name: str) -> str:
+    """String with a short life: a worker is alive, as JSON."""
+    return f"unclip:worker:{name}"

@@ -1,0 +1,150 @@
+"""The application: routes over the job store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Path, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from redis.exceptions import RedisError
+
+from contracts.generate import MAX_PICTURES, GenerateRequest
+from contracts.jobs import ENDED, Job
+from service.jobs import Jobs
+from service.limits import BodyLimit, json_only
+from service.metrics import MeasureRequests, Metrics
+from service.prefer import wait_seconds, wants_png
+from service.problems import Problem, ProblemError, install, responses
+from service.settings import Settings
+
+PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+JobId = Annotated[str, Path(description="The job's id, as its creation answered.", max_length=100)]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service. Settings are read from the environment unless given."""
+    settings = settings or Settings()
+    jobs, metrics = Jobs(settings), Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await jobs.close()
+
+    app = FastAPI(
+        title="unCLIP image service",
+        summary="Draws pictures from captions by unCLIP: a prior, a decoder and upsamplers, on one's own machines.",
+        version="0.1.0",
+        lifespan=lifespan,
+        responses=responses(500),
+    )
+    install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+
+    def base_url(request: Request) -> str:
+        return str(settings.public_url or request.base_url).rstrip("/")
+
+    @app.post(
+        "/generate",
+        status_code=202,
+        summary="Draw a caption",
+        dependencies=[Depends(json_only)],
+        responses={
+            200: {"model": Job, "content": PNG, "description": "The ended job, or its picture: with Prefer: wait (and Accept: image/png)."},
+            202: {"model": Job, "description": "Accepted. The job is at Location."},
+            **responses(400, 406, 413, 415, 422, 429, 503),
+        },
+    )
+    async def generate(
+        request: Request,
+        body: GenerateRequest,
+        prefer: Annotated[str | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
+        accept: Annotated[str | None, Header(description="image/png, with a wait and one picture, answers with the PNG itself.")] = None,
+        idempotency_key: Annotated[
+            str | None, Header(min_length=1, max_length=255, description="A repeat with the same key answers with the first job.")
+        ] = None,
+    ) -> Response:
+        """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
+        wait, png = wait_seconds(prefer, settings.max_wait), wants_png(accept)
+        if png and body.n != 1:
+            raise ProblemError(406, f"image/png holds one picture, and n is {body.n}. Ask for n = 1, or for application/json.")
+        accepted = await run_in_threadpool(jobs.accept, body, idempotency_key)
+        if not accepted.repeated:
+            metrics.accepted.labels("generate").inc()
+        headers = {"Location": f"{base_url(request)}/jobs/{accepted.job_id}", "Vary": "Accept, Prefer"}
+        if wait is not None:
+            headers["Preference-Applied"] = f"wait={wait:g}"
+            await jobs.wait(accepted.job_id, wait)
+        job = await jobs.find(accepted.job_id, base_url(request))
+        if wait is None or job.status not in ENDED:
+            return JSONResponse(job.model_dump(mode="json"), 202, headers)
+        if not png:
+            return JSONResponse(job.model_dump(mode="json"), 200, headers)
+        if job.error is not None:
+            raise ProblemError(422 if job.error.kind == "invalid" else 500, job.error.detail, headers=headers)
+        return Response(await jobs.image(job.id, 0), 200, headers, "image/png")
+
+    @app.get("/jobs/{job_id}", response_model=Job, summary="How a job stands", responses=responses(404, 422, 503))
+    async def get_job(request: Request, job_id: JobId) -> Job:
+        """The job: its status, progress, resolved parameters and, once it succeeded, where its pictures are."""
+        return await jobs.find(job_id, base_url(request))
+
+    @app.get(
+        "/jobs/{job_id}/images/{index}.png",
+        response_class=Response,
+        summary="A job's picture",
+        responses={200: {"content": PNG, "description": "The picture, its parameters in its own metadata."}, **responses(404, 422, 503)},
+    )
+    async def get_image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_PICTURES)]) -> Response:
+        """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
+        png = await jobs.image(job_id, index)
+        return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600, immutable"})
+
+    @app.get("/healthz", summary="Is the process up", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """Touches nothing."""
+        return "ok\n"
+
+    @app.get("/readyz", summary="Can work be done", response_class=PlainTextResponse, responses=responses(503))
+    async def readyz() -> str:
+        """Redis answers and a worker is alive."""
+        try:
+            workers = await jobs.workers_alive()
+        except RedisError as error:
+            raise ProblemError(503, "Redis does not answer.", headers={"Retry-After": "5"}) from error
+        if not workers:
+            raise ProblemError(503, "No worker is alive: jobs are accepted and wait for one.", headers={"Retry-After": "5"})
+        return "ready\n"
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+    async def get_metrics() -> Response:
+        """In Prometheus' text format."""
+        return Response(await metrics.exposition(jobs), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out."""
+    made = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = made()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs", {}))
+        schemas["Problem"] = problem
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
