@@ -1,0 +1,1 @@
+"""The GPU's side: one process that holds the stack, takes jobs from RQ, and draws them a step at a time."""

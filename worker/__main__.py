@@ -1,0 +1,54 @@
+"""`python -m worker`: load the stack, then draw what the queue holds."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import torch
+from prometheus_client import start_http_server
+from pydantic import ValidationError
+
+from models import CheckpointError, UnCLIP
+from worker import draw, metrics
+from worker.engine import Engine, batch_limits
+from worker.rq_worker import ThreadWorker, connect, wait_for_redis
+from worker.settings import Settings
+
+log = logging.getLogger("worker")
+
+
+def main() -> None:
+    """Check the settings, load and warm up, work until told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        sys.exit(f"The settings will not do:\n{faults}")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    started = time.perf_counter()
+    try:
+        stack = UnCLIP.load(settings.checkpoint, device)
+    except CheckpointError as error:
+        sys.exit(f"The checkpoint will not do: {error}")
+    engine = Engine(stack, batch_limits(settings.max_batch), metrics.observe)
+    stack.warm_up()
+    log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
+    metrics.watch(engine)
+    if settings.worker_metrics_port:
+        start_http_server(settings.worker_metrics_port)
+    url = str(settings.redis_url)
+    wait_for_redis(url)
+    connection = connect(url)
+    engine.start()
+    draw.install(draw.Context(stack, engine, connection, settings.result_ttl))
+    ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
+    engine.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The engine: one thread that owns the device and moves whatever rows are there.
+
+At every tick it takes the rows that need one network, up to the batch limit, makes one forward pass, and each row
+has moved a step along its own table. A new request joins at the next tick; nobody waits for somebody else's batch
+to end (in-flight batching). The row that has waited longest decides which network runs, so none starves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from models.row import STAGES, Row
+
+log = logging.getLogger("worker.engine")
+
+
+class Stack(Protocol):
+    """What the engine needs of the models."""
+
+    def step(self, rows: Sequence[Row]) -> None: ...
+
+
+class Ticket:
+    """A request's rows in the engine. `done` is set once every row has ended."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = tuple(rows)
+        self.done = threading.Event()
+        self.abandoned = False
+
+    @property
+    def fraction(self) -> float:
+        """Share of all rows' work that is done."""
+        return sum(row.fraction for row in self.rows) / len(self.rows)
+
+    @property
+    def slowest(self) -> Row | None:
+        """The row with most left to do; None once all have ended."""
+        moving = [row for row in self.rows if row.stage is not None]
+        return min(moving, key=lambda row: row.fraction, default=None)
+
+
+class _Entry:
+    def __init__(self, row: Row, ticket: Ticket) -> None:
+        self.row, self.ticket, self.last_tick = row, ticket, -1
+
+
+def batch_limits(max_batch: int) -> dict[str, int]:
+    """Most rows of one pass, by stage: `max_batch` at 64², and in proportion to the pixels above."""
+    shares = {"upsampler_256": 16, "upsampler_1024": 256}
+    return {stage: max(1, max_batch // shares.get(stage, 1)) for stage in STAGES}
+
+
+class Engine:
+    """Owns the stack from `start` to `stop`. `submit` may be called by any thread."""
+
+    def __init__(
+        self, stack: Stack, limits: dict[str, int], observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None
+    ) -> None:
+        """`observe(stage, rows in the pass, seconds)` is told of every tick."""
+        self.stack, self.limits, self.observe = stack, dict(limits), observe
+        self._entries: list[_Entry] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._ticks = itertools.count()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin ticking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the present tick; rows still there end with an error."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, rows: Sequence[Row]) -> Ticket:
+        """Let rows join at the next tick."""
+        ticket = Ticket(rows)
+        with self._changed:
+            if self._stopping:
+                raise RuntimeError("the engine has stopped: it takes no more rows")
+            self._entries += [_Entry(row, ticket) for row in rows]
+            self._changed.notify()
+        return ticket
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Nobody waits for these rows any more: they leave before the next tick."""
+        with self._changed:
+            ticket.abandoned = True
+            self._changed.notify()
+
+    @property
+    def rows_in_flight(self) -> int:
+        """How many rows the engine holds."""
+        return len(self._entries)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._entries or self._stopping)
+                if self._stopping:
+                    for entry in self._entries:
+                        entry.row.end(error="the worker is stopping")
+                    self._settle()
+                    return
+                chosen = self._choose()
+            if chosen:
+                self._tick(chosen)
+            with self._changed:
+                self._settle()
+
+    def _choose(self) -> list[_Entry]:
+        """The rows of the next tick: the one that has waited longest, and those that need the same network."""
+        entries = sorted((e for e in self._entries if not e.ticket.abandoned), key=lambda e: e.last_tick)
+        if not entries:
+            return []
+        stage = entries[0].row.stage
+        return [entry for entry in entries if entry.row.stage == stage][: self.limits[str(stage)]]
+
+    def _tick(self, chosen: list[_Entry]) -> None:
+        tick = next(self._ticks)
+        for entry in chosen:
+            entry.last_tick = tick
+        rows = [entry.row for entry in chosen]
+        stage, started = str(rows[0].stage), time.perf_counter()
+        try:
+            self.stack.step(rows)
+        except Exception as error:  # one request's trouble must not be another's
+            if is_out_of_memory(error):
+                self._out_of_memory(stage, rows)
+            elif len(rows) > 1:
+                log.warning("a pass of %d rows through %s failed; trying them one by one", len(rows), stage, exc_info=error)
+                self._one_by_one(stage, rows)
+            else:
+                log.error("a row failed in %s", stage, exc_info=error)
+                rows[0].end(error=f"the {stage} failed: {type(error).__name__}: {error}")
+        self.observe(stage, len(rows), time.perf_counter() - started)
+
+    def _one_by_one(self, stage: str, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if row.stage != stage:
+                continue
+            try:
+                self.stack.step([row])
+            except Exception as error:
+                log.error("a row failed in %s", stage, exc_info=error)
+                row.end(error=f"the {stage} failed: {type(error).__name__}: {error}")
+
+    def _out_of_memory(self, stage: str, rows: Sequence[Row]) -> None:
+        """Go on with half as many rows a pass; a row that does not fit alone ends."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            rows[0].end(error=f"the {stage} does not fit into the memory of this worker's device, even alone")
+            return
+        self.limits[stage] = max(1, len(rows) // 2)
+        log.warning("out of memory with %d rows in %s: from now on at most %d", len(rows), stage, self.limits[stage])
+
+    def _settle(self) -> None:
+        """Let go of rows that ended, and tell those who wait."""
+        self._entries = [entry for entry in self._entries if entry.row.stage is not None and not entry.ticket.abandoned or self._end(entry)]
+
+    def _end(self, entry: _Entry) -> bool:
+        if all(row.stage is None for row in entry.ticket.rows) or entry.ticket.abandoned:
+            entry.ticket.done.set()
+        return False
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True for CUDA's own error and for the CPU allocator's, which is a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

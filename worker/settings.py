@@ -1,0 +1,23 @@
+"""The worker's settings, from the environment, checked at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, RedisDsn
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable UNCLIP_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="UNCLIP_")
+
+    redis_url: RedisDsn = Field(RedisDsn("redis://127.0.0.1:6379/0"), description="Where Redis is.")
+    checkpoint: Path | None = Field(None, description="Checkpoint folder; the embedded default where unset.")
+    device: str = Field("auto", description="torch device, such as cpu or cuda:0; auto takes a GPU where there is one.")
+    jobs_at_once: int = Field(32, ge=1, le=1000, description="Jobs in flight in one worker.")
+    max_batch: int = Field(32, ge=1, description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.")
+    result_ttl: int = Field(86_400, ge=60, description="Seconds that an ended job and its pictures are kept.")
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none.")
