@@ -131,9 +131,7 @@ class UNet(nn.Module):
             if level < len(widths) - 1:
                 self.down.append(nn.ModuleList((ResBlock(width, width, config, "down"), nn.Identity())))
                 skips.append(width)
-        self.middle = nn.ModuleList(
-            (ResBlock(width, width, config), attention(len(widths) - 1, width), ResBlock(width, width, config))
-        )
+        self.middle = nn.ModuleList((ResBlock(width, width, config), attention(len(widths) - 1, width), ResBlock(width, width, config)))
         self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
             for block in range(config.blocks + 1):
@@ -145,9 +143,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(
-        self, x: Tensor, t: Tensor, emb: Tensor | None = None, context: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, emb: Tensor | None = None, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]`, timesteps t `[B]`, emb `[B, E]` added to the timestep embedding, context tokens
         `[B, K, D]` with mask `[B, K]` -> `[B, out, H, W]`."""
         time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.channels[0]).to(x.dtype))))

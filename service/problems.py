@@ -81,7 +81,9 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             detail = f"There is nothing at {request.url.path}. See /docs for what there is."
         elif error.status_code == 405:
-            detail = f"{request.method} is not possible at {request.url.path}; it takes {(error.headers or {}).get('Allow', 'other methods')}."
+            detail = (
+                f"{request.method} is not possible at {request.url.path}; it takes {(error.headers or {}).get('Allow', 'other methods')}."
+            )
         elif error.status_code == 400:
             detail = "The body could not be read as JSON. Send one JSON object, in UTF-8."
         return problem(error.status_code, detail, headers=dict(error.headers or {}))
@@ -89,7 +91,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RedisError)
     async def redis_away(request: Request, error: RedisError) -> Response:
         log.warning("Redis does not answer: %s", error)
-        return problem(503, "Redis does not answer, so no work can be accepted or told of. Try again shortly.", headers={"Retry-After": "5"})
+        return problem(
+            503, "Redis does not answer, so no work can be accepted or told of. Try again shortly.", headers={"Retry-After": "5"}
+        )
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.glyphs import GLYPH_HEIGHT, GLYPH_WIDTH, glyphs
-from training.scene import COLOURS, MAX_WORD, PLACES, SHAPES, STYLES, TIMES, Scene
+from training.scene import COLOURS, MAX_WORD, PLACES, SHAPES, STYLES, Scene
 
 FAR = 1e6
 CAMERA = (0.0, -8.0, 3.4)
@@ -83,9 +83,7 @@ def _batch(scenes: Sequence[Scene], device: torch.device) -> _Batch:
     )
 
 
-def render(
-    scenes: Sequence[Scene], size: int, *, crop: int | None = None, corners: Tensor | None = None, device: str = "cpu"
-) -> Tensor:
+def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corners: Tensor | None = None, device: str = "cpu") -> Tensor:
     """Draw each scene at `size`² pixels: `[B, 3, size, size]` floats in [-1, 1].
 
     With `crop` only a window of `crop`² pixels is cast, its upper left pixel at `corners` `[B, 2]` (x, y)."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import redis
 from rq import Queue
-from rq.executions import Execution
 from rq.exceptions import DequeueTimeout
+from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import BaseWorker

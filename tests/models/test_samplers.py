@@ -42,7 +42,14 @@ def noise(count: int = 200_000) -> Tensor:
 
 @pytest.mark.parametrize(
     "table",
-    [ddpm_table(A, 1000), ddim_table(A, 1000, 1.0), ddim_table(A, 200, 0.5), ddim_table(A, 200), dpmpp_table(A, 60), dpmpp_table(A, 200, 1)],
+    [
+        ddpm_table(A, 1000),
+        ddim_table(A, 1000, 1.0),
+        ddim_table(A, 200, 0.5),
+        ddim_table(A, 200),
+        dpmpp_table(A, 60),
+        dpmpp_table(A, 200, 1),
+    ],
     ids=["ddpm", "ddim eta 1", "ddim eta 0.5", "ddim", "dpm++ 2M", "dpm++ 1S"],
 )
 def test_every_sampler_draws_the_gaussian_it_should(table: Table) -> None:
@@ -52,7 +59,9 @@ def test_every_sampler_draws_the_gaussian_it_should(table: Table) -> None:
     assert float(drawn.std()) == pytest.approx(STD, rel=0.02)
 
 
-@pytest.mark.parametrize(("make", "order"), [(ddim_table, 1), (lambda a, n: dpmpp_table(a, n, 1), 1), (lambda a, n: dpmpp_table(a, n, 2), 2)])
+@pytest.mark.parametrize(
+    ("make", "order"), [(ddim_table, 1), (lambda a, n: dpmpp_table(a, n, 1), 1), (lambda a, n: dpmpp_table(a, n, 2), 2)]
+)
 def test_ode_solvers_converge_to_the_exact_flow_at_their_order(make: object, order: int) -> None:
     """Doubling the steps divides the error from the closed-form ODE solution by 2^order, about."""
     errors = []

@@ -1,0 +1,1 @@
+"""The embedded default checkpoint: data, no code."""

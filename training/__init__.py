@@ -1,0 +1,1 @@
+"""Training on the drawn world: what the default checkpoint is made by."""
