@@ -110,13 +110,15 @@ def load_strictly(network: nn.Module, path: Path) -> None:
     network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in stored.items()})
 
 
+def halved(network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors as they lie on disk: fp16 where they are floating."""
+    return {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in network.state_dict().items()}
+
+
 def save(folder: Path, config: dict[str, Any], networks: dict[str, nn.Module], card: str) -> None:
     """Write a checkpoint folder: floating tensors in fp16, config.json with the format added, CARD.md."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, network in networks.items():
-        tensors: dict[str, Tensor] = {
-            key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in network.state_dict().items()
-        }
-        save_file(tensors, folder / f"{part}.safetensors")
+        save_file(halved(network), folder / f"{part}.safetensors")
     (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     (folder / "CARD.md").write_text(card)

@@ -57,15 +57,15 @@ class UnCLIP:
             raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
         if parameters.prior != "diffusion":
             raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has 'diffusion' only")
-        self._tables(parameters)
+        self.tables(parameters)
         return parameters
 
     def row(self, prompt: str, seed: int, parameters: Parameters) -> Row:
         """A new row. Runs no network."""
-        steps = {"text": 1, **{stage: len(table) for stage, table in self._tables(parameters).items()}}
+        steps = {"text": 1, **{stage: len(table) for stage, table in self.tables(parameters).items()}}
         return Row(prompt, seed, parameters, {stage: count * _STEP_COST[stage] for stage, count in steps.items()})
 
-    def _tables(self, parameters: Parameters) -> dict[str, Any]:
+    def tables(self, parameters: Parameters) -> dict[str, Any]:
         """The sampler table of each stage after the text, in order."""
         defaults = self.checkpoint.defaults
         tables = {
@@ -110,13 +110,13 @@ class UnCLIP:
             )
             row.cut, row.conditioning = cut[index], Conditioning(prompt, empty)
             candidates = self.checkpoint.defaults["prior_num_candidates"]
-            row.begin("prior", self._tables(row.parameters)["prior"], (candidates, self.clip.embed_dim), self.device)
+            row.begin("prior", self.tables(row.parameters)["prior"], (candidates, self.clip.embed_dim), self.device)
 
     def _leave(self, row: Row) -> None:
         """From a finished stage to the next one, or out."""
         conditioning, x_0 = row.conditioning, row.x_t  # the last step of every table lands on x_0
         assert conditioning is not None and x_0 is not None
-        tables = self._tables(row.parameters)
+        tables = self.tables(row.parameters)
         following = dict(zip(tables, [*list(tables)[1:], None], strict=True))[str(row.stage)]
         if row.stage == "prior":
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
@@ -202,7 +202,7 @@ class UnCLIP:
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""
         for size in self.sizes:
-            steps = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
+            steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
             self.generate(["warm-up"], size=size, **steps)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +105,8 @@ class Attention(nn.Module):
         q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, heads, N, head)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
         h = self.to_out(h.transpose(1, 2).flatten(2))
-        return x + h.transpose(1, 2).reshape(batch, channels, height, width)
+        out: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
+        return out
 
 
 class UNet(nn.Module):
@@ -150,12 +152,14 @@ class UNet(nn.Module):
         time = F.silu(time if emb is None else time + emb)
         h = self.conv_in(F.pixel_unshuffle(x, self.config.patch_size))
         skips = [h]
-        for block, attend in self.down:  # type: ignore[misc]
+        for level in self.down:
+            block, attend = cast(nn.ModuleList, level)
             h = _attended(attend, block(h, time), context, mask)
             skips.append(h)
         first, attend, second = self.middle
         h = second(_attended(attend, first(h, time), context, mask), time)
-        for block, attend, resize in self.up:  # type: ignore[misc]
+        for level in self.up:
+            block, attend, resize = cast(nn.ModuleList, level)
             h = _attended(attend, block(torch.cat((h, skips.pop()), dim=1), time), context, mask)
             h = resize(h, time) if isinstance(resize, ResBlock) else h
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch_size)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-SAVE_EVERY_S = 120.0
+SAVE_EVERY_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def train(
         torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))  # for dropout
         with autocast:
             value = loss(Step(number, plan.batch, torch.device(device), generator))
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -132,6 +132,17 @@ def train(
         save(end)
         plot_curve(curve_path)
     model.load_state_dict(averaged)
+    return model.eval()
+
+
+def finished(name: str, model: nn.Module, plan: Plan, folder: Path, device: str = "cpu") -> nn.Module:
+    """`model` with the averaged weights that a finished training of it left in `folder`, in eval mode. RuntimeError where there is none."""
+    path = folder / f"{name}.pt"
+    state = torch.load(path, map_location=device, weights_only=True) if path.exists() else None
+    if state is None or state["step"] < plan.steps:
+        reached = f"stopped at step {state['step']} of {plan.steps}" if state else "has not begun"
+        raise RuntimeError(f"the training of {name} in {folder} {reached}: train it first")
+    model.load_state_dict(state["averaged"])
     return model.eval()
 
 

@@ -60,5 +60,5 @@ def pool(folder: Path, count: int, mix: str, split: Split = "train", processes: 
                 kept[chunk.start : chunk.stop] = pictures
         kept.flush()
         unfinished.rename(path)
-    pictures: Pictures = np.load(path, mmap_mode="r")
-    return pictures
+    whole: Pictures = np.load(path, mmap_mode="r")
+    return whole

@@ -55,7 +55,7 @@ def truths(scene: Scene) -> dict[str, object]:
 def asked(said: Caption) -> dict[str, object]:
     """A caption's claims as questions and the answers that make them true."""
     claims = said.claims
-    wanted = {key: claims[key] for key in ("kind", "relation", "count", "place", "time", "style") if key in claims}
+    wanted: dict[str, object] = {key: claims[key] for key in ("kind", "relation", "count", "place", "time", "style") if key in claims}
     for slot, thing in enumerate(cast("tuple[dict[str, str], ...]", claims.get("things", ()))):
         wanted |= {f"{what}{slot}": value for what, value in thing.items()}
     if claims.get("word"):

@@ -142,7 +142,11 @@ def _shade(batch: _Batch, uv: Tensor) -> tuple[Tensor, Tensor]:
     light = batch.light[:, :, None]  # (B, 5, 1, 3)
     to_light = light[:, 0].expand_as(direction)
     index = hit.clamp(min=0)
-    pick = lambda values: values.gather(1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:]))  # noqa: E731
+
+    def pick(values: Tensor) -> Tensor:
+        """Each ray's own of values `[B, N, …]` a thing -> `[B, R, …]`."""
+        return values.gather(1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:]))
+
     is_thing, is_floor, is_board = (hit >= 0)[..., None], (hit == FLOOR)[..., None], (hit == BOARD)[..., None]
 
     normal = _normals(pick(batch.shape), (point - pick(batch.foot)) / pick(batch.radius)[..., None], pick(batch.yaw))

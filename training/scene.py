@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -32,7 +32,48 @@ PLACES = ("grass", "sand", "snow", "wood", "checker")
 TIMES = ("day", "sunset", "night")
 STYLES = ("photo", "pixel art", "pencil sketch")
 KINDS = ("one", "pair", "count", "sign")
-WORDS = ["HELLO", "OPEN", "STOP", "EXIT", "CAFE", "SHOP", "PIZZA", "BOOK", "FISH", "TREE", "LOVE", "MUSIC", "SALE", "PARK", "HOME", "NORTH", "SOUTH", "EAST", "WEST", "BEACH", "CUBE", "CONE", "BALL", "RED", "BLUE", "GREEN", "WATER", "FIRE", "STAR", "MOON", "SUN", "ART", "ZOO", "TAXI", "BUS", "FARM", "LAKE", "MILK", "JAM", "TEA"]
+WORDS = [
+    "HELLO",
+    "OPEN",
+    "STOP",
+    "EXIT",
+    "CAFE",
+    "SHOP",
+    "PIZZA",
+    "BOOK",
+    "FISH",
+    "TREE",
+    "LOVE",
+    "MUSIC",
+    "SALE",
+    "PARK",
+    "HOME",
+    "NORTH",
+    "SOUTH",
+    "EAST",
+    "WEST",
+    "BEACH",
+    "CUBE",
+    "CONE",
+    "BALL",
+    "RED",
+    "BLUE",
+    "GREEN",
+    "WATER",
+    "FIRE",
+    "STAR",
+    "MOON",
+    "SUN",
+    "ART",
+    "ZOO",
+    "TAXI",
+    "BUS",
+    "FARM",
+    "LAKE",
+    "MILK",
+    "JAM",
+    "TEA",
+]
 MAX_WORD = 5  # letters on a sign
 MAX_COUNT = 5  # objects in a picture
 RADIUS = {"small": 0.55, "large": 0.85}
@@ -181,5 +222,6 @@ def _twin(rng: random.Random, base: Scene) -> Scene:
 def _changed(rng: random.Random, thing: Thing) -> Thing:
     what = rng.choices(("colour", "shape", "size", "material"), (3, 3, 1, 1))[0]
     values = {"colour": COLOUR_NAMES, "shape": SHAPES, "size": SIZES, "material": MATERIALS}[what]
-    changed: Thing = replace(thing, **{what: _other(rng, getattr(thing, what), values)})
+    change: dict[str, Any] = {what: _other(rng, getattr(thing, what), values)}
+    changed: Thing = replace(thing, **change)
     return changed

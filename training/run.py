@@ -1,0 +1,77 @@
+"""A training run: its folder, its networks, and what each of them needs of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.checkpoint import UPSAMPLERS, build
+from models.clip import CLIP
+from models.decoder import Decoder
+from models.prior import DiffusionPrior
+from models.upsampler import Upsampler
+from training import show
+from training.contrastive import clip_loss
+from training.data import World
+from training.diffusion import decoder_loss, fit_statistics, prior_loss, upsampler_loss
+from training.loop import Loss, finished, train
+from training.pool import pool
+from training.presets import Preset
+from training.reader import Reader, reader_loss
+from training.upsampling import crop_pool
+
+NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values())
+Show = Callable[[nn.Module, Path], None]
+
+
+class Run:
+    """A preset at work in a folder. Networks that another one needs are read from the folder, where they must be finished."""
+
+    def __init__(self, preset: Preset, folder: Path, device: str = "cpu", seed: int = 0) -> None:
+        self.preset, self.folder, self.device, self.seed = preset, folder, device, seed
+        self._world: World | None = None
+
+    @property
+    def world(self) -> World:
+        """The scenes to learn from, drawn at the first use."""
+        if self._world is None:
+            self._world = World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
+        return self._world
+
+    def network(self, name: str) -> nn.Module:
+        """A network with fresh weights, the same for the same seed."""
+        torch.manual_seed(self.seed * 100 + NETWORKS.index(name))
+        fresh = Reader() if name == "reader" else build(name, self.preset.config[name])
+        return fresh.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def finished(self, name: str) -> nn.Module:
+        """A network with the averaged weights its training ended with, in eval mode."""
+        return finished(name, self.network(name), self.preset.plans[name], self.folder, self.device)
+
+    def train(self, name: str) -> nn.Module:
+        """Train one network to its plan's end, from where the folder has it."""
+        network = self.network(name)
+        loss, shown = self._lesson(name, network)
+        return train(name, network, loss, self.preset.plans[name], self.folder, seed=self.seed, device=self.device, show=shown)
+
+    def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, Show | None]:
+        """What a network learns from, and how its progress is shown."""
+        if isinstance(network, Reader):
+            return reader_loss(network, self.world), None
+        if isinstance(network, CLIP):
+            return clip_loss(network, self.world), None
+        if isinstance(network, Upsampler):
+            size = next(size for size, part in UPSAMPLERS.items() if part == name)
+            crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size)
+            return upsampler_loss(network, crops), show.upsampled(crops, self.preset.config["defaults"], self.device)
+        clip = self.finished("clip").requires_grad_(False)
+        assert isinstance(clip, CLIP)
+        if isinstance(network, DiffusionPrior):
+            if not (self.folder / "prior.pt").exists():
+                fit_statistics(network, clip, self.world)
+            return prior_loss(network, clip, self.world), None
+        assert isinstance(network, Decoder)
+        return decoder_loss(network, clip, self.world), show.decoded(clip, self.preset, self.device)

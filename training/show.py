@@ -1,0 +1,92 @@
+"""Sample grids, written while a network learns: what a person looks at before any figure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint, build
+from models.clip import CLIP
+from models.row import Conditioning
+from models.samplers import sampler_table, to_x_0
+from models.schedule import alphas_cumprod
+from models.unclip import UnCLIP
+from models.upsampler import Upsampler
+from training.captions import caption
+from training.loop import Step
+from training.pool import to_uint8
+from training.presets import Preset
+from training.render import render
+from training.scene import MIXES, scene
+from training.upsampling import Crops, corrupt
+
+COUNT = 12
+Show = Callable[[nn.Module, Path], None]
+
+
+def grid(rows: list[Tensor], path: Path) -> None:
+    """Rows of equally many pictures `[N, 3, h, w]` in [-1, 1] as one PNG."""
+    lines = [torch.cat(list(to_uint8(row.cpu())), dim=2) for row in rows]
+    Image.fromarray(torch.cat(lines, dim=1).permute(1, 2, 0).numpy()).save(path)
+
+
+def decoded(clip: CLIP, preset: Preset, device: str) -> Show:
+    """Drawings of fresh scenes, and beneath them what the decoder makes of their z_i and captions."""
+    scenes = [scene(index, MIXES[preset.mix], "fresh") for index in range(0, 2 * COUNT, 2)]
+    drawn = render(scenes, 64, device=device)
+    captions = [caption(s, random.Random(index)).text for index, s in enumerate(scenes)]
+    prior = build("prior", preset.config["prior"])
+
+    def show(decoder: nn.Module, path: Path) -> None:
+        stack = UnCLIP(Checkpoint("shown", preset.config, {"clip": clip, "prior": prior, "decoder": decoder}), device)
+        grid([drawn, decode(stack, drawn, captions, list(range(COUNT)))], path)
+
+    return show
+
+
+@torch.inference_mode()
+def decode(stack: UnCLIP, pictures: Tensor, captions: list[str], seeds: list[int], **parameters: Any) -> Tensor:
+    """Pictures `[B, 3, 64, 64]` through their own z_i and captions, and back: `[B, 3, 64, 64]`."""
+    resolved = stack.resolve(size=64, **parameters)
+    rows = [stack.row(text, seed, resolved) for text, seed in zip(captions, seeds, strict=True)]
+    stack.step(rows)
+    for row, z_i in zip(rows, stack.clip.encode_image(pictures), strict=True):
+        assert row.conditioning is not None
+        row.conditioning = Conditioning(row.conditioning.text, row.conditioning.empty, z_i)
+        row.begin("decoder", stack.tables(resolved)["decoder"], (3, 64, 64), stack.device)
+    while moving := [row for row in rows if row.stage is not None]:
+        stack.step(moving)
+    return torch.stack([cast(Tensor, row.image) for row in rows])
+
+
+@torch.inference_mode()
+def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, Any]) -> Tensor:
+    """Small pictures `[B, 3, s, s]` -> `[B, 3, size, size]`, where size may be a crop's."""
+    config = upsampler.config
+    table = sampler_table(defaults["upsampler_sampler"], config.schedule, defaults["upsampler_num_inference_steps"])
+    kept = alphas_cumprod(config.schedule)
+    x_t = torch.randn(len(low), 3, size, size, generator=torch.Generator().manual_seed(0)).to(low)
+    for t, (a, b, _, _) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+        prediction = upsampler(x_t, torch.full((len(low),), t, device=low.device), low)
+        x_0 = to_x_0(prediction, x_t, kept[t].sqrt().float(), (1 - kept[t]).sqrt().float(), config.prediction_type).clamp(-1, 1)
+        x_t = a * x_t + b * x_0
+    return x_t
+
+
+def upsampled(crops: Crops, defaults: dict[str, Any], device: str) -> Show:
+    """Crops, their corrupted small versions enlarged by nearest neighbour, and what the upsampler makes of those."""
+    step = Step(0, COUNT, torch.device(device), torch.Generator().manual_seed(0))
+    x_0 = crops.batch(step)
+    low = corrupt(x_0, crops.size, step.generator)
+
+    def show(upsampler: nn.Module, path: Path) -> None:
+        drawn = upsample(cast(Upsampler, upsampler), low, x_0.shape[-1], defaults)
+        grid([x_0, low.repeat_interleave(4, 2).repeat_interleave(4, 3), drawn], path)
+
+    return show
