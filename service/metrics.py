@@ -33,9 +33,9 @@ class Metrics:
     async def exposition(self, jobs: Jobs) -> bytes:
         """All metrics as text. Without Redis, unclip_redis_up is 0 and what only it knows is left out."""
         try:
-            waiting = int(await jobs.redis.llen(keys.QUEUE_LIST))  # type: ignore[misc]
+            waiting = int(await jobs.redis.llen(keys.QUEUE_LIST))
             workers = await jobs.workers_alive()
-            outcomes = await jobs.redis.hgetall(keys.OUTCOMES)  # type: ignore[misc]
+            outcomes = await jobs.redis.hgetall(keys.OUTCOMES)
             known = _Snapshot(waiting, workers, {key.decode(): int(count) for key, count in outcomes.items()})
         except RedisError:
             known = _Snapshot()

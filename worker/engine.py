@@ -168,7 +168,9 @@ class Engine:
 
     def _settle(self) -> None:
         """Let go of rows that ended, and tell those who wait."""
-        self._entries = [entry for entry in self._entries if (entry.row.stage is not None and not entry.ticket.abandoned) or self._end(entry)]
+        self._entries = [
+            entry for entry in self._entries if (entry.row.stage is not None and not entry.ticket.abandoned) or self._end(entry)
+        ]
 
     def _end(self, entry: _Entry) -> bool:
         if all(row.stage is None for row in entry.ticket.rows) or entry.ticket.abandoned:

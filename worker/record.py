@@ -18,7 +18,9 @@ class JobRecord:
     """One job's record. Every change is one transaction, and an ended job is never changed again."""
 
     def __init__(self, connection: redis.Redis, job_id: str, ttl: int) -> None:
-        self.redis, self.job_id, self.ttl = connection, job_id, ttl
+        # Any: what redis-py says of its answers' types differs from release to release.
+        self.redis: Any = connection
+        self.job_id, self.ttl = job_id, ttl
 
     def read(self) -> Record | None:
         """The record; None where it is gone."""

@@ -74,7 +74,7 @@ class ThreadWorker(BaseWorker):
         """Take a slot, then a job for it; None once a stop was asked for."""
         while not self._stop_requested:
             if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()
+                self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
             self.heartbeat()
             if not self._slots.acquire(timeout=DEQUEUE_S):
                 continue
@@ -133,7 +133,7 @@ class ThreadWorker(BaseWorker):
         self._over.set()
         self._beat.join()
         self.connection.delete(keys.worker(self.name))
-        super().teardown()
+        super().teardown()  # type: ignore[no-untyped-call]
 
     def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
         """RQ's, and the same in the job's own record."""
