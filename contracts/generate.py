@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 MAX_PROMPT_CHARACTERS = 1000
 MAX_PICTURES = 10
@@ -60,6 +60,14 @@ class GenerateRequest(BaseModel):
     upsampler_num_inference_steps: Steps | None = Field(None, description="Denoising steps of each upsampler.")
     prior_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the prior; 1 is none.")
     decoder_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the decoder; 1 is none.")
+
+    @field_validator("seed")
+    @classmethod
+    def _every_picture_has_a_seed(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        last = MAX_SEED + 1 - info.data.get("n", 1)
+        if seed is not None and seed > last:
+            raise ValueError(f"picture i is drawn from seed + i, at most {MAX_SEED}: with n = {info.data['n']}, take {last} or less")
+        return seed
 
     def given_parameters(self) -> dict[str, object]:
         """What the stack resolves: all but prompt, n and seed."""

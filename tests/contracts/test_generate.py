@@ -1,0 +1,130 @@
+"""What may be asked of `POST /generate`, and how a refusal reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from contracts.generate import MAX_GUIDANCE, MAX_PICTURES, MAX_PROMPT_CHARACTERS, MAX_SEED, MAX_STEPS, GenerateRequest
+
+
+def fault(**fields: Any) -> dict[str, Any]:
+    """The one fault of a request."""
+    with pytest.raises(ValidationError) as caught:
+        GenerateRequest.model_validate({"prompt": "a red cube", **fields})
+    (only,) = caught.value.errors()
+    return dict(only)
+
+
+def test_a_caption_is_all_that_is_needed() -> None:
+    """What is left out stays open, for the checkpoint to decide."""
+    request = GenerateRequest.model_validate({"prompt": "a red cube"})
+    assert request.n == 1 and request.seed is None
+    assert set(request.given_parameters().values()) == {None}
+
+
+def test_a_request_survives_json() -> None:
+    """What is written is what is read, every field set."""
+    request = GenerateRequest(
+        prompt="ein roter Würfel 🟥",
+        n=3,
+        size=256,
+        seed=0,
+        prior="diffusion",
+        negative_prompt="",
+        sampler="dpm++",
+        eta=0.5,
+        prior_num_inference_steps=1,
+        decoder_num_inference_steps=MAX_STEPS,
+        upsampler_num_inference_steps=2,
+        prior_guidance_scale=0.0,
+        decoder_guidance_scale=MAX_GUIDANCE,
+    )
+    assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
+    assert GenerateRequest.model_validate(request.model_dump()) == request
+    assert request.model_fields_set == set(GenerateRequest.model_fields), "a new field belongs in this test"
+
+
+def test_the_stack_is_given_all_but_prompt_n_and_seed() -> None:
+    """Those three are the rows' own."""
+    given = GenerateRequest(prompt="a", size=64, negative_prompt="").given_parameters()
+    assert set(given) == set(GenerateRequest.model_fields) - {"prompt", "n", "seed"}
+    assert given["size"] == 64 and given["negative_prompt"] == ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "x"},
+        {"prompt": "x" * MAX_PROMPT_CHARACTERS},
+        {"n": MAX_PICTURES},
+        {"seed": 0},
+        {"seed": MAX_SEED},
+        {"seed": MAX_SEED - 9, "n": 10},
+        {"eta": 0},
+        {"eta": 1},
+        {"decoder_guidance_scale": 30},
+        {"prior_num_inference_steps": 1},
+        {"negative_prompt": "x" * MAX_PROMPT_CHARACTERS},
+        {"size": None, "sampler": None},
+    ],
+)
+def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
+    """The last value that is said to do does."""
+    GenerateRequest.model_validate({"prompt": "a red cube", **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": ""}, "at least 1 character"),
+        ({"prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, "at most 1000 characters"),
+        ({"prompt": " \t\n\u3000"}, "it is blank: say what the picture shows"),
+        ({"prompt": "a\x00b"}, "it contains a NUL character: leave it out"),
+        ({"prompt": "\ud800"}, "unicode"),
+        ({"prompt": b"a red cube"}, "valid string"),
+        ({"negative_prompt": "\x00"}, "it contains a NUL character: leave it out"),
+        ({"negative_prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, "at most 1000 characters"),
+        ({"n": 0}, "greater than or equal to 1"),
+        ({"n": MAX_PICTURES + 1}, "less than or equal to 10"),
+        ({"n": "2"}, "valid integer"),
+        ({"n": True}, "valid integer"),
+        ({"n": 1.5}, "valid integer"),
+        ({"size": 100}, "64, 256 or 1024"),
+        ({"size": "64"}, "64, 256 or 1024"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"seed": MAX_SEED + 1}, "less than or equal to 4294967295"),
+        ({"seed": MAX_SEED, "n": 2}, "with n = 2, take 4294967294 or less"),
+        ({"prior": "autoregressive"}, "'diffusion'"),
+        ({"sampler": "euler"}, "'ddpm', 'ddim' or 'dpm++'"),
+        ({"eta": 1.01}, "less than or equal to 1"),
+        ({"eta": float("nan")}, "finite number"),
+        ({"decoder_guidance_scale": MAX_GUIDANCE + 0.1}, "less than or equal to 30"),
+        ({"decoder_guidance_scale": float("inf")}, "finite number"),
+        ({"prior_guidance_scale": -0.1}, "greater than or equal to 0"),
+        ({"prior_num_inference_steps": 0}, "greater than or equal to 1"),
+        ({"decoder_num_inference_steps": MAX_STEPS + 1}, "less than or equal to 1000"),
+        ({"upsampler_num_inference_steps": 2.5}, "valid integer"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_its_field(fields: dict[str, Any], message: str) -> None:
+    """One fault, at the field, that says what would do. Nothing is converted: "2" is no 2."""
+    found = fault(**fields)
+    assert found["loc"] == (next(iter(fields)),)
+    assert message in found["msg"]
+
+
+def test_an_unknown_field_is_refused_by_name() -> None:
+    """A misspelt parameter must not be silently the default."""
+    found = fault(guidance=3)
+    assert found["type"] == "extra_forbidden" and found["loc"] == ("guidance",)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """A client mends its request in one go."""
+    with pytest.raises(ValidationError) as caught:
+        GenerateRequest.model_validate({"n": 0, "size": 100, "stepz": 1})
+    assert {error["loc"][0] for error in caught.value.errors()} == {"prompt", "n", "size", "stepz"}
