@@ -59,7 +59,8 @@ def draw(job_id: str) -> None:
     except (ValidationError, ValueError) as error:
         record.fail("invalid", str(error))
         return
-    record.start(parameters.as_dict())
+    if not record.start(parameters.as_dict()):
+        return  # another worker has just ended it
     seed = request.seed or 0  # the service has drawn one where the client gave none
     rows = [context.stack.row(request.prompt, seed + index, parameters) for index in range(request.n)]
     ticket = context.engine.submit(rows)

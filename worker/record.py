@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import redis
 
@@ -15,71 +15,84 @@ EVENTS_KEPT = 1000
 
 
 class JobRecord:
-    """One job's record. Every change is one transaction, and an ended job is never changed again."""
+    """One job's record. Every change is one transaction, and a job that has ended (or is gone) is never changed again: another
+    worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
 
     def __init__(self, connection: redis.Redis, job_id: str, ttl: int) -> None:
         # Any: what redis-py says of its answers' types differs from release to release.
         self.redis: Any = connection
         self.job_id, self.ttl = job_id, ttl
+        self.key = keys.job(job_id)
 
     def read(self) -> Record | None:
         """The record; None where it is gone."""
-        fields = cast("dict[bytes, bytes]", self.redis.hgetall(keys.job(self.job_id)))
+        fields = self.redis.hgetall(self.key)
         return read_record(fields) if fields else None
 
-    def start(self, parameters: dict[str, Any]) -> None:
+    def start(self, parameters: dict[str, Any]) -> bool:
         """It runs, with these resolved parameters. A job that runs again after a crash keeps its first start."""
-        key = keys.job(self.job_id)
-        with self.redis.pipeline() as pipe:
-            pipe.hset(key, mapping=written(status="running", parameters=parameters))
-            pipe.hsetnx(key, "started_at", written(started_at=now())["started_at"])
-            pipe.execute()
 
-    def progress(self, progress: Progress) -> None:
+        def change(pipe: Any) -> None:
+            pipe.hset(self.key, mapping=written(status="running", parameters=parameters))
+            pipe.hsetnx(self.key, "started_at", written(started_at=now())["started_at"])
+
+        return self._change(change)
+
+    def progress(self, progress: Progress) -> bool:
         """How far it is, in the record and on the event stream."""
-        with self.redis.pipeline() as pipe:
-            pipe.hset(keys.job(self.job_id), mapping=written(progress=progress.model_dump()))
-            self._tell(pipe, "progress", progress.model_dump())
-            pipe.execute()
 
-    def succeed(self, pngs: Sequence[bytes], pictures: Sequence[Picture], warnings: Sequence[str], progress: Progress) -> None:
+        def change(pipe: Any) -> None:
+            pipe.hset(self.key, mapping=written(progress=progress.model_dump()))
+            self._tell(pipe, "progress", progress.model_dump())
+
+        return self._change(change)
+
+    def succeed(self, pngs: Sequence[bytes], pictures: Sequence[Picture], warnings: Sequence[str], progress: Progress) -> bool:
         """Its pictures are there."""
         images = {keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
         fields = written(images=[p.model_dump() for p in pictures], warnings=list(warnings), progress=progress.model_dump())
-        self._end("succeeded", fields, images)
+        return self._end("succeeded", fields, images)
 
-    def fail(self, kind: Literal["invalid", "internal"], detail: str) -> None:
+    def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:
         """It ended without pictures, and this is why."""
         title = "The request cannot be done" if kind == "invalid" else "The drawing failed"
-        self._end("failed", written(error=JobError(kind=kind, title=title, detail=detail).model_dump()), {})
+        return self._end("failed", written(error=JobError(kind=kind, title=title, detail=detail).model_dump()), {})
 
-    def requeue(self) -> None:
+    def requeue(self) -> bool:
         """Its worker died; it waits for another."""
-        with self.redis.pipeline() as pipe:
-            pipe.hset(keys.job(self.job_id), mapping=written(status="queued"))
-            pipe.hdel(keys.job(self.job_id), "progress")
-            pipe.execute()
 
-    def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> None:
-        key = keys.job(self.job_id)
+        def change(pipe: Any) -> None:
+            pipe.hset(self.key, mapping=written(status="queued"))
+            pipe.hdel(self.key, "progress")
+
+        return self._change(change)
+
+    def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> bool:
+        def change(pipe: Any) -> None:
+            for image_key, content in images.items():
+                pipe.set(image_key, content, ex=self.ttl)
+            pipe.hset(self.key, mapping=fields | written(status=status, finished_at=now()))
+            pipe.expire(self.key, self.ttl)
+            pipe.hincrby(keys.OUTCOMES, status)
+            self._tell(pipe, "ended", {"status": status})
+
+        return self._change(change)
+
+    def _change(self, change: Callable[[Any], None]) -> bool:
+        """Queue a change on a pipeline and make it, unless the job has ended or is gone."""
         with self.redis.pipeline() as pipe:
             while True:
                 try:
-                    pipe.watch(key)
-                    before = cast("bytes | None", pipe.hget(key, "status"))
-                    if before is None or before.decode() in ENDED:
-                        return  # another worker, to which the job was given when this one seemed dead, was quicker
+                    pipe.watch(self.key)
+                    status = pipe.hget(self.key, "status")
+                    if status is None or status.decode() in ENDED:
+                        return False
                     pipe.multi()
-                    for image_key, content in images.items():
-                        pipe.set(image_key, content, ex=self.ttl)
-                    pipe.hset(key, mapping=fields | written(status=status, finished_at=now()))
-                    pipe.expire(key, self.ttl)
-                    pipe.hincrby(keys.OUTCOMES, status)
-                    self._tell(pipe, "ended", {"status": status})
+                    change(pipe)
                     pipe.execute()
-                    return
-                except redis.WatchError:
-                    continue
+                    return True
+                except redis.WatchError:  # it changed in between: look again
+                    pipe.reset()
 
     def _tell(self, pipe: Any, event: str, data: dict[str, Any]) -> None:
         stream = keys.events(self.job_id)
