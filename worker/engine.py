@@ -7,7 +7,6 @@ to end (in-flight batching). The row that has waited longest decides which netwo
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -48,8 +47,8 @@ class Ticket:
 
 
 class _Entry:
-    def __init__(self, row: Row, ticket: Ticket) -> None:
-        self.row, self.ticket, self.last_tick = row, ticket, -1
+    def __init__(self, row: Row, ticket: Ticket, last_tick: int) -> None:
+        self.row, self.ticket, self.last_tick = row, ticket, last_tick
 
 
 def batch_limits(max_batch: int) -> dict[str, int]:
@@ -69,7 +68,7 @@ class Engine:
         self._entries: list[_Entry] = []
         self._changed = threading.Condition()
         self._stopping = False
-        self._ticks = itertools.count()
+        self._tick_number = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -89,7 +88,8 @@ class Engine:
         with self._changed:
             if self._stopping:
                 raise RuntimeError("the engine has stopped: it takes no more rows")
-            self._entries += [_Entry(row, ticket) for row in rows]
+            # As if they had waited one tick: they join at once, but not before rows that wait longer, however many come.
+            self._entries += [_Entry(row, ticket, self._tick_number - 1) for row in rows]
             self._changed.notify()
         return ticket
 
@@ -128,22 +128,21 @@ class Engine:
         return [entry for entry in entries if entry.row.stage == stage][: self.limits[str(stage)]]
 
     def _tick(self, chosen: list[_Entry]) -> None:
-        tick = next(self._ticks)
+        self._tick_number += 1
         for entry in chosen:
-            entry.last_tick = tick
+            entry.last_tick = self._tick_number
         rows = [entry.row for entry in chosen]
         stage, started = str(rows[0].stage), time.perf_counter()
         try:
             self.stack.step(rows)
         except Exception as error:  # one request's trouble must not be another's
-            if is_out_of_memory(error):
-                self._out_of_memory(stage, rows)
-            elif len(rows) > 1:
+            if len(rows) == 1:
+                _fail(rows[0], error)
+            elif is_out_of_memory(error):
+                self._halve(stage, len(rows))
+            else:
                 log.warning("a pass of %d rows through %s failed; trying them one by one", len(rows), stage, exc_info=error)
                 self._one_by_one(stage, rows)
-            else:
-                log.error("a row failed in %s", stage, exc_info=error)
-                rows[0].end(error=f"the {stage} failed: {type(error).__name__}: {error}")
         self.observe(stage, len(rows), time.perf_counter() - started)
 
     def _one_by_one(self, stage: str, rows: Sequence[Row]) -> None:
@@ -153,18 +152,14 @@ class Engine:
             try:
                 self.stack.step([row])
             except Exception as error:
-                log.error("a row failed in %s", stage, exc_info=error)
-                row.end(error=f"the {stage} failed: {type(error).__name__}: {error}")
+                _fail(row, error)
 
-    def _out_of_memory(self, stage: str, rows: Sequence[Row]) -> None:
-        """Go on with half as many rows a pass; a row that does not fit alone ends."""
+    def _halve(self, stage: str, rows: int) -> None:
+        """So many rows did not fit into memory: go on with half as many a pass."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(rows) == 1:
-            rows[0].end(error=f"the {stage} does not fit into the memory of this worker's device, even alone")
-            return
-        self.limits[stage] = max(1, len(rows) // 2)
-        log.warning("out of memory with %d rows in %s: from now on at most %d", len(rows), stage, self.limits[stage])
+        self.limits[stage] = rows // 2
+        log.warning("out of memory with %d rows in %s: from now on at most %d", rows, stage, self.limits[stage])
 
     def _settle(self) -> None:
         """Let go of rows that ended, and tell those who wait."""
@@ -178,6 +173,17 @@ class Engine:
         return False
 
 
+def _fail(row: Row, error: Exception) -> None:
+    """End a row that failed alone, with the reason."""
+    log.error("a row failed in %s", row.stage, exc_info=error)
+    if is_out_of_memory(error):
+        row.end(error=f"the {row.stage} does not fit into the memory of this worker's device, even alone")
+    else:
+        row.end(error=f"the {row.stage} failed: {type(error).__name__}: {error}")
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """True for CUDA's own error and for the CPU allocator's, which is a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """True for Python's and CUDA's own errors, and for those that come as a plain RuntimeError: of the CPU's allocator (its words
+    differ by system) and of cuBLAS."""
+    words = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

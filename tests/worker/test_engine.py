@@ -1,0 +1,266 @@
+"""The engine's promises, with a stack that only counts: who shares a pass, who fails, who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from models.row import STAGES, Row
+from worker.engine import Engine, Ticket, batch_limits, is_out_of_memory
+
+WAIT_S = 20.0
+MANY = dict.fromkeys(STAGES, 100)
+
+
+def row(name: str, **plan: int) -> Row:
+    """A row that takes so many steps in each of these stages."""
+    return Row(name, 0, None, plan)  # type: ignore[arg-type]  # the engine never looks at parameters
+
+
+class CountingStack:
+    """Moves each row along its plan. Before a pass it calls `trouble(stage, names)`, in the engine's thread, which may raise."""
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[str, list[str]]] = []
+        self.trouble: Callable[[str, list[str]], None] = lambda stage, names: None
+
+    def step(self, rows: Sequence[Row]) -> None:
+        names, (stage,) = [row.prompt for row in rows], {row.stage for row in rows}
+        self.passes.append((str(stage), names))
+        self.trouble(str(stage), names)
+        for moved in rows:
+            moved.step += 1
+            if moved.step == moved.plan[str(stage)]:
+                following = list(moved.plan)[list(moved.plan).index(str(stage)) + 1 :]
+                moved.stage, moved.step = (following[0], 0) if following else (None, 0)
+                if not following:
+                    moved.image = torch.full((3, 1, 1), 1.0)
+
+
+class House:
+    """An engine that starts when told, so that what is submitted before is there at the first tick."""
+
+    def __init__(self, limits: dict[str, int]) -> None:
+        self.stack = CountingStack()
+        self.observed: list[tuple[str, int]] = []
+        self.engine = Engine(self.stack, limits, lambda stage, rows, seconds: self.observed.append((stage, rows)))
+
+    def run(self, *tickets: Ticket) -> None:
+        self.engine.start()
+        for ticket in tickets:
+            assert ticket.done.wait(WAIT_S)
+
+
+@pytest.fixture
+def house() -> Iterator[Callable[..., House]]:
+    houses: list[House] = []
+
+    def build(limits: dict[str, int] = MANY) -> House:
+        houses.append(House(limits))
+        return houses[-1]
+
+    yield build
+    for one in houses:
+        one.engine.stop()
+
+
+def test_rows_of_other_ages_share_a_tick(house: Any) -> None:
+    """A request that comes later joins at the next step; neither waits for the other's end."""
+    home, late = house(), []
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if len(home.stack.passes) == 2:
+            late.append(home.engine.submit([row("b", prior=4)]))
+
+    home.stack.trouble = trouble
+    first = home.engine.submit([row("a", prior=4)])
+    home.run(first)
+    assert late[0].done.wait(WAIT_S)
+    passes = [set(names) for _, names in home.stack.passes]
+    assert passes == [{"a"}, {"a"}, {"a", "b"}, {"a", "b"}, {"b"}, {"b"}]
+
+
+def test_a_pass_holds_one_network_and_no_more_rows_than_its_limit(house: Any) -> None:
+    """Each stage has its own limit, and no row is passed over for longer than the others need for a turn each."""
+    home = house(MANY | {"prior": 2, "decoder": 3})
+    rows = [row(name, prior=6, decoder=4) for name in "abcdefg"]
+    home.run(home.engine.submit(rows))
+    assert all(moved.image is not None for moved in rows)
+    widths = {stage: {len(names) for at, names in home.stack.passes if at == stage} for stage in ("prior", "decoder")}
+    assert max(widths["prior"]) == 2 and max(widths["decoder"]) == 3
+    whole_turn = 4  # seven rows, two a pass
+    for start in range(20 - whole_turn):  # all are in the prior so far
+        assert {name for _, names in home.stack.passes[start : start + whole_turn] for name in names} == set("abcdefg")
+
+
+def test_limits_shrink_with_the_pixels() -> None:
+    """16 times the pixels, a sixteenth of the rows, and never none."""
+    assert batch_limits(32) == {"text": 32, "prior": 32, "decoder": 32, "upsampler_256": 2, "upsampler_1024": 1}
+    assert batch_limits(1) == dict.fromkeys(STAGES, 1)
+
+
+def test_of_a_failing_batch_only_the_bad_row_fails(house: Any) -> None:
+    """The pass is tried again row by row; the others end well, and share passes again."""
+    home = house()
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if "bad" in names:
+            raise ValueError("no such thing")
+
+    home.stack.trouble = trouble
+    good, bad = [row("a", prior=3), row("b", prior=3)], row("bad", prior=3)
+    tickets = [home.engine.submit([good[0]]), home.engine.submit([bad]), home.engine.submit([good[1]])]
+    home.run(*tickets)
+    assert bad.image is None and bad.error == "the prior failed: ValueError: no such thing"
+    assert all(moved.image is not None and moved.error is None for moved in good)
+    assert [names for _, names in home.stack.passes] == [["a", "bad", "b"], ["a"], ["bad"], ["b"], ["a", "b"], ["a", "b"]]
+
+
+def test_the_engine_goes_on_after_a_row_that_fails_alone(house: Any) -> None:
+    """Nobody else is there, and later work is done."""
+    home = house()
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if names == ["bad"]:
+            raise KeyError("x")
+
+    home.stack.trouble = trouble
+    bad, good = row("bad", decoder=1), row("good", decoder=1)
+    home.run(home.engine.submit([bad]))
+    assert bad.error == "the decoder failed: KeyError: 'x'"
+    assert home.engine.submit([good]).done.wait(WAIT_S) and good.image is not None
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_out_of_memory_halves_the_limit_and_goes_on(house: Any, error: Exception) -> None:
+    """No row is lost, the limit stays for later, and other stages keep theirs."""
+    home = house()
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if stage == "decoder" and len(names) > 3:
+            raise error
+
+    home.stack.trouble = trouble
+    rows = [row(str(index), prior=1, decoder=2) for index in range(12)]
+    home.run(home.engine.submit(rows))
+    assert all(moved.image is not None for moved in rows)
+    sizes = [len(names) for stage, names in home.stack.passes if stage == "decoder"]
+    assert sizes == [12, 6, *[3] * 8]
+    assert home.engine.limits == MANY | {"decoder": 3}
+
+
+def test_a_row_that_does_not_fit_alone_fails_and_says_so(house: Any) -> None:
+    """Halving ends at one; the others go on."""
+    home = house()
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if "huge" in names:
+            raise torch.OutOfMemoryError
+
+    home.stack.trouble = trouble
+    huge, small = row("huge", upsampler_1024=2), row("small", upsampler_1024=2)
+    home.run(home.engine.submit([small]), home.engine.submit([huge]))
+    assert huge.error == "the upsampler_1024 does not fit into the memory of this worker's device, even alone"
+    assert small.image is not None and home.engine.limits["upsampler_1024"] == 1
+
+
+def test_memory_that_the_machine_does_not_have_is_recognised() -> None:
+    """By the allocator's own error on this system, and no other error is taken for it."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_abandoned_rows_leave_before_the_next_tick(house: Any) -> None:
+    """Their ticket is done at once; their neighbours go on."""
+    home = house()
+    gone = home.engine.submit([row("x", prior=1000), row("y", prior=1000)])
+    stays = home.engine.submit([row("z", prior=5)])
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if len(home.stack.passes) == 3:
+            home.engine.abandon(gone)
+
+    home.stack.trouble = trouble
+    home.run(stays, gone)
+    assert [set(names) for _, names in home.stack.passes] == [{"x", "y", "z"}] * 3 + [{"z"}] * 2
+    assert home.engine.rows_in_flight == 0
+
+
+def test_an_engine_whose_rows_are_all_abandoned_rests(house: Any) -> None:
+    """And takes new ones."""
+    home = house()
+    gone, kept = home.engine.submit([row("x", prior=1000)]), row("y", prior=1)
+    home.stack.trouble = lambda stage, names: home.engine.abandon(gone)
+    home.run(gone)
+    assert home.engine.submit([kept]).done.wait(WAIT_S) and kept.image is not None
+    assert [names for _, names in home.stack.passes] == [["x"], ["y"]]
+
+
+def test_no_stage_starves_while_new_requests_keep_coming(house: Any) -> None:
+    """A request comes with every tick; the row behind all those in the text stage has its turn all the same."""
+    home = house()
+    old = home.engine.submit([row("old", decoder=10)])
+
+    def trouble(stage: str, names: list[str]) -> None:
+        if not old.done.is_set() and len(home.stack.passes) < 500:
+            home.engine.submit([row("new", text=1, prior=1)])
+
+    home.stack.trouble = trouble
+    home.run(old)
+    ended = max(index for index, (_, names) in enumerate(home.stack.passes) if "old" in names)
+    assert ended < 3 * 10, "three stages want the device, and each has a third of it"
+    assert {"text", "prior"} <= {stage for stage, _ in home.stack.passes[:ended]}
+
+
+def test_a_full_stage_does_not_hold_up_another(house: Any) -> None:
+    """Rows far over one stage's limit, and one row elsewhere: it moves every second tick, not after all of them."""
+    home = house(MANY | {"decoder": 2})
+    crowd = [row(f"c{index}", decoder=5) for index in range(20)]
+    lone = home.engine.submit([row("lone", prior=5)])
+    home.engine.submit(crowd)
+    home.run(lone)
+    ended = max(index for index, (_, names) in enumerate(home.stack.passes) if "lone" in names)
+    assert ended <= 5 * (20 // 2 + 1)
+
+
+def test_stop_ends_rows_with_an_error_and_takes_no_more(house: Any) -> None:
+    """Who waits is told; who comes is refused."""
+    home = house()
+    endless = home.engine.submit([row("x", prior=10**9), row("y", prior=10**9)])
+    home.engine.start()
+    home.engine.stop()
+    assert endless.done.is_set() and {moved.error for moved in endless.rows} == {"the worker is stopping"}
+    with pytest.raises(RuntimeError, match="the engine has stopped"):
+        home.engine.submit([row("z", prior=1)])
+
+
+def test_a_ticket_is_done_when_its_last_row_is(house: Any) -> None:
+    """Not before; meanwhile it tells how far all are, and which is last."""
+    home, seen = house(), []
+    ticket = home.engine.submit([row("short", prior=1), row("long", prior=1, decoder=3)])
+
+    def trouble(stage: str, names: list[str]) -> None:
+        slowest = ticket.slowest
+        seen.append((ticket.done.is_set(), round(ticket.fraction, 3), slowest.prompt if slowest else None))
+
+    home.stack.trouble = trouble
+    home.run(ticket)
+    assert [done for done, _, _ in seen] == [False] * 4
+    fractions = [fraction for _, fraction, _ in seen]
+    assert fractions == sorted(fractions) and fractions[0] == 0
+    assert [slowest for _, _, slowest in seen[1:]] == ["long"] * 3
+    assert ticket.fraction == 1 and ticket.slowest is None
+
+
+def test_every_pass_is_observed(house: Any) -> None:
+    """Metrics are told of the stage and its rows."""
+    home = house()
+    home.run(home.engine.submit([row("a", text=1, prior=2), row("b", text=1)]))
+    assert home.observed[:3] == [("text", 2), ("prior", 1), ("prior", 1)]
