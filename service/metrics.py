@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts import keys
 from service.jobs import Jobs
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 
 class Metrics:
     """The service's own registry."""
@@ -81,6 +83,7 @@ class MeasureRequests:
             await self.app(scope, receive, watched)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
-            method = scope["method"] if route != "unknown" else "unknown"
+            # Whatever a client sends as its method must not become a label.
+            method = scope["method"] if route != "unknown" and scope["method"] in METHODS else "unknown"
             self.metrics.requests.labels(method, route, status).inc()
             self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started)
