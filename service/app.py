@@ -62,14 +62,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def generate(
         request: Request,
         body: GenerateRequest,
-        prefer: Annotated[str | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
-        accept: Annotated[str | None, Header(description="image/png, with a wait and one picture, answers with the PNG itself.")] = None,
+        prefer: Annotated[list[str] | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
+        accept: Annotated[list[str] | None, Header(description="image/png, with a wait and one picture: the PNG itself.")] = None,
         idempotency_key: Annotated[
             str | None, Header(min_length=1, max_length=255, description="A repeat with the same key answers with the first job.")
         ] = None,
     ) -> Response:
         """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
-        wait, png = wait_seconds(prefer, settings.max_wait), wants_png(accept)
+        wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
         if png and body.n != 1:
             raise ProblemError(406, f"image/png holds one picture, and n is {body.n}. Ask for n = 1, or for application/json.")
         accepted = await run_in_threadpool(jobs.accept, body, idempotency_key)
@@ -78,8 +78,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         headers = {"Location": f"{base_url(request)}/jobs/{accepted.job_id}", "Vary": "Accept, Prefer"}
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
-            await jobs.wait(accepted.job_id, wait)
-        job = await jobs.find(accepted.job_id, base_url(request))
+        try:
+            if wait is not None:
+                await jobs.wait(accepted.job_id, wait)
+            job = await jobs.find(accepted.job_id, base_url(request))
+        except RedisError as error:
+            detail = "The job is accepted, but Redis does not answer to tell of it. Ask for it at Location shortly."
+            raise ProblemError(503, detail, headers=headers | {"Retry-After": "5"}) from error
         if wait is None or job.status not in ENDED:
             return JSONResponse(job.model_dump(mode="json"), 202, headers)
         if not png:

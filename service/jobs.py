@@ -15,6 +15,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue
 from rq import Retry as JobRetry
@@ -26,6 +27,7 @@ from service.problems import ProblemError
 from service.settings import Settings
 
 SOCKET_TIMEOUT_S = 5.0
+AGAIN_S = 0.5  # after Redis did not answer a wait
 BLOCK_S = 2.0  # a wait asks Redis in turns of this length, well under the socket's timeout
 IDEMPOTENCY_TTL_S = 86_400
 
@@ -72,8 +74,9 @@ class Jobs:
                 try:
                     if key is not None:
                         pipe.watch(key)
-                        if earlier := pipe.get(key):
-                            return self._repeat(json.loads(earlier), fingerprint)
+                        earlier = json.loads(pipe.get(key) or "{}")
+                        if earlier and pipe.exists(keys.job(earlier["id"])):
+                            return self._repeat(earlier, fingerprint)
                     waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))
                     self._refuse_if_full(waiting)
                     pipe.multi()
@@ -143,19 +146,23 @@ class Jobs:
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Wait until the job ended, at most so long. True where it has. The end stands in the job's event stream, so it is found
-        also where it came before the wait."""
+        also where it came before the wait. Where Redis goes away meanwhile, the wait goes on; RedisError where it stays away."""
         deadline, last = time.monotonic() + seconds, "0"
         while True:
-            status = await self.redis.hget(keys.job(job_id), "status")
-            if status is None or status.decode() in ENDED:
-                return status is not None
             left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            block = max(1, int(min(left, BLOCK_S) * 1000))
-            for _, entries in await self.redis.xread({keys.events(job_id): last}, block=block) or []:
-                last = entries[-1][0]
-            await asyncio.sleep(0)
+            try:
+                status = await self.redis.hget(keys.job(job_id), "status")
+                if status is None or status.decode() in ENDED:
+                    return status is not None
+                if left <= 0:
+                    return False
+                block = max(1, int(min(left, BLOCK_S) * 1000))
+                for _, entries in await self.redis.xread({keys.events(job_id): last}, block=block) or []:
+                    last = entries[-1][0]
+            except RedisError:
+                if left <= 0:
+                    raise
+                await asyncio.sleep(min(left, AGAIN_S))
 
     async def workers_alive(self) -> int:
         """How many workers have given a sign of life lately."""

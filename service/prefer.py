@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 
-def wait_seconds(prefer: str | None, longest: float) -> float | None:
-    """The wait that a Prefer header asks for, at most `longest`; None without one. What does not parse is ignored, as
-    RFC 7240 wants."""
-    for preference in (prefer or "").split(","):
+def wait_seconds(prefer: Iterable[str], longest: float) -> float | None:
+    """The wait that the Prefer headers ask for, at most `longest`; None without one. What does not parse is ignored, and of
+    several the first counts, as RFC 7240 wants."""
+    for preference in ",".join(prefer).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         if name.strip().lower() == "wait":
             try:
@@ -19,10 +20,10 @@ def wait_seconds(prefer: str | None, longest: float) -> float | None:
     return None
 
 
-def wants_png(accept: str | None) -> bool:
-    """True where image/png is accepted and JSON is not liked better."""
+def wants_png(accept: Iterable[str]) -> bool:
+    """True where the Accept headers like image/png (or image/*) better than JSON. `*/*` is content with JSON."""
     weights = {"image/png": 0.0, "application/json": 0.0}
-    for entry in (accept or "").split(","):
+    for entry in ",".join(accept).split(","):
         media, *parameters = (part.strip().lower() for part in entry.split(";"))
         weight = 1.0
         for parameter in parameters:
@@ -31,6 +32,7 @@ def wants_png(accept: str | None) -> bool:
                     weight = float(parameter[2:])
                 except ValueError:
                     weight = 0.0
+        media = "image/png" if media == "image/*" else media
         if media in weights:
             weights[media] = max(weights[media], weight)
     return weights["image/png"] > weights["application/json"]

@@ -1,0 +1,126 @@
+"""Whatever a client does wrong is answered as a problem that says what, the value got, and what would do. No Redis is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem of an answer, checked against RFC 9457."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status and body["type"] == "about:blank" and body["title"] and body["detail"]
+    assert "Traceback" not in answer.text
+    return body
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "got", "message"),
+    [
+        ({"guidance": 3}, "guidance", "3", "There is no such field"),
+        ({"n": "3"}, "n", "'3'", "valid integer"),
+        ({"n": 0}, "n", "0", "greater than or equal to 1"),
+        ({"n": None}, "n", "None", "valid integer"),
+        ({"size": 100}, "size", "100", "64, 256 or 1024"),
+        ({"prompt": ""}, "prompt", "''", "at least 1 character"),
+        ({"prompt": "  "}, "prompt", "'  '", "it is blank: say what the picture shows"),
+        ({"prompt": "a\0"}, "prompt", "'a\\x00'", "leave it out"),
+        ({"prompt": ["a"]}, "prompt", "['a']", "valid string"),
+        ({"prompt": "x" * 1001}, "prompt", "'" + "x" * 199 + "…", "at most 1000 characters"),
+        ({"seed": 2**32}, "seed", "4294967296", "less than or equal to 4294967295"),
+        ({"seed": 2**32 - 1, "n": 2}, "seed", "4294967295", "take 4294967294 or less"),
+        ({"sampler": "euler"}, "sampler", "'euler'", "'ddpm', 'ddim' or 'dpm++'"),
+        ({"eta": "NaN"}, "eta", "'NaN'", "valid number"),
+    ],
+)
+async def test_a_field_that_will_not_do_is_named(
+    alone: httpx.AsyncClient, fields: dict[str, Any], field: str, got: str, message: str
+) -> None:
+    """422, with the field, the value got (shortened) and what would do, in `errors` and in `detail`."""
+    body = problem(await alone.post("/generate", json={"prompt": "a red cube", **fields}), 422)
+    (error,) = body["errors"]
+    assert error["field"] == field and error["got"] == got and message in error["message"]
+    assert field in body["detail"] and message in body["detail"]
+
+
+async def test_all_faults_of_a_request_are_told(alone: httpx.AsyncClient) -> None:
+    """Among them what is missing."""
+    body = problem(await alone.post("/generate", json={"n": 11, "stepz": 1}), 422)
+    assert {error["field"]: error["got"] for error in body["errors"]} == {"prompt": None, "n": "11", "stepz": "1"}
+
+
+@pytest.mark.parametrize("content", [b"[]", b'"a red cube"', b"null", b"3", b""])
+async def test_json_that_is_no_object_is_refused(alone: httpx.AsyncClient, content: bytes) -> None:
+    """422 at the body as a whole."""
+    body = problem(await alone.post("/generate", content=content, headers={"content-type": "application/json"}), 422)
+    assert [error["field"] for error in body["errors"]] == ["body"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b'{"prompt": "a",}',
+        b"prompt=a",
+        b'{"prompt": "\xff"}',
+        b"\x00",
+        b"[" * 100_000,
+        b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
+    ],
+    ids=["cut", "comma", "form", "latin-1", "nul", "deep", "long-number"],
+)
+async def test_what_is_not_json_is_400(alone: httpx.AsyncClient, content: bytes) -> None:
+    """However broken, and with a word about where or what."""
+    body = problem(await alone.post("/generate", content=content, headers={"content-type": "application/json"}), 400)
+    assert "JSON" in body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (rb'{"prompt": "\ud800"}', "prompt"),
+        (rb'{"prompt": "a", "\ud800": 1}', "body"),
+        (rb'{"prompt": "a", "eta": NaN}', "eta"),
+        (rb'{"prompt": "a", "decoder_guidance_scale": Infinity}', "decoder_guidance_scale"),
+        (rb'{"prompt": "a", "seed": 1e400}', "seed"),
+        (rb'{"prompt": "a", "seed": 99999999999999999999}', "seed"),
+    ],
+)
+async def test_what_json_lets_through_and_we_cannot_carry_is_422(alone: httpx.AsyncClient, content: bytes, field: str) -> None:
+    """Half characters and numbers that are none, told in an answer that is valid JSON itself."""
+    body = problem(await alone.post("/generate", content=content, headers={"content-type": "application/json"}), 422)
+    assert [error["field"] for error in body["errors"]] == [field]
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/jobs", "/jobs/x/images", "/jobs/x/images/0.jpg", "/generate/x"])
+async def test_where_nothing_is_is_404(alone: httpx.AsyncClient, path: str) -> None:
+    """With the path."""
+    assert path in problem(await alone.get(path), 404)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"), [("GET", "/generate", "POST"), ("POST", "/jobs/x", "GET"), ("PUT", "/healthz", "GET")]
+)
+async def test_a_method_that_is_not_there_is_405(alone: httpx.AsyncClient, method: str, path: str, allowed: str) -> None:
+    """With the one that is, in the header and in words."""
+    answer = await alone.request(method, path)
+    assert allowed in problem(answer, 405)["detail"] and answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/jobs/x/images/-1.png", "/jobs/x/images/10.png", "/jobs/x/images/one.png", "/jobs/" + "x" * 101])
+async def test_a_path_that_cannot_be_is_422(alone: httpx.AsyncClient, path: str) -> None:
+    """A picture's index is 0 to 9."""
+    assert problem(await alone.get(path), 422)["errors"][0]["field"].startswith("path.")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+async def test_an_idempotency_key_that_will_not_do_is_422(alone: httpx.AsyncClient, key: str) -> None:
+    """One to 255 characters."""
+    body = problem(await alone.post("/generate", json={"prompt": "a"}, headers={"idempotency-key": key}), 422)
+    assert "idempotency-key" in body["errors"][0]["field"].lower()

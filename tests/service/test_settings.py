@@ -1,0 +1,27 @@
+"""Settings come from the environment and are checked at the start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("UNCLIP_REDIS_URL", "localhost", "UNCLIP_REDIS_URL: "),
+        ("UNCLIP_PORT", "0", "UNCLIP_PORT: Input should be greater than or equal to 1, got '0'"),
+        ("UNCLIP_MAX_WAIT", "long", "UNCLIP_MAX_WAIT: "),
+        ("UNCLIP_RESULT_TTL", "1", "UNCLIP_RESULT_TTL: Input should be greater than or equal to 60, got '1'"),
+    ],
+)
+def test_a_setting_that_will_not_do_ends_the_start_and_is_named(name: str, value: str, message: str) -> None:
+    """With the value got and what would do, and without a traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "service"], env={**os.environ, name: value}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert message in ended.stderr and "The settings will not do" in ended.stderr and "Traceback" not in ended.stderr
