@@ -8,6 +8,7 @@ lies between queue and execution when the process is killed; and signals only se
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from types import FrameType
@@ -15,7 +16,7 @@ from typing import Any
 
 import redis
 from rq import Queue
-from rq.exceptions import DequeueTimeout
+from rq.exceptions import AbandonedJobError, DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import TimerDeathPenalty
@@ -28,13 +29,23 @@ log = logging.getLogger("worker.rq")
 BEAT_S = 2
 HEARTBEAT_TTL_S = 6  # a job whose worker gave no sign for so long is given to another
 MAINTENANCE_S = 3
+MAINTENANCE_LOCK_S = 10  # far longer than maintenance takes
 DEQUEUE_S = 1
 ALIVE_TTL_S = 10  # for /readyz
+
+
+class MaintainedQueue(Queue):
+    """RQ's queue, whose maintenance lock does not outlive a worker that is killed while it holds it by the quarter of an hour that
+    RQ gives it: nobody else would take over abandoned jobs meanwhile."""
+
+    def acquire_maintenance_lock(self) -> bool:
+        return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S))
 
 
 class ThreadWorker(BaseWorker):
     """Runs up to `slots` jobs at once."""
 
+    queue_class = MaintainedQueue
     death_penalty_class = TimerDeathPenalty  # signals would only work in the main thread
 
     def __init__(self, connection: redis.Redis, *, slots: int, result_ttl: int, name: str | None = None) -> None:
@@ -66,7 +77,8 @@ class ThreadWorker(BaseWorker):
         given to another worker."""
         if self._stop_requested:
             log.warning("stopping at once: %d jobs go to another worker", len(self._running))
-            raise SystemExit(1)
+            logging.shutdown()
+            os._exit(1)  # SystemExit would wait for the jobs in `teardown`, and then for their timeouts' timers
         log.info("stopping: %d jobs are still to end", len(self._running))
         self._stop_requested = True
 
@@ -114,12 +126,15 @@ class ThreadWorker(BaseWorker):
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
         while not self._over.is_set():
-            with self.connection.pipeline() as pipe:
-                pipe.sadd(keys.WORKERS, self.name)
-                pipe.set(keys.worker(self.name), str(self.pid), ex=ALIVE_TTL_S)
-                pipe.execute()
-            for job, execution, _ in list(self._running.values()):
-                self.maintain_heartbeats(job, execution)
+            try:
+                with self.connection.pipeline() as pipe:
+                    pipe.sadd(keys.WORKERS, self.name)
+                    pipe.set(keys.worker(self.name), str(self.pid), ex=ALIVE_TTL_S)
+                    pipe.execute()
+                for job, execution, _ in list(self._running.values()):
+                    self.maintain_heartbeats(job, execution)
+            except Exception:  # Redis refused, such as for want of memory: without the next beat all jobs would seem abandoned
+                log.exception("a beat failed")
             self._over.wait(BEAT_S)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
@@ -141,8 +156,10 @@ class ThreadWorker(BaseWorker):
         super().handle_job_failure(job, queue, *args, **kwargs)
 
     def _abandoned(self, job: Job, kind: type[BaseException], error: BaseException, trace: object) -> bool:
-        """RQ's exception handler, called by maintenance for jobs whose worker died."""
-        self._note(job, "the worker died at this job, each time it was tried")
+        """RQ's exception handler, called by maintenance for jobs whose worker died (and for those that raised, which
+        `handle_job_failure` sees to)."""
+        if issubclass(kind, AbandonedJobError):
+            self._note(job, "the worker died at this job, each time it was tried")
         return True
 
     def _note(self, job: Job, reason: str) -> None:
