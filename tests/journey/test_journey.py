@@ -1,0 +1,304 @@
+"""Through the whole house: real Redis, a real worker and a real service as processes of their own, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import redis
+from conftest import RedisServer, free_port
+from PIL import Image
+
+from contracts import keys
+
+LONG_S = 180.0  # a busy machine may be slow; an idle one needs seconds
+PATIENT = {"prefer": "wait=60"}
+PICTURE = PATIENT | {"accept": "image/png"}
+CUBE = {"prompt": "a red cube on top of a blue cube", "seed": 1, "size": 64}
+SLOW = {"prompt": "a grey cone", "size": 64, "decoder_num_inference_steps": 300}
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = LONG_S) -> Any:
+    """Poll until it is; returns what it was then."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
+        time.sleep(0.05)
+    return found
+
+
+class House:
+    """One Redis, one service, and workers as needed."""
+
+    def __init__(self, folder: Path, checkpoint: Path, **settings: str) -> None:
+        self.folder, self.processes = folder, []
+        self.redis = RedisServer(folder)
+        port = str(free_port())
+        self.environment = {
+            **os.environ,
+            "UNCLIP_REDIS_URL": self.redis.url,
+            "UNCLIP_CHECKPOINT": str(checkpoint),
+            "UNCLIP_DEVICE": "cpu",
+            "UNCLIP_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "UNCLIP_PORT": port,
+            **{f"UNCLIP_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S)
+
+    def start(self, workers: int) -> None:
+        self.redis.start()
+        self.store = redis.Redis.from_url(self.redis.url)
+        self.service = self.run("service")
+        self.workers = [self.run("worker") for _ in range(workers)]
+        until(lambda: self.answers("/healthz"), "the service is up")
+        until(lambda: self.store.scard(keys.WORKERS) == workers, "the workers are up")
+
+    def run(self, module: str) -> subprocess.Popen[bytes]:
+        """`python -m module`, its output in a file of the test's folder."""
+        with (self.folder / f"{module}-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen([sys.executable, "-m", module], env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process
+
+    def answers(self, path: str) -> bool:
+        try:
+            return self.http.get(path).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def post(self, request: dict[str, Any], **headers: str) -> httpx.Response:
+        return self.http.post("/generate", json=request, headers=headers)
+
+    def queue(self, count: int, request: dict[str, Any] = SLOW) -> list[str]:
+        """Ids of so many jobs, with seeds of their own."""
+        answers = [self.post(request | {"seed": seed}) for seed in range(count)]
+        assert {answer.status_code for answer in answers} == {202}
+        return [answer.json()["id"] for answer in answers]
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = self.http.get(f"/jobs/{job_id}").json()
+        return job
+
+    def statuses(self, ids: list[str]) -> list[str]:
+        return [self.job(job_id)["status"] for job_id in ids]
+
+    def all_succeed(self, ids: list[str]) -> None:
+        """Each of them, with a picture, and counted once."""
+        until(lambda: set(self.statuses(ids)) <= {"succeeded", "failed"}, "all jobs have ended")
+        for job in map(self.job, ids):
+            assert job["status"] == "succeeded", job
+            assert opened(self.http.get(job["images"][0]["url"]).content).size == (64, 64)
+        assert self.store.hgetall(keys.OUTCOMES) == {b"succeeded": b"%d" % len(ids)}
+
+    def executions(self, worker: subprocess.Popen[bytes]) -> int:
+        """How many jobs a worker runs, by RQ's books."""
+        names = [name.decode() for name in self.store.smembers(keys.WORKERS)]
+        (name,) = [name for name in names if self.store.get(keys.worker(name)) == b"%d" % worker.pid]
+        return int(self.store.scard(f"rq:worker:{name}:executions"))
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.redis.stop()
+        self.http.close()
+        self.store.close()
+
+
+def opened(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[House]:
+    """A house with one worker that stands for all tests that leave it standing."""
+    house = House(tmp_path_factory.mktemp("standing"), tiny_checkpoint)
+    try:
+        house.start(workers=1)
+        yield house
+    finally:
+        house.end()
+
+
+@pytest.fixture
+def build(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[Callable[..., House]]:
+    """A house of the test's own, to be shaken."""
+    houses = []
+
+    def start(workers: int, **settings: str) -> House:
+        houses.append(House(tmp_path, tiny_checkpoint, **settings))
+        houses[0].start(workers)
+        return houses[0]
+
+    yield start
+    for house in houses:
+        house.end()
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_a_caption_comes_back_as_a_picture_that_says_how_it_was_drawn(standing: House, size: int) -> None:
+    """One request, one PNG of the size asked for; its metadata are everything needed to draw it again."""
+    answer = standing.post(CUBE | {"size": size}, **PICTURE)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png", answer.text
+    image = opened(answer.content)
+    assert (image.format, image.mode, image.size) == ("PNG", "RGB", (size, size))
+    told = json.loads(image.text["unclip"])  # type: ignore[attr-defined]
+    assert (told["operation"], told["prompt"], told["seed"], told["checkpoint"]) == ("generate", CUBE["prompt"], 1, "tiny")
+    assert told["parameters"]["size"] == size and None not in told["parameters"].values()
+    again = standing.post({"prompt": told["prompt"], "seed": told["seed"], **told["parameters"]}, **PICTURE)
+    assert again.content == answer.content
+
+
+def test_a_seed_draws_the_same_picture_alone_and_in_company(standing: House) -> None:
+    """Alone the same bytes; beside other jobs, of other steps and sizes, the same but for rounding (2 of 255)."""
+    first, second, other = (standing.post(CUBE | {"seed": seed}, **PICTURE).content for seed in (0, 0, 3))
+    assert first == second != other
+    standing.queue(4, {"prompt": "two spheres", "size": 256, "n": 3, "decoder_num_inference_steps": 80})
+    among = standing.post(CUBE | {"seed": 0}, **PICTURE).content
+    busy = standing.store.hgetall(keys.OUTCOMES)
+    difference = np.abs(np.asarray(opened(first), int) - np.asarray(opened(among), int))
+    assert difference.max() <= 2
+    assert difference.max() < np.abs(np.asarray(opened(first), int) - np.asarray(opened(other), int)).max()
+    until(lambda: standing.store.hgetall(keys.OUTCOMES) != busy, "the others ended after it")
+
+
+def test_picture_i_is_drawn_from_seed_plus_i(standing: House) -> None:
+    """Each picture of a job can be drawn alone by the seed told for it."""
+    job = standing.post(CUBE | {"n": 3, "seed": 10}, **PATIENT).json()
+    assert [image["seed"] for image in job["images"]] == [10, 11, 12]
+    last = opened(standing.http.get(job["images"][2]["url"]).content)
+    alone = opened(standing.post(CUBE | {"seed": 12}, **PICTURE).content)
+    assert np.abs(np.asarray(last, int) - np.asarray(alone, int)).max() <= 2
+
+
+def test_a_job_tells_everything_of_itself(standing: House) -> None:
+    """What was asked, what was used in place of what was left open, how far, when, and where the pictures are."""
+    answer = standing.post({"prompt": "a cone", "n": 2, "size": 64, "sampler": "ddim"}, **PATIENT)
+    job = answer.json()
+    assert answer.status_code == 200 and job == standing.http.get(answer.headers["location"]).json()
+    parameters = {"prompt": "a cone", "n": 2, "seed": job["parameters"]["seed"], "size": 64, "prior": "diffusion", "negative_prompt": ""}
+    parameters |= {"sampler": "ddim", "eta": 0.0, "prior_num_inference_steps": 5, "decoder_num_inference_steps": 6}
+    parameters |= {"upsampler_num_inference_steps": 2, "prior_guidance_scale": 1.5, "decoder_guidance_scale": 2.0}
+    assert job["parameters"] == parameters
+    assert (job["operation"], job["status"], job["error"], job["warnings"], job["queue_position"]) == (
+        "generate",
+        "succeeded",
+        None,
+        [],
+        None,
+    )
+    assert job["progress"] == {"stage": "decoder", "step": 6, "steps": 6, "fraction": 1.0}
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+    assert [(image["width"], image["height"]) for image in job["images"]] == [(64, 64)] * 2
+    for index, image in enumerate(job["images"]):
+        assert image["url"] == f"{job['links']['self']}/images/{index}.png"
+        assert opened(standing.http.get(image["url"]).content).size == (64, 64)
+
+
+def test_a_caption_longer_than_clip_reads_is_drawn_and_the_job_says_what_was_cut(standing: House) -> None:
+    """Beyond 77 tokens nothing is seen, and that is no secret."""
+    job = standing.post(CUBE | {"prompt": "red " * 75 + "tail end"}, **PATIENT).json()
+    assert job["status"] == "succeeded" and job["warnings"] == ["The prompt is longer than CLIP reads; cut was: tail end"]
+
+
+def test_progress_grows_while_a_job_runs(standing: House) -> None:
+    """It is told, and never falls."""
+    (job_id,) = standing.queue(1, SLOW | {"decoder_num_inference_steps": 600})
+    seen = []
+    until(lambda: seen.append(standing.job(job_id)) or seen[-1]["status"] == "succeeded", "it has ended")
+    fractions = [job["progress"]["fraction"] for job in seen if job["progress"]]
+    assert fractions == sorted(fractions) and len(set(fractions)) > 3 and fractions[-1] == 1
+    assert {job["progress"]["stage"] for job in seen if job["progress"]} >= {"decoder"}
+
+
+def test_a_body_of_50_mb_is_answered_over_a_real_socket(standing: House) -> None:
+    """413 reaches the client although it is still sending, and the next request finds the service well."""
+    for content in (b" " * (50 << 20), iter([b" " * (1 << 20)] * 50)):
+        answer = standing.http.post("/generate", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 413 and answer.headers["content-type"] == "application/problem+json"
+    assert standing.http.get("/readyz").text == "ready\n"
+
+
+def test_many_clients_at_once_each_get_their_own(standing: House) -> None:
+    """Twenty waiters, twenty pictures, each with its own seed in it."""
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda seed: standing.post(CUBE | {"seed": seed}, **PICTURE), range(20)))
+    assert [answer.status_code for answer in answers] == [200] * 20
+    seeds = [json.loads(opened(answer.content).text["unclip"])["seed"] for answer in answers]  # type: ignore[attr-defined]
+    assert seeds == list(range(20))
+
+
+def test_without_a_worker_jobs_wait_and_a_worker_that_comes_draws_them(build: Callable[..., House]) -> None:
+    """Told to stop twice, a worker goes at once and gives its job back; readiness says nobody is there; the next one does all."""
+    house = build(1)
+    (given_back,) = house.queue(1, SLOW | {"decoder_num_inference_steps": 1000})
+    until(lambda: house.job(given_back)["status"] == "running", "it runs")
+    house.workers[0].send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    house.workers[0].send_signal(signal.SIGTERM)
+    assert house.workers[0].wait(5) == 1
+    until(lambda: not house.answers("/readyz"), "the service is not ready", 15)
+    refused = house.http.get("/readyz")
+    assert refused.status_code == 503 and "No worker is alive" in refused.json()["detail"]
+    waiting = house.queue(3)
+    assert [house.job(job_id)["queue_position"] for job_id in waiting] == [0, 1, 2]
+    assert house.statuses(waiting) == ["queued"] * 3
+    house.run("worker")
+    until(lambda: house.answers("/readyz"), "the service is ready again")
+    house.all_succeed([given_back, *waiting])
+
+
+def test_a_worker_killed_under_load_loses_no_job(build: Callable[..., House]) -> None:
+    """`kill -9`, and another worker draws what it had begun, within seconds and not minutes."""
+    house = build(2, jobs_at_once="4")
+    ids = house.queue(10)
+    killed = house.workers[0]
+    until(lambda: house.executions(killed) == 4 and "running" in house.statuses(ids), "the first worker has its hands full")
+    killed.kill()
+    killed.wait()
+    house.all_succeed(ids)
+    tries_left = [house.store.hget(f"rq:job:{job_id}", "retries_left") for job_id in ids]
+    assert set(tries_left) == {b"2", b"3"} and tries_left.count(b"2") <= 4, "those it had begun were tried once more, the others not"
+
+
+def test_a_worker_told_to_stop_ends_what_it_began_and_takes_no_more(build: Callable[..., House]) -> None:
+    """SIGTERM: running jobs succeed without being started again, waiting ones stay, and the process ends with 0."""
+    house = build(1, jobs_at_once="3")
+    ids = house.queue(5, SLOW | {"decoder_num_inference_steps": 500})
+    until(lambda: house.statuses(ids[:3]) == ["running"] * 3, "its hands are full")
+    house.workers[0].terminate()
+    assert house.workers[0].wait(LONG_S) == 0
+    assert house.statuses(ids) == ["succeeded"] * 3 + ["queued"] * 2
+    assert {house.store.hget(f"rq:job:{job_id}", "retries_left") for job_id in ids} == {b"3"}
+    assert house.http.get("/readyz").status_code == 503, "it signed off"
+
+
+def test_redis_killed_and_restarted_loses_no_accepted_job(build: Callable[..., House]) -> None:
+    """Away for longer than a heartbeat lasts: 503 meanwhile, then service and worker go on by themselves, jobs and all."""
+    house = build(1, jobs_at_once="3")
+    ids = house.queue(6, SLOW | {"decoder_num_inference_steps": 600})
+    until(lambda: "running" in house.statuses(ids), "the worker is at it")
+    house.redis.stop()
+    refused = house.post(CUBE)
+    assert refused.status_code == 503 and refused.headers["content-type"] == "application/problem+json"
+    assert house.http.get("/readyz").status_code == 503 and house.http.get("/healthz").status_code == 200
+    time.sleep(8)
+    house.redis.start()
+    house.all_succeed(ids)
+    assert house.post(CUBE, **PICTURE).status_code == 200
+    assert [process.poll() for process in house.processes] == [None, None], "nobody had to be started again"
