@@ -1,7 +1,7 @@
 # The worker: contracts, models with the embedded default checkpoint, and worker. Built from the repository's root:
 #   docker build -f docker/worker.Dockerfile -t unclip-worker .
 # The index's torch serves CPU and GPU alike, at some 6 GB. A smaller one, for the CPU alone:
-#   --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+#   --build-arg TORCH_INDEX_URL=…   (an index that has torch and torchvision without CUDA)
 # Behind a mirror of the package index: --build-arg PIP_INDEX_URL=…
 
 FROM python:3.11-slim-bookworm AS floors

@@ -18,7 +18,7 @@ from contracts import keys
 
 def beats(connection: redis.Redis, host: str) -> bool:
     """True where a worker on this host has beaten within the beat's life."""
-    for name in connection.smembers(keys.WORKERS):
+    for name in map(str, connection.smembers(keys.WORKERS)):
         stands_at = connection.hget(f"rq:worker:{name}", "hostname")
         if stands_at == host and connection.exists(keys.worker(name)):
             return True

@@ -25,6 +25,11 @@ class World:
     pictures: Pictures | None = None
     split: Split = "train"
 
+    @property
+    def size(self) -> int | None:
+        """How many scenes there are; None where every batch is new."""
+        return None if self.pictures is None else len(self.pictures)
+
     def indices(self, step: Step) -> list[int]:
         """Scene indices of a step: consecutive twins (see scene.scene), in random order where there is a pool."""
         pairs = step.batch // 2

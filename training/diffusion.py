@@ -63,10 +63,11 @@ def encoded(clip: CLIP, texts: list[str]) -> TextEncoding:
 @torch.no_grad()
 def fit_statistics(prior: DiffusionPrior, clip: CLIP, world: World, count: int = 2048) -> None:
     """Set the prior's clip_mean and clip_std from the training pictures' z_i."""
-    indices = list(range(count))
+    indices = list(range(min(count, world.size or count)))
     scenes = world.scenes(indices)
     parts = [
-        clip.encode_image(world.images(indices[k : k + 256], scenes[k : k + 256], prior.clip_mean.device)) for k in range(0, count, 256)
+        clip.encode_image(world.images(indices[k : k + 256], scenes[k : k + 256], prior.clip_mean.device))
+        for k in range(0, len(indices), 256)
     ]
     z_i = torch.cat(parts)
     prior.clip_mean.copy_(z_i.mean(0))

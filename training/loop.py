@@ -123,7 +123,8 @@ def train(
         _average(averaged, model, min(plan.ema, (1 + number) / (10 + number)))
         curve.append(value.detach())
         if number % 20 == 0:
-            recent = float(value) if recent is None else 0.8 * recent + 0.2 * float(value)
+            now = float(curve[-1])
+            recent = now if recent is None else 0.8 * recent + 0.2 * now
             bar.set_postfix(loss=f"{recent:.4f}")
         if time.monotonic() - saved > SAVE_EVERY_S:
             save(number + 1)

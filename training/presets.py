@@ -72,15 +72,15 @@ PRESETS: dict[str, Preset] = {
     "cpu": Preset(
         mix="objects",
         pool=49_152,
-        crops=4096,
+        crops=2048,
         config=_SMALL,
         plans={
-            "reader": Plan(steps=1500, batch=64, lr=2e-3),
+            "reader": Plan(steps=800, batch=64, lr=2e-3),
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
-            "prior": Plan(steps=4000, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
-            "decoder": Plan(steps=5600, batch=32, lr=1e-3, ema=0.998),
-            "upsampler_256": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),
-            "upsampler_1024": Plan(steps=1000, batch=16, lr=1e-3, ema=0.995),
+            "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
+            "decoder": Plan(steps=2900, batch=32, lr=1e-3, ema=0.998),
+            "upsampler_256": Plan(steps=500, batch=16, lr=1e-3, ema=0.995),
+            "upsampler_1024": Plan(steps=350, batch=16, lr=1e-3, ema=0.995),
         },
     ),
     "gpu": Preset(

@@ -103,6 +103,8 @@ def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corne
         offsets = torch.tensor([(0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875)], device=device)
         samples = ((at[:, :, None] + offsets) / size).flatten(1, 2)  # (B, 4K, 2)
         fine = _shade(batch, samples)[0].unflatten(1, (most, 4)).mean(2)
+        # A calmer picture than its batch has places left over: those stay as they are, whatever is drawn beside it.
+        fine = torch.where(busy.gather(1, order)[..., None], fine, colour.gather(1, order[..., None].expand(-1, -1, 3)))
         colour = colour.scatter(1, order[..., None].expand(-1, -1, 3), fine)
     return colour.clamp(0, 1).mul(2).sub(1).transpose(1, 2).reshape(-1, 3, width, width)
 

@@ -1,0 +1,70 @@
+"""A whole run in small: every network learns, and what is baked is a checkpoint that draws."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import UnCLIP
+from training import bake
+from training.loop import Plan
+from training.presets import PRESETS, Preset
+from training.run import NETWORKS, Run
+
+
+def tiny_preset(config: dict[str, object]) -> Preset:
+    """So few steps that it takes seconds, yet enough for every loss to fall."""
+    plans = {
+        "reader": Plan(steps=40, batch=32, lr=3e-3, warmup=5),
+        "clip": Plan(steps=40, batch=32, lr=3e-3, warmup=5),
+        "prior": Plan(steps=40, batch=64, lr=3e-3, warmup=5),
+        "decoder": Plan(steps=40, batch=16, lr=3e-3, warmup=5),
+        "upsampler_256": Plan(steps=40, batch=4, lr=3e-3, warmup=5),
+        "upsampler_1024": Plan(steps=40, batch=4, lr=3e-3, warmup=5),
+    }
+    return replace(PRESETS["cpu"], pool=256, crops=32, config=config, plans=plans)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = {key: value for key, value in json.loads((tiny_checkpoint / "config.json").read_text()).items() if key != "format"}
+    run = Run(tiny_preset(config), tmp_path_factory.mktemp("run"))
+    for name in NETWORKS:
+        run.train(name)
+    return run
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_lowers_the_loss(trained: Run, name: str) -> None:
+    """Of every network, by the mean of the last quarter against the first steps."""
+    with (trained.folder / f"{name}-loss.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    early, late = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
+    assert late < 0.97 * early, (early, late)
+
+
+def test_sample_grids_are_written(trained: Run) -> None:
+    """For what draws."""
+    for name in ("decoder", "upsampler_256", "upsampler_1024"):
+        assert (trained.folder / f"{name}-samples.png").stat().st_size > 1000
+
+
+def test_a_finished_run_is_baked_into_a_checkpoint_that_draws(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reader beside it, and a card that has the figures."""
+    monkeypatch.setitem(PRESETS, "tiny", trained.preset)
+    out, reader = tmp_path / "baked", tmp_path / "reader.safetensors"
+    monkeypatch.setattr(
+        sys, "argv", ["bake", str(trained.folder), "--preset", "tiny", "--out", str(out), "--reader", str(reader), "--count", "4"]
+    )
+    bake.main()
+    picture = UnCLIP.load(out).generate(["a red cube"], size=64)
+    assert picture.shape == (1, 3, 64, 64) and torch.isfinite(picture).all()
+    card = (out / "CARD.md").read_text()
+    assert "| two in relation, kept back | 4 |" in card and "Apache-2.0" in card
+    assert reader.stat().st_size > 10_000
