@@ -88,9 +88,9 @@ def is_free(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except (OSError, OverflowError):  # taken, or no port at all
             return False
-        return True
+        return port > 0
 
 
 def own_redis() -> tuple[str, Child]:
