@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run worker test lint train clean
+.PHONY: run worker test lint train bench clean
 .DEFAULT_GOAL := run
 
 $(STAMP): pyproject.toml
@@ -29,6 +29,9 @@ test: $(STAMP) lint  ## everything the tests need, then the tests
 
 train: $(STAMP)  ## the default checkpoint anew; PRESET=gpu where there is one
 	$(BIN)/python -m training $(or $(PRESET),cpu) --out runs/$(or $(PRESET),cpu)
+
+bench: $(STAMP)  ## seconds a picture, by size, on this machine
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv .run build *.egg-info
