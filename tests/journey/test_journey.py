@@ -30,11 +30,11 @@ CUBE = {"prompt": "a red cube on top of a blue cube", "seed": 1, "size": 64}
 SLOW = {"prompt": "a grey cone", "size": 64, "decoder_num_inference_steps": 300}
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = LONG_S) -> Any:
+def until(true: Callable[[], Any], what: str) -> Any:
     """Poll until it is; returns what it was then."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + LONG_S
     while not (found := true()):
-        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
+        assert time.monotonic() < deadline, f"after {LONG_S} s still not: {what}"
         time.sleep(0.05)
     return found
 
@@ -251,8 +251,9 @@ def test_without_a_worker_jobs_wait_and_a_worker_that_comes_draws_them(build: Ca
     house.workers[0].send_signal(signal.SIGTERM)
     time.sleep(0.2)
     house.workers[0].send_signal(signal.SIGTERM)
-    assert house.workers[0].wait(5) == 1
-    until(lambda: not house.answers("/readyz"), "the service is not ready", 15)
+    assert house.workers[0].wait(LONG_S) == 1
+    assert house.job(given_back)["status"] == "running", "it did not stay to end the job"
+    until(lambda: not house.answers("/readyz"), "the service is not ready")
     refused = house.http.get("/readyz")
     assert refused.status_code == 503 and "No worker is alive" in refused.json()["detail"]
     waiting = house.queue(3)

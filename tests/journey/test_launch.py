@@ -86,7 +86,7 @@ def test_one_command_starts_looks_after_and_ends_all_of_it(
     assert second != first and "The worker ended with -9; starting it again" in (tmp_path / "output").read_text()
 
     launcher.send_signal(signal.SIGINT)
-    assert launcher.wait(60) == 0
+    assert launcher.wait(LONG_S) == 0
     assert not alive(second) and not alive(redis_pid) and not (tmp_path / ".run" / "redis-url").exists()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/healthz")
@@ -101,7 +101,7 @@ def test_a_port_that_will_not_do_is_said_before_anything_starts(tmp_path: Path, 
         other.listen()
         port = str(other.getsockname()[1]) if port == "taken" else port
         command, given = [sys.executable, tmp_path / "launch.py"], environment | {"UNCLIP_PORT": port}
-        ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert ended.returncode == 1 and f"Port {port} of 127.0.0.1 is taken or cannot be used" in ended.stderr
     assert "UNCLIP_PORT=8001 make run" in ended.stderr and "Traceback" not in ended.stderr
     assert not (tmp_path / ".run").exists()
@@ -111,5 +111,5 @@ def test_one_more_worker_needs_a_house_to_work_for(tmp_path: Path, environment: 
     """`make worker` where nothing runs says what to do."""
     shutil.copy(LAUNCH, tmp_path)
     command = [sys.executable, tmp_path / "launch.py", "worker"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert ended.returncode == 1 and "`make run` is not running in this folder" in ended.stderr

@@ -21,7 +21,7 @@ import pytest
 def test_a_setting_that_will_not_do_ends_the_start_and_is_named(name: str, value: str, message: str) -> None:
     """With the value got and what would do, and without a traceback."""
     ended = subprocess.run(
-        [sys.executable, "-m", "service"], env={**os.environ, name: value}, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "service"], env={**os.environ, name: value}, capture_output=True, text=True, timeout=180, check=False
     )
     assert ended.returncode == 1
     assert message in ended.stderr and "The settings will not do" in ended.stderr and "Traceback" not in ended.stderr

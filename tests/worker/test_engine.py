@@ -11,7 +11,7 @@ import torch
 from models.row import STAGES, Row
 from worker.engine import Engine, Ticket, batch_limits, is_out_of_memory
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 MANY = dict.fromkeys(STAGES, 100)
 
 

@@ -24,7 +24,7 @@ from worker.engine import Engine, batch_limits
 from worker.record import JobRecord
 from worker.rq_worker import MAINTENANCE_LOCK_S, ThreadWorker, connect
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 class InThread(ThreadWorker):
