@@ -30,6 +30,10 @@ def main() -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+        sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
     started = time.perf_counter()
     try:
         stack = UnCLIP.load(settings.checkpoint, device)
