@@ -30,7 +30,8 @@ class Row:
     """One picture in the making. The stack moves it; everybody else reads it.
 
     `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or `error`
-    says why not. `step` of `steps` counts within the stage. `cut` is the part of the prompt that did not fit CLIP."""
+    says why not. `step` of `steps` counts within the stage. `cut` and
+    `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP."""
 
     def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float]) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
@@ -39,6 +40,7 @@ class Row:
         self.stage: str | None = next(iter(plan))
         self.step = 0
         self.cut: str | None = None
+        self.negative_cut: str | None = None
         self.image: Tensor | None = None
         self.error: str | None = None
         self.conditioning: Conditioning | None = None

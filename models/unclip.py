@@ -108,7 +108,8 @@ class UnCLIP:
                 TextEncoding(encoding.z_t[k : k + 1], encoding.hidden[k : k + 1], encoding.mask[k : k + 1])
                 for k in (index, index + len(rows))
             )
-            row.cut, row.conditioning = cut[index], Conditioning(prompt, empty)
+            row.cut, row.negative_cut = cut[index], cut[index + len(rows)]
+            row.conditioning = Conditioning(prompt, empty)
             candidates = self.checkpoint.defaults["prior_num_candidates"]
             row.begin("prior", self.tables(row.parameters)["prior"], (candidates, self.clip.embed_dim), self.device)
 

@@ -93,7 +93,8 @@ def _finish(context: Context, record: JobRecord, request: GenerateRequest, rows:
         return
     pngs = [png(row.image, _provenance(context, request.prompt, row.seed, parameters)) for row in rows if row.image is not None]
     pictures = [Picture(seed=row.seed, width=parameters.size, height=parameters.size) for row in rows]
-    warnings = [f"The prompt is longer than CLIP reads; cut was: {rows[0].cut}"] if rows[0].cut else []
+    cuts = {"prompt": rows[0].cut, "negative prompt": rows[0].negative_cut}
+    warnings = [f"The {which} is longer than CLIP reads; cut was: {cut}" for which, cut in cuts.items() if cut]
     stage, steps = list(rows[0].plan)[-1], parameters.upsampler_num_inference_steps
     steps = parameters.decoder_num_inference_steps if stage == "decoder" else steps
     record.succeed(pngs, pictures, warnings, Progress(stage=stage, step=steps, steps=steps, fraction=1.0))

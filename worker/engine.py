@@ -8,6 +8,7 @@ to end (in-flight batching). The row that has waited longest decides which netwo
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,10 +62,16 @@ class Engine:
     """Owns the stack from `start` to `stop`. `submit` may be called by any thread."""
 
     def __init__(
-        self, stack: Stack, limits: dict[str, int], observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None
+        self,
+        stack: Stack,
+        limits: dict[str, int],
+        observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None,
+        on_failure: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        """`observe(stage, rows in the pass, seconds)` is told of every tick."""
-        self.stack, self.limits, self.observe = stack, dict(limits), observe
+        """`observe(stage, rows in the pass, seconds)` is told of every tick. `on_failure` is called should the engine itself
+        break: a worker without one would take jobs for ever and draw none, so by default the process ends and its jobs go
+        to another."""
+        self.stack, self.limits, self.observe, self.on_failure = stack, dict(limits), observe, on_failure
         self._entries: list[_Entry] = []
         self._changed = threading.Condition()
         self._stopping = False
@@ -105,6 +112,13 @@ class Engine:
         return len(self._entries)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            log.critical("the engine itself failed", exc_info=True)
+            self.on_failure()
+
+    def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._entries or self._stopping)

@@ -111,7 +111,10 @@ def test_a_long_prompt_is_cut_and_says_what_was_cut(stack: UnCLIP) -> None:
     """The words beyond CLIP's 77 tokens are named."""
     row = stack.row("red " * 75 + "tail end", 0, stack.resolve(size=64))
     stack.step([row])
-    assert row.cut == "tail end"
+    assert row.cut == "tail end" and row.negative_cut is None
+    row = stack.row("red", 0, stack.resolve(size=64, negative_prompt="blue " * 75 + "other end"))
+    stack.step([row])
+    assert row.cut is None and row.negative_cut == "other end"
 
 
 def test_rows_of_different_stages_do_not_share_a_step(stack: UnCLIP) -> None:

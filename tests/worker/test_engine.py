@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -264,3 +265,16 @@ def test_every_pass_is_observed(house: Any) -> None:
     home = house()
     home.run(home.engine.submit([row("a", text=1, prior=2), row("b", text=1)]))
     assert home.observed[:3] == [("text", 2), ("prior", 1), ("prior", 1)]
+
+
+def test_an_engine_that_breaks_says_so_and_does_not_linger() -> None:
+    """What goes wrong outside a pass ends the process, by default: a beat without an engine would take jobs for ever."""
+    failed = threading.Event()
+
+    def broken(stage: str, rows: int, seconds: float) -> None:
+        raise OSError("the metrics are gone")
+
+    engine = Engine(CountingStack(), MANY, broken, failed.set)
+    engine.start()
+    engine.submit([row("a", text=1)])
+    assert failed.wait(WAIT_S)
