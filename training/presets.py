@@ -75,12 +75,12 @@ PRESETS: dict[str, Preset] = {
         crops=2048,
         config=_SMALL,
         plans={
-            "reader": Plan(steps=800, batch=64, lr=2e-3),
+            "reader": Plan(steps=1700, batch=64, lr=2e-3),
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
-            "decoder": Plan(steps=2900, batch=32, lr=1e-3, ema=0.998),
-            "upsampler_256": Plan(steps=500, batch=16, lr=1e-3, ema=0.995),
-            "upsampler_1024": Plan(steps=350, batch=16, lr=1e-3, ema=0.995),
+            "decoder": Plan(steps=3400, batch=32, lr=1e-3, ema=0.998),
+            "upsampler_256": Plan(steps=1300, batch=16, lr=1e-3, ema=0.995),
+            "upsampler_1024": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),
         },
     ),
     "gpu": Preset(
