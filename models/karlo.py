@@ -176,7 +176,8 @@ CLIP_BLOCK = {
 
 def _token_by_token(x: Tensor) -> Tensor:
     """Their projection to the four image tokens has the token as its fastest axis, ours as its slowest."""
-    return x.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+    by_token: Tensor = x.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+    return by_token
 
 
 # Tensors that lie differently, by our names.
@@ -236,7 +237,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {
         "name": "karlo-v1-alpha",
         "clip": {
-            "embed_dim": text["projection_dim"],
+            "embed_dim": read["text_proj"]["clip_embeddings_dim"],
             "vision_cfg": _vision(read[OPTIONAL]) if OPTIONAL in read else None,
             "text_cfg": _transformer(text)
             | {
