@@ -34,7 +34,7 @@ PARTS = {
 OPTIONAL = "image_encoder"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin")
 
-# Karlo's "fast" preset, as diffusers has it (its own "default" differs by 50 decoder steps). The upsampler was made for 7.
+# Karlo's "fast" preset, as diffusers has it (its own "default" has 50 decoder steps). The upsampler was made for 7.
 DEFAULTS = {
     "size": 256,
     "prior": "diffusion",
@@ -218,27 +218,35 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
 def read_config(folder: Path) -> dict[str, Any]:
     """Their config files as one of ours."""
     names = [part for parts in PARTS.values() for part in parts if part != OPTIONAL or (folder / part).exists()]
-    read = {name: _json(folder / name / "config.json") for name in names}
+    given = {name: _json(folder / name / "config.json") for name in names}
     for name in ("prior_scheduler", "decoder_scheduler", "super_res_scheduler"):
-        read[name] = _json(folder / name / "scheduler_config.json")
+        given[name] = _json(folder / name / "scheduler_config.json")
     faults = [
-        f"{name} has {field} {read[name][field]!r}, only {value!r} is understood"
+        f"{name} has {field} {given[name][field]!r}, only {value!r} is understood"
         for name, fields in FIXED.items()
         for field, value in fields.items()
-        if name in read and read[name].get(field, value) != value
+        if name in given and given[name].get(field, value) != value
     ]
-    first, last = ({k: v for k, v in read[name].items() if not k.startswith("_")} for name in ("super_res_first", "super_res_last"))
+    first, last = ({k: v for k, v in given[name].items() if not k.startswith("_")} for name in ("super_res_first", "super_res_last"))
     if first != last:
         faults.append("super_res_first and super_res_last differ, they must be of one shape")
     if faults:
         raise CheckpointError(f"{folder} is not as Karlo-v1-alpha is made: {'; '.join(faults)}")
-    text, prior, decoder = read["text_encoder"], read["prior"], read["decoder"]
-    prior_scheduler = read["prior_scheduler"]
+    try:
+        return _translated(given)
+    except KeyError as error:
+        raise CheckpointError(f"{folder}: a config file lacks the field {error}") from error
+
+
+def _translated(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Our config from theirs, by folder."""
+    text, prior, decoder = given["text_encoder"], given["prior"], given["decoder"]
+    prior_scheduler = given["prior_scheduler"]
     return {
         "name": "karlo-v1-alpha",
         "clip": {
-            "embed_dim": read["text_proj"]["clip_embeddings_dim"],
-            "vision_cfg": _vision(read[OPTIONAL]) if OPTIONAL in read else None,
+            "embed_dim": given["text_proj"]["clip_embeddings_dim"],
+            "vision_cfg": _vision(given[OPTIONAL]) if OPTIONAL in given else None,
             "text_cfg": _transformer(text)
             | {
                 "context_length": text["max_position_embeddings"],
@@ -262,17 +270,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         "decoder": {
             "unet": _unet(decoder)
             | {"context_dim": decoder["cross_attention_dim"], "head_channels": decoder["attention_head_dim"], "scale_shift": True},
-            "embed_dim": read["text_proj"]["clip_embeddings_dim"],
+            "embed_dim": given["text_proj"]["clip_embeddings_dim"],
             "text_width": text["hidden_size"],
-            "prediction_type": read["decoder_scheduler"]["prediction_type"],
+            "prediction_type": given["decoder_scheduler"]["prediction_type"],
             "unit_norm": False,
             "image_to_time_layers": 1,
             "text_to_time": True,
             "norm_last": True,
         },
         "upsampler_256": {
-            "unet": _unet(first) | {"scale_shift": False},
-            "prediction_type": read["super_res_scheduler"]["prediction_type"],
+            "unet": _unet(given["super_res_first"]) | {"scale_shift": False},
+            "prediction_type": given["super_res_scheduler"]["prediction_type"],
             "own_last_step": True,
         },
         "defaults": DEFAULTS,
