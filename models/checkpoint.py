@@ -92,10 +92,7 @@ def load_strictly(network: nn.Module, path: Path) -> None:
     """Fill a network from a file, every tensor of both and nothing else."""
     if not path.exists():
         raise CheckpointError(f"{path} is missing: config.json names this network")
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+    stored = read(path)
     wanted = network.state_dict()
     faults = [f"missing {key} {list(wanted[key].shape)}" for key in wanted.keys() - stored.keys()]
     faults += [f"unexpected {key} {list(stored[key].shape)}" for key in stored.keys() - wanted.keys()]
@@ -104,10 +101,24 @@ def load_strictly(network: nn.Module, path: Path) -> None:
         for key in wanted.keys() & stored.keys()
         if stored[key].shape != wanted[key].shape
     ]
+    refuse(path, faults)
+    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in stored.items()})
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+    return tensors
+
+
+def refuse(path: Path, faults: list[str]) -> None:
+    """CheckpointError that names what does not fit, if anything does not."""
     if faults:
         shown = "; ".join(sorted(faults)[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise CheckpointError(f"{path} does not fit the network in config.json: {shown}")
-    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in stored.items()})
 
 
 def halved(network: nn.Module) -> dict[str, Tensor]:

@@ -17,11 +17,14 @@ from open_clip.model import CLIP as OpenClip
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
+# open_clip builds no CLIP without an image encoder: the smallest, to be thrown away.
+_PLACEHOLDER = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}
+
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """Encoded captions: z_t `[B, D]` (unit norm), the final hidden states `[B, L, W]`, and a mask `[B, L]`, True where
-    there is a token. L is the longest caption's length."""
+    """Encoded captions: z_t `[B, D]` (unit norm, unless the config keeps CLIP's own scale), the final hidden states
+    `[B, L, W]`, and a mask `[B, L]`, True where there is a token. L is the longest caption's length."""
 
     z_t: Tensor
     hidden: Tensor
@@ -30,7 +33,8 @@ class TextEncoding:
 
 class CLIP(nn.Module):
     """The two encoders. `config`: {"architecture": a name open_clip knows} or open_clip's own
-    {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"?}; either may add "image_mean" and "image_std" (OpenAI's else)."""
+    {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"?}, where a vision_cfg of None leaves the image encoder out. Either may
+    add "image_mean" and "image_std" (OpenAI's else), and "unit_norm": false keeps z_t and z_i as they are projected."""
 
     mean: Tensor
     std: Tensor
@@ -40,18 +44,22 @@ class CLIP(nn.Module):
         config = dict(config)
         mean = config.pop("image_mean", open_clip.OPENAI_DATASET_MEAN)
         std = config.pop("image_std", open_clip.OPENAI_DATASET_STD)
+        self.unit_norm: bool = config.pop("unit_norm", True)
         name = config.pop("architecture", None)
         if name is not None:
             known = open_clip.get_model_config(name)
             if known is None:
                 raise ValueError(f"unknown CLIP architecture {name!r}: open_clip.list_models() lists those there are")
             config = known | config
-        self.network = OpenClip(**config)
+        self.network = OpenClip(**config | {"vision_cfg": config["vision_cfg"] or _PLACEHOLDER})
         self.tokenizer = SimpleTokenizer(context_length=self.network.context_length)
         self.embed_dim: int = config["embed_dim"]
         self.text_width: int = config["text_cfg"]["width"]
         size = self.network.visual.image_size
         self.image_size: int = size if isinstance(size, int) else size[0]
+        self.has_image_encoder = config["vision_cfg"] is not None
+        if not self.has_image_encoder:
+            del self.network.visual
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -84,11 +92,13 @@ class CLIP(nn.Module):
         elif network.text_projection is not None:
             z_t = z_t @ network.text_projection
         mask = torch.arange(length, device=end.device)[None] <= end[:, None]
-        return TextEncoding(F.normalize(z_t, dim=-1), hidden, mask)
+        return TextEncoding(F.normalize(z_t, dim=-1) if self.unit_norm else z_t, hidden, mask)
 
     def encode_image(self, pictures: Tensor) -> Tensor:
-        """Pictures `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]` (unit norm)."""
+        """Pictures `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]`, scaled as z_t. ValueError where there is no image encoder."""
+        if not self.has_image_encoder:
+            raise ValueError("this checkpoint has no image encoder: use one that has, or give a prompt instead of a picture")
         if pictures.shape[-2:] != (self.image_size, self.image_size):
             pictures = F.interpolate(pictures, (self.image_size, self.image_size), mode="bicubic", antialias=True)
-        z_i: Tensor = self.network.encode_image((pictures.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std, normalize=True)
+        z_i: Tensor = self.network.encode_image((pictures.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std, normalize=self.unit_norm)
         return z_i

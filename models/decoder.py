@@ -27,6 +27,10 @@ class DecoderConfig:
     image_size: int = 64
     schedule: str = "cosine"
     prediction_type: str = "sample"
+    unit_norm: bool = True  # z_i has unit norm, and is scaled to unit variance a dimension; else it is taken as it is
+    image_to_time_layers: int = 2
+    text_to_time: bool = False  # z_t, too, is projected and added to the timestep embedding
+    norm_last: bool = False  # LayerNorm on the caption's context tokens, not on the hidden states they are made of
 
 
 class Decoder(nn.Module):
@@ -36,21 +40,33 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.unet = UNet(UNetConfig(**_tuples(config.unet)))
+        self.variance_channels = self.unet.config.out_channels - 3
         time_dim, context_dim = self.unet.config.time_embed_dim, self.unet.config.context_dim
         self.null_image = nn.Parameter(torch.zeros(config.embed_dim))  # stands for a dropped z_i
-        self.image_to_time = nn.Sequential(nn.Linear(config.embed_dim, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
+        deeper = [layer for _ in range(config.image_to_time_layers - 1) for layer in (nn.SiLU(), nn.Linear(time_dim, time_dim))]
+        self.image_to_time = nn.Sequential(nn.Linear(config.embed_dim, time_dim), *deeper)
+        if config.text_to_time:
+            self.text_to_time = nn.Linear(config.embed_dim, time_dim)
         self.image_to_tokens = nn.Linear(config.embed_dim, config.image_tokens * context_dim)
-        self.text_norm = nn.LayerNorm(config.text_width)
+        self.text_norm = nn.LayerNorm(context_dim if config.norm_last else config.text_width)
         self.text_to_tokens = nn.Linear(config.text_width, context_dim)
 
     def forward(self, x_t: Tensor, t: Tensor, z_i: Tensor, text: TextEncoding, drop_image: Tensor) -> Tensor:
-        """x_t `[B, 3, 64, 64]`, t `[B]`, z_i `[B, D]` (unit norm), drop_image `[B]` True where z_i is withheld
-        -> prediction `[B, 3, 64, 64]`."""
-        z_i = torch.where(drop_image[:, None], self.null_image, z_i * z_i.shape[1] ** 0.5)
+        """x_t `[B, 3, 64, 64]`, t `[B]`, z_i `[B, D]`, drop_image `[B]` True where z_i is withheld -> prediction
+        `[B, 3, 64, 64]`; `[B, 6, 64, 64]` where the U-Net has 6 output channels: the last three say where the log-variance
+        of a DDPM step lies between its bounds, -1 the smaller and 1 the larger (Nichol & Dhariwal 2021, eq. 15)."""
+        z_i = torch.where(drop_image[:, None], self.null_image, z_i * z_i.shape[1] ** 0.5 if self.config.unit_norm else z_i)
         image_tokens = self.image_to_tokens(z_i).unflatten(1, (self.config.image_tokens, -1))  # (B, 4, C)
-        context = torch.cat((image_tokens, self.text_to_tokens(self.text_norm(text.hidden))), dim=1)  # (B, 4 + L, C)
+        if self.config.norm_last:
+            text_tokens = self.text_norm(self.text_to_tokens(text.hidden))
+        else:
+            text_tokens = self.text_to_tokens(self.text_norm(text.hidden))
+        context = torch.cat((image_tokens, text_tokens), dim=1)  # (B, 4 + L, C)
         mask = torch.cat((text.mask.new_ones(len(text.mask), self.config.image_tokens), text.mask), dim=1)
-        prediction: Tensor = self.unet(x_t, t, self.image_to_time(z_i), context, mask)
+        emb = self.image_to_time(z_i)
+        if self.config.text_to_time:
+            emb = emb + self.text_to_time(text.z_t)
+        prediction: Tensor = self.unet(x_t, t, emb, context, mask)
         return prediction
 
 

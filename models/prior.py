@@ -27,6 +27,7 @@ class PriorConfig:
     heads: int
     context_length: int = 77
     clip_range: float = 5.0  # predictions are clamped to this many standard deviations
+    unit_norm: bool = True  # z_t has unit norm, and is scaled to unit variance a dimension; else it is taken as it is
     schedule: str = "cosine"
     prediction_type: str = "sample"
 
@@ -84,8 +85,7 @@ class DiffusionPrior(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, text: TextEncoding) -> Tensor:
         """x_t `[B, D]` (normalized, noised z_i), t `[B]`, the encoded captions -> prediction `[B, D]`."""
         batch, length = text.mask.shape
-        # Unit-norm z_t is scaled to unit variance a dimension.
-        z_t = self.z_t_proj(text.z_t * text.z_t.shape[1] ** 0.5)
+        z_t = self.z_t_proj(text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t)
         time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.width).to(x_t.dtype))))
         last = torch.stack((z_t, time, self.x_proj(x_t), self.query.expand(batch, -1)), dim=1)  # (B, 4, C)
         positions = torch.cat((self.positions[:length], self.positions[-4:]))

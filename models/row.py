@@ -87,15 +87,19 @@ class Row:
         self.stage, self.table, self.x_t, self.x_0, self.conditioning = None, None, None, None, None
         self.image, self.error = image, error
 
-    def advance(self, x_0: Tensor) -> bool:
-        """Move x_t one step along the table, given this step's estimate of x_0. True after the last step."""
+    def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:
+        """Move x_t one step along the table, given this step's estimate of x_0, and the learned variance in [-1, 1] where there
+        is one: it puts log(d) between the table's bounds, if the sampler has them. True after the last step."""
         assert self.table is not None and self.x_t is not None
         a, b, c, d = self.table.coefficients[self.step].tolist()
         x_next = a * self.x_t + b * x_0
         if c != 0.0 and self.x_0 is not None:
             x_next = x_next + c * self.x_0
         if d != 0.0:
-            x_next = x_next + d * torch.randn(x_0.shape, generator=self.generator).to(x_0)
+            noise = torch.randn(x_0.shape, generator=self.generator).to(x_0)
+            if variance is not None and self.table.widest is not None:
+                noise = noise * (self.table.widest[self.step] / d) ** ((variance + 1) / 2)
+            x_next = x_next + d * noise
         self.x_t, self.x_0 = x_next, x_0
         self.step += 1
         return self.step == len(self.table)

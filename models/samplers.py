@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -26,10 +26,12 @@ LAMBDA_MIN = -5.1
 
 @dataclass(frozen=True)
 class Table:
-    """A sampler's steps: timesteps `[S]` (int) and coefficients a, b, c, d as `[S, 4]` (float64)."""
+    """A sampler's steps: timesteps `[S]` (int) and coefficients a, b, c, d as `[S, 4]` (float64). Where d may be learned,
+    `widest` has the largest it may be at each step, d itself being the smallest."""
 
     timesteps: tuple[int, ...]
     coefficients: Tensor
+    widest: tuple[float, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -45,16 +47,17 @@ def _table(timesteps: list[int], rows: list[tuple[float, float, float, float]]) 
 
 def ddpm_table(a: Tensor, num_inference_steps: int) -> Table:
     """Ancestral sampling (Ho et al. 2020, eq. 6-7) on betas re-derived between the kept steps; the variance is the
-    posterior's. `a`: alphas_cumprod `[T]`."""
+    posterior's, and may be learned between that and beta. `a`: alphas_cumprod `[T]`."""
     timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)
-    rows = []
+    rows, widest = [], []
     for step, t in enumerate(timesteps):
         now, before = float(a[t]), float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
         beta = 1 - now / before
         of_x_0 = math.sqrt(before) * beta / (1 - now)
         of_x_t = math.sqrt(1 - beta) * (1 - before) / (1 - now)
         rows.append((of_x_t, of_x_0, 0.0, math.sqrt(beta * (1 - before) / (1 - now))))
-    return _table(timesteps, rows)
+        widest.append(math.sqrt(beta))
+    return replace(_table(timesteps, rows), widest=tuple(widest))
 
 
 def ddim_table(a: Tensor, num_inference_steps: int, eta: float = 0.0) -> Table:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models import karlo
 from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
 from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
@@ -42,7 +43,10 @@ class UnCLIP:
 
     @classmethod
     def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> UnCLIP:
-        """Load a checkpoint folder; None is the embedded default. Raises CheckpointError for one that does not fit."""
+        """Load a checkpoint folder, ours or Karlo's; None is the embedded default. Raises CheckpointError for one that does not
+        fit."""
+        if folder is not None and karlo.is_karlo(folder):
+            return cls(karlo.load(folder, device), device)
         return cls(load(folder, device), device)
 
     def resolve(self, **given: Any) -> Parameters:
@@ -91,12 +95,18 @@ class UnCLIP:
         if stage == "text":
             self._encode(rows)
             return
-        x_0s = {"prior": self._prior_x_0, "decoder": self._decoder_x_0}.get(str(stage), self._upsampler_x_0)(rows)
+        variances: Sequence[Tensor | None] = [None] * len(rows)
+        if stage == "prior":
+            x_0s = self._prior_x_0(rows)
+        elif stage == "decoder":
+            x_0s, variances = self._decoder_x_0(rows)
+        else:
+            x_0s = self._upsampler_x_0(rows)
         finite = torch.stack([x_0.isfinite().all() for x_0 in x_0s]).tolist()
-        for row, x_0, fine in zip(rows, x_0s, finite, strict=True):
+        for row, x_0, variance, fine in zip(rows, x_0s, variances, finite, strict=True):
             if not fine:
                 row.end(error=f"step {row.step + 1} of {row.steps} of the {stage} gave numbers that are not finite")
-            elif row.advance(x_0):
+            elif row.advance(x_0, variance):
                 self._leave(row)
 
     def _encode(self, rows: Sequence[Row]) -> None:
@@ -121,8 +131,10 @@ class UnCLIP:
         following = dict(zip(tables, [*list(tables)[1:], None], strict=True))[str(row.stage)]
         if row.stage == "prior":
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
-            z_i = F.normalize(self.prior.denormalize(x_0), dim=-1)  # (K, D)
-            conditioning.z_i = z_i[(z_i @ conditioning.text.z_t[0]).argmax()]
+            z_i = self.prior.denormalize(x_0)  # (K, D)
+            unit = F.normalize(z_i, dim=-1)
+            best = (unit @ conditioning.text.z_t[0]).argmax()
+            conditioning.z_i = (unit if self.clip.unit_norm else z_i)[best]
             row.begin("decoder", tables["decoder"], (3, BASE_SIZE, BASE_SIZE), self.device)
         elif following is None:
             row.end(image=x_0.clamp(-1, 1))
@@ -153,8 +165,9 @@ class UnCLIP:
         x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
         return list(_clamped(x_0, config.clip_range))
 
-    def _decoder_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
-        """The decoder's estimates, `[3, 64, 64]` a row. The unconditional half drops z_i and the caption (paper §2.1)."""
+    def _decoder_x_0(self, rows: Sequence[Row]) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        """The decoder's estimates, `[3, 64, 64]` a row, and the variance it learned, if it did, from the conditional half. The
+        unconditional half drops z_i and the caption (paper §2.1)."""
         config = self.decoder.config
         x_t = torch.stack([_state(row) for row in rows])
         t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
@@ -164,9 +177,10 @@ class UnCLIP:
         text = _stacked([_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided])
         drop_image = torch.arange(len(order), device=self.device) >= len(rows)
         batch = x_t[order].contiguous(memory_format=torch.channels_last)
-        prediction = self.decoder(batch, t[order], z_i, text, drop_image)
+        prediction, variance = self.decoder(batch, t[order], z_i, text, drop_image).split((3, self.decoder.variance_channels), dim=1)
         prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
-        return list(_clamped(to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type), 1.0))
+        x_0 = _clamped(to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type), 1.0)
+        return list(x_0), list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
 
     def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """An upsampler's estimates, `[3, S, S]` a row; no guidance."""

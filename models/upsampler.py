@@ -24,6 +24,7 @@ class UpsamplerConfig:
     unet: dict[str, Any]
     schedule: str = "cosine"
     prediction_type: str = "sample"
+    own_last_step: bool = False  # the last step, at t = 0, has a U-Net of its own
 
 
 class Upsampler(nn.Module):
@@ -33,9 +34,18 @@ class Upsampler(nn.Module):
         super().__init__()
         self.config = config
         self.unet = UNet(UNetConfig(**_tuples(config.unet)))
+        if config.own_last_step:
+            self.unet_last = UNet(self.unet.config)
 
     def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
         """x_t `[B, 3, S, S]`, t `[B]`, low `[B, 3, s, s]` in [-1, 1] -> prediction `[B, 3, S, S]`."""
         resized = F.interpolate(low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
-        prediction: Tensor = self.unet(torch.cat((x_t, resized), dim=1), t)
+        x = torch.cat((x_t, resized), dim=1)
+        if not self.config.own_last_step:
+            prediction: Tensor = self.unet(x, t)
+            return prediction
+        prediction = torch.empty_like(x_t)
+        for unet, rows in ((self.unet, t > 0), (self.unet_last, t == 0)):
+            if rows.any():
+                prediction[rows] = unet(x[rows], t[rows])
         return prediction

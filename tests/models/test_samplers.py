@@ -107,6 +107,16 @@ def test_ddpm_coefficients_are_the_posteriors_of_seven_steps() -> None:
         assert (a, b, d) == pytest.approx(expected[t], rel=2e-5, abs=1e-9)
 
 
+def test_a_learned_variance_reaches_from_the_posteriors_to_beta() -> None:
+    """The bounds of 7 steps; a sampler whose noise is not to be learned has none."""
+    table = ddpm_table(A, 7)
+    assert table.widest is not None
+    betas = [1.000000, 0.730811, 0.500289, 0.336520, 0.200114, 0.0723616, 4.12842e-05]
+    assert [d**2 for d in table.widest] == pytest.approx(betas, rel=1e-5)
+    assert all(d <= widest for d, widest in zip(table.coefficients[:, 3].tolist(), table.widest, strict=True))
+    assert ddim_table(A, 7, 1.0).widest is None
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_the_last_step_lands_on_x_0(sampler: str, steps: int) -> None:
