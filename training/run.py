@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,7 +24,6 @@ from training.reader import Reader, reader_loss
 from training.upsampling import crop_pool
 
 NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values())
-Show = Callable[[nn.Module, Path], None]
 
 
 class Run:
@@ -32,14 +31,11 @@ class Run:
 
     def __init__(self, preset: Preset, folder: Path, device: str = "cpu", seed: int = 0) -> None:
         self.preset, self.folder, self.device, self.seed = preset, folder, device, seed
-        self._world: World | None = None
 
-    @property
+    @cached_property
     def world(self) -> World:
         """The scenes to learn from, drawn at the first use."""
-        if self._world is None:
-            self._world = World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
-        return self._world
+        return World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
 
     def network(self, name: str) -> nn.Module:
         """A network with fresh weights, the same for the same seed."""
@@ -57,7 +53,7 @@ class Run:
         loss, shown = self._lesson(name, network)
         return train(name, network, loss, self.preset.plans[name], self.folder, seed=self.seed, device=self.device, show=shown)
 
-    def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, Show | None]:
+    def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, show.Show | None]:
         """What a network learns from, and how its progress is shown."""
         if isinstance(network, Reader):
             return reader_loss(network, self.world), None
