@@ -33,6 +33,7 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.99)
     ema: float = 0.999
     max_grad_norm: float = 1.0
+    bf16: bool = False  # autocast on the CPU too, for one whose bf16 is fast; a GPU always does
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def train(
     model.train()
     saved = time.monotonic()
     recent = None
-    autocast = torch.autocast("cuda", torch.bfloat16, enabled=torch.device(device).type == "cuda")
+    kind = torch.device(device).type
+    autocast = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or plan.bf16)
     bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0)
     for number in bar:
         for group in optimizer.param_groups:

@@ -78,7 +78,7 @@ PRESETS: dict[str, Preset] = {
             "reader": Plan(steps=1700, batch=64, lr=2e-3),
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
-            "decoder": Plan(steps=3400, batch=32, lr=1e-3, ema=0.998),
+            "decoder": Plan(steps=14_000, batch=32, lr=1e-3, ema=0.999, bf16=True),
             "upsampler_256": Plan(steps=1300, batch=16, lr=1e-3, ema=0.995),
             "upsampler_1024": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),
         },
