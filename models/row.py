@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.clip import TextEncoding
@@ -12,31 +13,55 @@ from models.parameters import Parameters
 from models.samplers import Table
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
-STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024")
+STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024", "image", "inversion")
 
 
 @dataclass
 class Conditioning:
-    """What a row's networks are given: the encoded prompt and its unconditional counterpart (batch of one each), later
-    the image embedding z_i `[D]` and the small picture `[3, s, s]`."""
+    """What a row's networks are given, and what a row that draws no picture ends with: the encoded prompt and its
+    unconditional counterpart (batch of one each), the image embedding z_i `[D]`, the decoder's first noise x_T `[3, 64, 64]`
+    where it is not drawn from the seed (with z_i, the paper's bipartite latent, §3), and the small picture `[3, s, s]`."""
 
     text: TextEncoding
     empty: TextEncoding
     z_i: Tensor | None = None
+    x_T: Tensor | None = None
     low: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that a row starts from: `[3, S, S]` in [-1, 1]; for an edit with a mask `[1, S, S]`, 1 where it is redrawn."""
+
+    picture: Tensor
+    mask: Tensor | None = None
+
+    def at(self, size: int) -> Source:
+        """Both at another size. A pixel counts as masked if any part of it is."""
+        if self.picture.shape[-1] == size:
+            return self
+        picture = F.interpolate(self.picture[None], (size, size), mode="bicubic", antialias=True)[0].clamp(-1, 1)
+        return Source(picture, None if self.mask is None else F.adaptive_max_pool2d(self.mask[None], size)[0])
+
+    def keep(self, x_0: Tensor) -> Tensor:
+        """`x_0` `[3, s, s]` with the source's own pixels where the mask keeps them; as it is where there is no mask."""
+        if self.mask is None:
+            return x_0
+        known = self.at(x_0.shape[-1])
+        return torch.where(known.mask > 0, x_0, known.picture)  # type: ignore[operator]
 
 
 class Row:
     """One picture in the making. The stack moves it; everybody else reads it.
 
-    `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or `error`
-    says why not. `step` of `steps` counts within the stage. `cut` and
+    `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or, where
+    the plan ends before the decoder, `conditioning`; or `error` says why not. `step` of `steps` counts within the stage. `cut` and
     `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP."""
 
-    def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float]) -> None:
+    def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float], source: Source | None = None) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
         self.prompt, self.seed, self.parameters = prompt, seed, parameters
-        self.plan = plan
+        self.plan, self.source = plan, source
         self.stage: str | None = next(iter(plan))
         self.step = 0
         self.cut: str | None = None
@@ -76,15 +101,22 @@ class Row:
             return self.x_0
         return self.conditioning.low if self.conditioning is not None else None
 
-    def begin(self, stage: str, table: Table, shape: tuple[int, ...], device: torch.device) -> None:
-        """Enter a stage: its table, its random numbers, and x_T of this shape."""
+    @property
+    def following(self) -> str | None:
+        """The stage after the present one; None after the last."""
+        stages = list(self.plan)
+        return dict(zip(stages, [*stages[1:], None], strict=True))[str(self.stage)]
+
+    def begin(self, stage: str, table: Table, shape: tuple[int, ...], device: torch.device, x_T: Tensor | None = None) -> None:
+        """Enter a stage: its table, its random numbers, and x_T of this shape, drawn from them unless given."""
         self.stage, self.step, self.table, self.x_0 = stage, 0, table, None
         self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
-        self.x_t = torch.randn(shape, generator=self.generator).to(device)
+        drawn = torch.randn(shape, generator=self.generator).to(device)
+        self.x_t = drawn if x_T is None else x_T
 
     def end(self, image: Tensor | None = None, error: str | None = None) -> None:
-        """Leave the stack, with a picture or with the reason for none."""
-        self.stage, self.table, self.x_t, self.x_0, self.conditioning = None, None, None, None, None
+        """Leave the stack, with a picture, with what the conditioning now holds, or with the reason for neither."""
+        self.stage, self.table, self.x_t, self.x_0 = None, None, None, None
         self.image, self.error = image, error
 
     def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:

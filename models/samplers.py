@@ -22,6 +22,7 @@ from models.schedule import TRAIN_TIMESTEPS, alphas_cumprod, checked_steps, spac
 # Below this log(alpha/sigma) an ODE solver finds nothing but noise, and the cosine schedule's last steps
 # (alphas_cumprod 2.4e-9) would spoil its steps in lambda (Lu et al. 2022, arXiv 2211.01095).
 LAMBDA_MIN = -5.1
+INVERSION_SIGMA_MIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def _alpha_sigma(a: Tensor, t: int) -> tuple[float, float]:
     return math.sqrt(float(a[t])), math.sqrt(1 - float(a[t]))
 
 
-def _table(timesteps: list[int], rows: list[tuple[float, float, float, float]]) -> Table:
+def _table(timesteps: list[int], rows: list[tuple[float, ...]]) -> Table:
     return Table(tuple(timesteps), torch.tensor(rows, dtype=torch.float64))
 
 
@@ -102,15 +103,38 @@ def dpmpp_table(a: Tensor, num_inference_steps: int, order: int = 2, lambda_min:
     return _table(timesteps, rows)
 
 
-def ddim_inversion_table(a: Tensor, num_inference_steps: int) -> Table:
-    """DDIM run backwards (Dhariwal & Nichol 2021, app. F): from a picture, taken as x at t = 0, to its x_T."""
-    timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)[::-1]
+def ddim_inversion_table(a: Tensor, num_inference_steps: int, sigma_min: float = INVERSION_SIGMA_MIN) -> Table:
+    """DDIM run backwards (Dhariwal & Nichol 2021, app. F): from x_t at the table's first timestep to x_T.
+
+    It begins at the first of the sampler's timesteps where sigma is at least `sigma_min`: below, eps = (x_t - alpha x_0) / sigma
+    is little but the network's error blown up.
+    There x_t is the picture with so much noise added."""
+    usable = [t for t in spaced_timesteps(num_inference_steps, len(a) - 1)[::-1] if _alpha_sigma(a, t)[1] >= sigma_min]
     rows = []
-    for t, after in zip(timesteps, timesteps[1:], strict=False):
+    for t, after in zip(usable, usable[1:], strict=False):
         now, later = float(a[t]), float(a[after])
         of_x_t = math.sqrt((1 - later) / (1 - now))
         rows.append((of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now), 0.0, 0.0))
-    return _table(timesteps[:-1], rows)
+    return _table(usable[:-1], rows)
+
+
+def resampled(table: Table, a: Tensor, times: int) -> Table:
+    """RePaint's resampling (Lugmayr et al. 2022, arXiv 2201.09865, alg. 1) of a table without memory: each step but the last is made
+    `times` times, with noise put back in between, so that what is drawn comes to agree with what is kept around it.
+
+    A step to x_next and the noise that leads back to t are linear, so both together are one row: no pass of its own."""
+    if table.coefficients[:, 2].any():
+        raise ValueError("a multistep sampler cannot be resampled: use 'ddpm' or 'ddim'")
+    timesteps, rows = [], []
+    for step, (t, row) in enumerate(zip(table.timesteps, table.coefficients.tolist(), strict=True)):
+        if step + 1 < len(table):
+            kept = float(a[t] / a[table.timesteps[step + 1]])
+            back = [math.sqrt(kept) * v for v in row[:3]] + [math.sqrt(kept * row[3] ** 2 + 1 - kept)]
+            timesteps += [t] * (times - 1)
+            rows += [tuple(back)] * (times - 1)
+        timesteps.append(t)
+        rows.append(tuple(row))
+    return _table(timesteps, rows)
 
 
 SAMPLERS: dict[str, Callable[[Tensor, int, float], Table]] = {

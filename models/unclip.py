@@ -7,6 +7,7 @@ own table. `generate` is a loop over it for people; the worker's engine is anoth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +21,33 @@ from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
 from models.parameters import Parameters
 from models.prior import DiffusionPrior
-from models.row import Conditioning, Row
-from models.samplers import sampler_table, to_x_0
+from models.row import Conditioning, Row, Source
+from models.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.schedule import alphas_cumprod
 from models.upsampler import Upsampler
 
+# What an operation leaves open differently from the checkpoint: DDIM is the sampler that can be run backwards, and guidance
+# would make the way back another than the way there.
+_INVERTED = {"sampler": "ddim", "eta": 0.0, "decoder_num_inference_steps": 50, "decoder_guidance_scale": 1.0}
+OPERATION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "variations": _INVERTED | {"eta": 0.7},
+    "interpolate": _INVERTED,
+    "text-diff": _INVERTED,
+    "edit": {"sampler": "ddpm"},
+    "probe": {"decoder_guidance_scale": 1.0},
+}
 # Rough cost of a stage's step beside the decoder's guided one, for progress only.
-_STEP_COST = {"text": 0.2, "prior": 0.1, "decoder": 1.0, "upsampler_256": 2.0, "upsampler_1024": 20.0}
+_STEP_COST = {
+    "text": 0.2,
+    "image": 0.2,
+    "prior": 0.1,
+    "inversion": 1.0,
+    "decoder": 1.0,
+    "upsampler_256": 2.0,
+    "upsampler_1024": 20.0,
+}
+# How often an edit makes each of the decoder's steps, so that the new agrees with the kept.
+EDIT_RESAMPLES = 3
 
 
 class UnCLIP:
@@ -49,9 +70,10 @@ class UnCLIP:
             return cls(karlo.load(folder, device), device)
         return cls(load(folder, device), device)
 
-    def resolve(self, **given: Any) -> Parameters:
-        """Fill what is None or absent from the checkpoint's defaults. ValueError for what this checkpoint cannot do."""
-        defaults = self.checkpoint.defaults
+    def resolve(self, operation: str = "generate", **given: Any) -> Parameters:
+        """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
+        cannot do."""
+        defaults = self.checkpoint.defaults | OPERATION_DEFAULTS.get(operation, {})
         known = Parameters.__dataclass_fields__
         unknown = given.keys() - known.keys()
         if unknown:
@@ -61,28 +83,54 @@ class UnCLIP:
             raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
         if parameters.prior != "diffusion":
             raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has 'diffusion' only")
-        self.tables(parameters)
+        for stage in ("prior", "decoder", *self._upsampler_stages(parameters)):
+            self._table(stage, parameters)
         return parameters
 
-    def row(self, prompt: str, seed: int, parameters: Parameters) -> Row:
-        """A new row. Runs no network."""
-        steps = {"text": 1, **{stage: len(table) for stage, table in self.tables(parameters).items()}}
-        return Row(prompt, seed, parameters, {stage: count * _STEP_COST[stage] for stage, count in steps.items()})
+    def row(self, prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
+        """A row from a caption to a picture; with a source, to its picture redrawn where its mask says so. Runs no network."""
+        return self._row(("text", "prior", "decoder", *self._upsampler_stages(parameters)), prompt, seed, parameters, source)
 
-    def tables(self, parameters: Parameters) -> dict[str, Any]:
-        """The sampler table of each stage after the text, in order."""
+    def caption_row(self, prompt: str, seed: int, parameters: Parameters, *, prior: bool) -> Row:
+        """A row that ends with the encoded caption, and with `prior` also with an image embedding for it."""
+        return self._row(("text", "prior") if prior else ("text",), prompt, seed, parameters)
+
+    def picture_row(self, picture: Tensor, parameters: Parameters, *, invert: bool) -> Row:
+        """A row that ends with the z_i of a picture `[3, S, S]`, and with `invert` also with its x_T: DDIM run backwards by the
+        decoder given z_i and no caption (paper §3)."""
+        return self._row(("image", "inversion") if invert else ("image",), "", 0, parameters, Source(picture.to(self.device)))
+
+    def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:
+        """A row that decodes a latent, (z_i, x_T) or z_i alone, without a caption."""
+        row = self._row(("decoder", *self._upsampler_stages(parameters)), "", seed, parameters)
+        row.conditioning = replace(latent, text=latent.empty, low=None)
+        self._enter(row, "decoder")
+        return row
+
+    def _row(self, stages: Sequence[str], prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
+        tables = {stage: self._table(stage, parameters, source) for stage in stages}
+        costs = {stage: _STEP_COST[stage] * (1 if table is None else len(table)) for stage, table in tables.items()}
+        return Row(prompt, seed, parameters, costs, source)
+
+    def _upsampler_stages(self, parameters: Parameters) -> list[str]:
+        return [UPSAMPLERS[size] for size in self.upsamplers if size <= parameters.size]
+
+    def _table(self, stage: str, parameters: Parameters, source: Source | None = None) -> Table | None:
+        """The sampler table of a stage; None for the encoders, which have no steps."""
         defaults = self.checkpoint.defaults
-        tables = {
-            "prior": sampler_table(defaults["prior_sampler"], self.prior.config.schedule, parameters.prior_num_inference_steps),
-            "decoder": sampler_table(
-                parameters.sampler, self.decoder.config.schedule, parameters.decoder_num_inference_steps, parameters.eta
-            ),
-        }
-        for size, upsampler in self.upsamplers.items():
-            if size <= parameters.size:
-                steps = parameters.upsampler_num_inference_steps
-                tables[UPSAMPLERS[size]] = sampler_table(defaults["upsampler_sampler"], upsampler.config.schedule, steps)
-        return tables
+        if stage == "prior":
+            return sampler_table(defaults["prior_sampler"], self.prior.config.schedule, parameters.prior_num_inference_steps)
+        if stage in ("decoder", "inversion"):
+            schedule, steps = self.decoder.config.schedule, parameters.decoder_num_inference_steps
+            if stage == "inversion":
+                return ddim_inversion_table(self._alphas[schedule], steps)
+            table = sampler_table(parameters.sampler, schedule, steps, parameters.eta)
+            masked = source is not None and source.mask is not None
+            return resampled(table, self._alphas[schedule], EDIT_RESAMPLES) if masked else table
+        if stage in ("text", "image"):
+            return None
+        schedule = self.upsamplers[_size(stage)].config.schedule
+        return sampler_table(defaults["upsampler_sampler"], schedule, parameters.upsampler_num_inference_steps)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> None:
@@ -92,13 +140,15 @@ class UnCLIP:
         if len(stages) != 1 or None in stages:
             raise ValueError(f"rows of one step must need one and the same stage, these need {stages}")
         stage = rows[0].stage
-        if stage == "text":
-            self._encode(rows)
+        if stage in ("text", "image"):
+            (self._encode if stage == "text" else self._encode_images)(rows)
+            for row in rows:
+                self._leave(row)
             return
         variances: Sequence[Tensor | None] = [None] * len(rows)
         if stage == "prior":
             x_0s = self._prior_x_0(rows)
-        elif stage == "decoder":
+        elif stage in ("decoder", "inversion"):
             x_0s, variances = self._decoder_x_0(rows)
         else:
             x_0s = self._upsampler_x_0(rows)
@@ -106,7 +156,7 @@ class UnCLIP:
         for row, x_0, variance, fine in zip(rows, x_0s, variances, finite, strict=True):
             if not fine:
                 row.end(error=f"step {row.step + 1} of {row.steps} of the {stage} gave numbers that are not finite")
-            elif row.advance(x_0, variance):
+            elif row.advance(x_0 if row.source is None or stage == "prior" else row.source.keep(x_0), variance):
                 self._leave(row)
 
     def _encode(self, rows: Sequence[Row]) -> None:
@@ -120,28 +170,52 @@ class UnCLIP:
             )
             row.cut, row.negative_cut = cut[index], cut[index + len(rows)]
             row.conditioning = Conditioning(prompt, empty)
-            candidates = self.checkpoint.defaults["prior_num_candidates"]
-            row.begin("prior", self.tables(row.parameters)["prior"], (candidates, self.clip.embed_dim), self.device)
+
+    def _encode_images(self, rows: Sequence[Row]) -> None:
+        """The image stage: z_i of the rows' pictures, and what stands for no prompt."""
+        z_i = self.clip.encode_image(torch.stack([_source(row).at(self.clip.image_size).picture for row in rows]))
+        empty = self.clip.encode_text(self.clip.tokenize([row.parameters.negative_prompt for row in rows])[0])
+        for index, row in enumerate(rows):
+            text = TextEncoding(empty.z_t[index : index + 1], empty.hidden[index : index + 1], empty.mask[index : index + 1])
+            row.conditioning = Conditioning(text, text, z_i[index])
 
     def _leave(self, row: Row) -> None:
         """From a finished stage to the next one, or out."""
-        conditioning, x_0 = row.conditioning, row.x_t  # the last step of every table lands on x_0
-        assert conditioning is not None and x_0 is not None
-        tables = self.tables(row.parameters)
-        following = dict(zip(tables, [*list(tables)[1:], None], strict=True))[str(row.stage)]
+        conditioning, x = _conditioning(row), row.x_t  # the last step of every sampler's table lands on x_0
+        following = row.following
         if row.stage == "prior":
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
-            z_i = self.prior.denormalize(x_0)  # (K, D)
+            z_i = self.prior.denormalize(_state(row))  # (K, D)
             unit = F.normalize(z_i, dim=-1)
             best = (unit @ conditioning.text.z_t[0]).argmax()
             conditioning.z_i = (unit if self.clip.unit_norm else z_i)[best]
-            row.begin("decoder", tables["decoder"], (3, BASE_SIZE, BASE_SIZE), self.device)
-        elif following is None:
-            row.end(image=x_0.clamp(-1, 1))
+        elif row.stage == "inversion":
+            conditioning.x_T = x
+        elif x is not None:
+            conditioning.low = x.clamp(-1, 1)
+        if following is None:
+            row.end(image=conditioning.low)
         else:
-            conditioning.low = x_0.clamp(-1, 1)
-            size = next(size for size, part in UPSAMPLERS.items() if part == following)
-            row.begin(following, tables[following], (3, size, size), self.device)
+            self._enter(row, following)
+
+    def _enter(self, row: Row, stage: str) -> None:
+        """Begin a stage of steps: its table, and the x_T that it starts from."""
+        table = self._table(stage, row.parameters, row.source)
+        assert table is not None
+        x_T, shape = None, (3, BASE_SIZE, BASE_SIZE)
+        if stage == "prior":
+            row.begin(stage, table, (self.checkpoint.defaults["prior_num_candidates"], self.clip.embed_dim), self.device)
+            return
+        if stage == "inversion":
+            # The picture as it is at the table's first timestep, with noise from the row's own numbers.
+            a = float(self._alphas[self.decoder.config.schedule][table.timesteps[0]])
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(row.seed)).to(self.device)
+            x_T = a**0.5 * _source(row).at(BASE_SIZE).picture + (1 - a) ** 0.5 * noise
+        elif stage == "decoder":
+            x_T = _conditioning(row).x_T
+        else:
+            shape = (3, _size(stage), _size(stage))
+        row.begin(stage, table, shape, self.device, x_T)
 
     def _alpha_sigma(self, rows: Sequence[Row], schedule: str) -> tuple[Tensor, Tensor, Tensor]:
         """Each row's timestep `[B]` with the square roots of alphas_cumprod and of its complement there."""
@@ -205,14 +279,18 @@ class UnCLIP:
         resolved = self.resolve(**parameters)
         seeds = range(len(prompts)) if seeds is None else seeds
         rows = [self.row(prompt, seed, resolved) for prompt, seed in zip(prompts, seeds, strict=True)]
+        self.draw(rows, on_step)
+        return torch.stack([cast(Tensor, row.image) for row in rows])
+
+    def draw(self, rows: Sequence[Row], on_step: Callable[[Sequence[Row]], None] | None = None) -> None:
+        """Move rows to their end; `on_step` sees them after each step. RuntimeError if a row failed."""
         while moving := [row for row in rows if row.stage is not None]:
             self.step([row for row in moving if row.stage == moving[0].stage])
             if on_step is not None:
                 on_step(rows)
-        failed = [row for row in rows if row.image is None]
+        failed = [row for row in rows if row.error is not None]
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(rows)} pictures failed: {failed[0].error}")
-        return torch.stack([cast(Tensor, row.image) for row in rows])
 
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""
@@ -224,6 +302,16 @@ class UnCLIP:
 def _state(row: Row) -> Tensor:
     assert row.x_t is not None
     return row.x_t
+
+
+def _source(row: Row) -> Source:
+    assert row.source is not None
+    return row.source
+
+
+def _size(stage: str) -> int:
+    """The size that an upsampler's stage draws."""
+    return next(size for size, part in UPSAMPLERS.items() if part == stage)
 
 
 def _conditioning(row: Row) -> Conditioning:
