@@ -19,7 +19,7 @@ def image(job_id: str, index: int) -> str:
     return f"unclip:job:{job_id}:image:{index}"
 
 
-def input(job_id: str, name: str) -> str:
+def source(job_id: str, name: str) -> str:
     """String: a picture that came with the request, as PNG."""
     return f"unclip:job:{job_id}:input:{name}"
 
