@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from contracts.fields import Animation
+
 JobStatus = Literal["queued", "running", "succeeded", "failed"]
 ENDED: tuple[JobStatus, ...] = ("succeeded", "failed")
 
@@ -37,6 +39,13 @@ class Picture(BaseModel):
 class Image(Picture):
     """One drawn picture and where it is."""
 
+    url: str
+
+
+class AnimatedImage(BaseModel):
+    """Frames as one picture, and where it is."""
+
+    format: Animation
     url: str
 
 
@@ -65,6 +74,8 @@ class Job(BaseModel):
     parameters: dict[str, Any] = Field(description="The request; once the job runs, everything that was left open too.")
     warnings: list[str] = Field(description="What was not done as asked, such as a prompt that was cut.")
     images: list[Image]
+    animation: AnimatedImage | None = Field(description="The frames as one animated picture, where it was asked for.")
+    result: dict[str, Any] | None = Field(description="What was found beside pictures: a probe's labels, an embedding.")
     error: JobError | None
     created_at: datetime
     started_at: datetime | None
@@ -81,7 +92,10 @@ class Record(BaseModel):
     parameters: dict[str, Any] = {}
     warnings: list[str] = []
     progress: Progress | None = None
+    inputs: list[str] = []  # names of the pictures that came with the request
     images: list[Picture] = []
+    animation: Animation | None = None
+    result: dict[str, Any] | None = None
     error: JobError | None = None
     created_at: datetime
     started_at: datetime | None = None

@@ -19,6 +19,16 @@ def image(job_id: str, index: int) -> str:
     return f"unclip:job:{job_id}:image:{index}"
 
 
+def source(job_id: str, name: str) -> str:
+    """String: a picture that came with the request, as PNG."""
+    return f"unclip:job:{job_id}:input:{name}"
+
+
+def animation(job_id: str) -> str:
+    """String: the frames as one animated picture."""
+    return f"unclip:job:{job_id}:animation"
+
+
 def events(job_id: str) -> str:
     """Stream: the job's progress and its end, as fields `event` (progress or ended) and `data` (JSON)."""
     return f"unclip:job:{job_id}:events"

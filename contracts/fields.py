@@ -1,0 +1,110 @@
+"""The fields that requests are made of, each said once: what they mean, and their bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+MAX_PROMPT_CHARACTERS = 1000
+MAX_PICTURES = 10
+MAX_FRAMES = 32
+MAX_EMBEDDING = 4096  # numbers in a z_i
+MAX_SEED = 2**32 - 1
+MAX_STEPS = 1000
+MAX_GUIDANCE = 30.0
+
+Size = Literal[64, 256, 1024]
+Prior = Literal["diffusion"]
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
+
+
+def _speakable(text: str) -> str:
+    """Text that Redis, JSON and a tokenizer can all carry."""
+    if not text.strip():
+        raise ValueError("it is blank: say what the picture shows")
+    return _encodable(text)
+
+
+def _not_nothing(numbers: list[float]) -> list[float]:
+    if not any(numbers):
+        raise ValueError("it is all zeros: an image embedding has a direction")
+    return numbers
+
+
+def _encodable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("it contains a NUL character: leave it out")
+    return text
+
+
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_speakable)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Frames = Annotated[int, Field(ge=2, le=MAX_FRAMES)]
+Animation = Literal["webp", "apng"]
+Embedding = Annotated[
+    list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_EMBEDDING), AfterValidator(_not_nothing)
+]
+# What a stack resolves; everything else in a request says what to do with it.
+PARAMETERS = {
+    "size",
+    "prior",
+    "negative_prompt",
+    "sampler",
+    "eta",
+    "prior_num_inference_steps",
+    "decoder_num_inference_steps",
+    "upsampler_num_inference_steps",
+    "prior_guidance_scale",
+    "decoder_guidance_scale",
+}
+
+
+class Fields(BaseModel):
+    """What a worker reads of a request. What is left out or null is the checkpoint's to decide; the job tells what was used."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def given_parameters(self) -> dict[str, object]:
+        """What the stack resolves, as far as it was given."""
+        return self.model_dump(include=PARAMETERS, exclude_none=True)
+
+
+class Drawing(Fields):
+    """What every operation that draws may be told."""
+
+    size: Size | None = Field(None, description="Width and height in pixels.")
+    seed: Seed | None = Field(None, description="Where all random numbers come from. Left out, one is drawn, and told in the job.")
+    sampler: Sampler | None = Field(None, description="The decoder's sampler; dpm++ is DPM-Solver++ 2M.")
+    eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="Noise of the ddim sampler: 0 is deterministic, 1 as much as ddpm. The other samplers have none."
+    )
+    decoder_num_inference_steps: Steps | None = Field(None, description="Denoising steps of the decoder.")
+    upsampler_num_inference_steps: Steps | None = Field(None, description="Denoising steps of each upsampler.")
+    decoder_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the decoder; 1 is none.")
+
+
+class Priming(Fields):
+    """What an operation that goes from a caption through the prior may be told besides."""
+
+    prior: Prior | None = Field(None, description="The model that turns the caption into a CLIP image embedding.")
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_encodable)] | None = Field(
+        None, description="What guidance leads away from, in place of the empty caption."
+    )
+    prior_num_inference_steps: Steps | None = Field(None, description="Denoising steps of the prior.")
+    prior_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the prior; 1 is none.")
+
+
+class Several(Fields):
+    """What an operation that draws several pictures of one thing may be told. Needs a `seed`."""
+
+    n: int = Field(1, ge=1, le=MAX_PICTURES, description="How many pictures to draw; picture i is drawn from seed + i.")
+
+    @model_validator(mode="after")
+    def _every_picture_has_a_seed(self) -> Self:
+        seed, last = getattr(self, "seed", None), MAX_SEED + 1 - self.n
+        if seed is not None and seed > last:
+            raise ValueError(f"picture i is drawn from seed + i, at most {MAX_SEED}: with n = {self.n}, take a seed of {last} or less")
+        return self

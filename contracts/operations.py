@@ -1,0 +1,129 @@
+"""What may be asked: for each operation the fields that the worker reads. Pictures travel beside them, by name (see `pictures`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from contracts.fields import Animation, Drawing, Embedding, Fields, Frames, Priming, Prompt, Several
+
+Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+def exactly_one(fields: Fields, *names: str) -> None:
+    """ValueError unless one of these fields was given, and only one."""
+    given = [name for name in names if getattr(fields, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(names)}: {', '.join(given) if given else 'none'} was given")
+
+
+class MixedFields(Fields):
+    """One part of a mixture: a caption, a z_i, or the name of an input picture."""
+
+    prompt: Prompt | None = Field(None, description="A caption; its z_i is drawn by the prior.")
+    z_i: Embedding | None = Field(None, description="An image embedding, as POST /embeddings gives it.")
+    image: str | None = Field(None, description="A picture.")
+    weight: Weight = Field(1.0, description="How much of it; may be negative.")
+
+    @model_validator(mode="after")
+    def _one_content(self) -> Self:
+        exactly_one(self, "prompt", "z_i", "image")
+        return self
+
+    @field_validator("weight")
+    @classmethod
+    def _some_weight(cls, weight: float) -> float:
+        if weight == 0:
+            raise ValueError("it is 0: leave the part out instead")
+        return weight
+
+
+class GenerateFields(Several, Drawing, Priming):
+    """A caption, an image embedding, or a mixture, to be drawn."""
+
+    prompt: Prompt | None = Field(
+        None, description="What the picture shows. Beyond 77 CLIP tokens the end is not seen; the job then says what was cut."
+    )
+    z_i: Embedding | None = Field(None, description="In place of a prompt: an image embedding, as POST /embeddings gives it.")
+    mix: Annotated[list[MixedFields], Field(min_length=1, max_length=8)] | None = Field(
+        None, description="In place of a prompt: captions, pictures and embeddings, whose weighted sum is drawn."
+    )
+
+    @model_validator(mode="after")
+    def _one_content(self) -> Self:
+        exactly_one(self, "prompt", "z_i", "mix")
+        return self
+
+
+class VariationsFields(Several, Drawing):
+    """A picture to be drawn again: the same in what it means, the more different the larger eta."""
+
+
+class InterpolateFields(Drawing, Priming):
+    """Frames from one picture or caption to another."""
+
+    prompt_a: Prompt | None = Field(None, description="The first end, as a caption; or image_a.")
+    prompt_b: Prompt | None = Field(None, description="The last end, as a caption; or image_b.")
+    frames: Frames = Field(8, description="How many pictures, both ends among them.")
+    noise: Literal["slerp", "fixed"] = Field(
+        "slerp", description="slerp: the noise goes along, so that the ends are the pictures given. fixed: one noise, from the seed."
+    )
+    animation: Animation | None = Field(None, description="Also make one animated picture of the frames.")
+
+
+class TextDiffFields(Drawing):
+    """Frames of a picture that moves as one caption differs from another."""
+
+    prompt_from: Prompt | None = Field(None, description="What the picture shows. Left out, it moves towards prompt_to itself.")
+    prompt_to: Prompt = Field(description="What it should show.")
+    frames: Frames = Field(8, description="How many pictures, the given one first.")
+    theta_max: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        0.5, description="How far along the last frame is; 0.25 to 0.5 in the paper."
+    )
+    animation: Animation | None = Field(None, description="Also make one animated picture of the frames.")
+
+
+class EditFields(Several, Drawing, Priming):
+    """A picture to be redrawn where a mask says so."""
+
+    prompt: Prompt = Field(description="What the whole picture shows when done.")
+
+
+class ProbeFields(Drawing):
+    """A picture whose image embedding is looked into."""
+
+    labels: Annotated[list[Prompt], Field(max_length=64)] = Field([], description="Captions to choose from: CLIP's probability of each.")
+    components: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=32)] = Field(
+        [], description="For each k, a picture drawn from the first k principal components of z_i."
+    )
+
+    @model_validator(mode="after")
+    def _some_question(self) -> Self:
+        if not self.labels and not self.components:
+            raise ValueError("nothing is asked: give labels, components, or both")
+        return self
+
+
+class EmbeddingsFields(Fields):
+    """A caption to become z_t, or a picture to become z_i."""
+
+    prompt: Prompt | None = Field(None, description="The caption; or a picture as image.")
+
+
+OPERATIONS: dict[str, type[Fields]] = {
+    "generate": GenerateFields,
+    "variations": VariationsFields,
+    "interpolate": InterpolateFields,
+    "text-diff": TextDiffFields,
+    "edit": EditFields,
+    "probe": ProbeFields,
+    "embeddings": EmbeddingsFields,
+}
+
+
+def pictures_out(fields: Any) -> int:
+    """How many pictures a request asks for."""
+    if isinstance(fields, ProbeFields):
+        return len(fields.components)
+    return int(getattr(fields, "frames", getattr(fields, "n", 0)))
