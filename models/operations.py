@@ -1,6 +1,6 @@
 """What unCLIP can do beside drawing a caption (paper §3): variations, interpolation, text diffs, edits, probes, embeddings.
 
-An operation is a generator: it yields rows to be moved to their end, as often as it needs to, and returns its outcome. So each
+An operation is a generator: it yields phases, rows to be moved to their end, and returns its outcome. So each
 reads from top to bottom, and whoever drives it (`run` here, the worker's engine there) may draw its rows among others.
 """
 
@@ -28,7 +28,16 @@ class Outcome:
     result: dict[str, Any] | None = None
 
 
-Operation = Generator[Sequence[Row], None, Outcome]
+@dataclass(frozen=True)
+class Phase:
+    """Rows that may be moved at once, and the share of the operation's work (about) that is done when they have ended."""
+
+    rows: Sequence[Row]
+    done: float = 1.0
+
+
+Operation = Generator[Phase, None, Outcome]
+LATENTS_DONE = 0.3  # finding z_i and x_T, beside decoding them
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,16 @@ def run(stack: UnCLIP, operation: Operation) -> Outcome:
     """Drive an operation to its end in this process. RuntimeError if a row failed."""
     while True:
         try:
-            rows = next(operation)
+            phase = next(operation)
         except StopIteration as end:
             return cast(Outcome, end.value)
-        stack.draw(rows)
+        stack.draw(phase.rows)
 
 
 def generate(stack: UnCLIP, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
     """A picture of the caption for each seed."""
     rows = [stack.row(prompt, seed, parameters) for seed in seeds]
-    yield rows
+    yield Phase(rows)
     return Outcome(rows)
 
 
@@ -61,7 +70,7 @@ def compose(stack: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], 
     the sum has unit norm again, or else the parts' mean norm where the checkpoint's embeddings have no unit norm."""
     sources = [_end_row(stack, part.content, seeds[0], parameters) for part in mixture if not _is_embedding(part.content)]
     blank = stack.caption_row("", 0, parameters, prior=False)
-    yield [*sources, blank]
+    yield Phase([*sources, blank], LATENTS_DONE)
     found = iter(sources)
     parts = [
         cast(Tensor, part.content).to(stack.device) if _is_embedding(part.content) else cast(Tensor, _latent(next(found)).z_i)
@@ -76,7 +85,7 @@ def compose(stack: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], 
     norm = 1.0 if stack.clip.unit_norm else float(torch.stack(parts).norm(dim=1).mean())
     latent = replace(_latent(blank), z_i=F.normalize(total, dim=0) * norm)
     rows = [stack.latent_row(latent, seed, parameters) for seed in seeds]
-    yield rows
+    yield Phase(rows)
     return Outcome(rows)
 
 
@@ -84,9 +93,9 @@ def variations(stack: UnCLIP, picture: Tensor, seeds: Sequence[int], parameters:
     """Pictures that share a picture's meaning: its (z_i, x_T), decoded by DDIM. `eta` 0 gives the picture back; the larger it is,
     the farther they stray."""
     source = stack.picture_row(picture, parameters, invert=True)
-    yield [source]
+    yield Phase([source], LATENTS_DONE)
     rows = [stack.latent_row(_latent(source), seed, parameters) for seed in seeds]
-    yield rows
+    yield Phase(rows)
     return Outcome(rows)
 
 
@@ -98,7 +107,7 @@ def interpolate(
     from the seed for all. Noise within the steps is the same in every frame."""
     invert = noise == "slerp"
     sources = [_end_row(stack, end, seed, parameters, invert=invert) for end in ends]
-    yield sources
+    yield Phase(sources, LATENTS_DONE)
     a, b = (_latent(source) for source in sources)
     z_a, z_b = cast(Tensor, a.z_i), cast(Tensor, b.z_i)
     rows = []
@@ -108,7 +117,7 @@ def interpolate(
             drawn = cast(Tensor, stack.latent_row(replace(a, x_T=None), seed, parameters).x_t)
             x_T = slerp(drawn if a.x_T is None else a.x_T, drawn if b.x_T is None else b.x_T, theta)
         rows.append(stack.latent_row(replace(a, z_i=slerp(z_a, z_b, theta), x_T=x_T), seed, parameters))
-    yield rows
+    yield Phase(rows)
     return Outcome(rows)
 
 
@@ -119,13 +128,14 @@ def text_diff(
     prompt_from: str | None,
     frames: int,
     theta_max: float,
+    seed: int,
     parameters: Parameters,
 ) -> Operation:
     """A picture moved by language (paper §3.3): slerp(z_i, z_d, θ) with z_d = norm(z_t - z_t0), θ from 0 to `theta_max`, on the x_T
     that DDIM inversion finds. Without `prompt_from`, z_d is norm(z_t). The first frame is the picture itself."""
     source = stack.picture_row(picture, parameters, invert=True)
     captions = [stack.caption_row(text, 0, parameters, prior=False) for text in (prompt_to, prompt_from) if text is not None]
-    yield [source, *captions]
+    yield Phase([source, *captions], LATENTS_DONE)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
     z_t, *z_t0 = (_latent(row).text.z_t[0] for row in captions)
@@ -134,8 +144,8 @@ def text_diff(
         raise ValueError("prompt_from and prompt_to mean the same to CLIP: say what should differ")
     z_d = F.normalize(difference, dim=0) * z_i.norm()
     thetas = torch.linspace(0, theta_max, frames).tolist()
-    rows = [stack.latent_row(replace(latent, z_i=slerp(z_i, z_d, theta)), 0, parameters) for theta in thetas]
-    yield rows
+    rows = [stack.latent_row(replace(latent, z_i=slerp(z_i, z_d, theta)), seed, parameters) for theta in thetas]
+    yield Phase(rows)
     return Outcome(rows)
 
 
@@ -147,27 +157,23 @@ def edit(stack: UnCLIP, picture: Tensor, mask: Tensor, prompt: str, seeds: Seque
     size = parameters.size
     source = Source(picture.to(stack.device), (mask > 0).to(picture).to(stack.device)).at(size)
     rows = [stack.row(prompt, seed, parameters, source) for seed in seeds]
-    yield rows
+    yield Phase(rows)
     return Outcome(rows)
 
 
-def probe(
-    stack: UnCLIP, picture: Tensor, labels: Sequence[str], components: Sequence[int], seed: int, parameters: Parameters
-) -> Operation:
+def probe(stack: UnCLIP, picture: Tensor, labels: Sequence[str], components: Sequence[int], seed: int, parameters: Parameters) -> Operation:
     """What z_i holds of a picture: CLIP's zero-shot probabilities of labels, and pictures decoded from its first k principal
     components, for each k, all from one seed (paper §4, Fig. 6 and 7)."""
     source = stack.picture_row(picture, parameters, invert=False)
     captions = [stack.caption_row(label, 0, parameters, prior=False) for label in labels]
-    yield [source, *captions]
+    yield Phase([source, *captions], LATENTS_DONE)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
     told: dict[str, Any] = {}
     if captions:
         z_t = F.normalize(torch.cat([_latent(row).text.z_t for row in captions]), dim=1)
         logits = stack.clip.network.logit_scale.exp().clamp(max=100) * (z_t @ F.normalize(z_i, dim=0))
-        told["labels"] = [
-            {"label": label, "probability": p} for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)
-        ]
+        told["labels"] = [{"label": label, "probability": p} for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)]
     rows = []
     if components:
         mean, basis = stack.principal_components()
@@ -179,7 +185,7 @@ def probe(
             kept = F.normalize(kept, dim=0) if stack.clip.unit_norm else kept
             told["components"].append({"components": k, "cosine": float(F.cosine_similarity(kept, z_i, dim=0))})
             rows.append(stack.latent_row(replace(latent, z_i=kept), seed, parameters))
-        yield rows
+        yield Phase(rows)
     return Outcome(rows, told)
 
 
@@ -191,7 +197,7 @@ def embeddings(stack: UnCLIP, content: str | Tensor, parameters: Parameters) -> 
         if isinstance(content, str)
         else stack.picture_row(content, parameters, invert=False)
     )
-    yield [row]
+    yield Phase([row])
     z = _latent(row).text.z_t[0] if caption else cast(Tensor, _latent(row).z_i)
     told = {"kind": "z_t" if caption else "z_i", "embedding": z.tolist(), "dimensions": len(z), "norm": float(z.norm())}
     return Outcome((), told)

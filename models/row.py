@@ -77,7 +77,7 @@ class Row:
 
     @property
     def steps(self) -> int:
-        """Steps of the present stage."""
+        """Steps of the present stage, or of the last one."""
         return len(self.table) if self.table is not None else 1
 
     @property
@@ -116,7 +116,7 @@ class Row:
 
     def end(self, image: Tensor | None = None, error: str | None = None) -> None:
         """Leave the stack, with a picture, with what the conditioning now holds, or with the reason for neither."""
-        self.stage, self.table, self.x_t, self.x_0 = None, None, None, None
+        self.stage, self.x_t, self.x_0 = None, None, None
         self.image, self.error = image, error
 
     def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:

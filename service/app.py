@@ -6,21 +6,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header, Path, Request
+from fastapi import FastAPI, Header, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from redis.exceptions import RedisError
 
-from contracts.generate import MAX_PICTURES, GenerateRequest
+from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
+from contracts.operations import pictures_out
+from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
-from service.limits import BodyLimit, json_only
+from service.limits import BodyLimit
 from service.metrics import MeasureRequests, Metrics
 from service.prefer import wait_seconds, wants_png
 from service.problems import Problem, ProblemError, install, responses
 from service.settings import Settings
 
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+ANIMATIONS = {kind: PNG["image/png"] for kind in ("image/webp", "image/apng")}
+ROUTES = (
+    ("/generate", "generate", "Draw a caption"),
+    ("/variations", "variations", "Draw a picture again, differently"),
+    ("/interpolate", "interpolate", "Go from one picture or caption to another"),
+    ("/text-diff", "text-diff", "Move a picture by the difference of two captions"),
+    ("/edits", "edit", "Redraw part of a picture"),
+    ("/probe", "probe", "Look into a picture's embedding"),
+    ("/embeddings", "embeddings", "A caption's or a picture's embedding"),
+)
 JobId = Annotated[str, Path(description="The job's id, as its creation answered.", max_length=100)]
 
 
@@ -42,46 +54,60 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=responses(500),
     )
     install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths={path: settings.max_upload_bytes for path, *_ in ROUTES[1:]})
     app.add_middleware(MeasureRequests, metrics=metrics)
 
     def base_url(request: Request) -> str:
         return str(settings.public_url or request.base_url).rstrip("/")
 
-    @app.post(
-        "/generate",
-        status_code=202,
-        summary="Draw a caption",
-        dependencies=[Depends(json_only)],
-        responses={
-            200: {"model": Job, "content": PNG, "description": "The ended job, or its picture: with Prefer: wait (and Accept: image/png)."},
-            202: {"model": Job, "description": "Accepted. The job is at Location."},
-            **responses(400, 406, 413, 415, 422, 429, 503),
-        },
-    )
-    async def generate(
-        request: Request,
-        body: GenerateRequest,
-        prefer: Annotated[list[str] | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
-        accept: Annotated[list[str] | None, Header(description="image/png, with a wait and one picture: the PNG itself.")] = None,
-        idempotency_key: Annotated[
-            str | None, Header(min_length=1, max_length=255, description="A repeat with the same key answers with the first job.")
-        ] = None,
-    ) -> Response:
-        """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
-        wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
-        if png and body.n != 1:
-            raise ProblemError(406, f"image/png holds one picture, and n is {body.n}. Ask for n = 1, or for application/json.")
-        accepted = await run_in_threadpool(jobs.accept, body, idempotency_key)
-        if not accepted.repeated:
-            metrics.accepted.labels("generate").inc()
-        headers = {"Location": f"{base_url(request)}/jobs/{accepted.job_id}", "Vary": "Accept, Prefer"}
+    def add(path: str, operation: str, summary: str) -> None:
+        @app.post(
+            path,
+            name=operation,
+            operation_id=operation.replace("-", "_"),
+            status_code=202,
+            summary=summary,
+            openapi_extra={"requestBody": schema_of(operation)},
+            responses={
+                200: {
+                    "model": Job,
+                    "content": PNG,
+                    "description": "The ended job, or its picture: with Prefer: wait (and Accept: image/png).",
+                },
+                202: {"model": Job, "description": "Accepted. The job is at Location."},
+                **responses(400, 406, 413, 415, 422, 429, 503),
+            },
+        )
+        async def accept_work(
+            request: Request,
+            prefer: Annotated[list[str] | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
+            accept: Annotated[list[str] | None, Header(description="image/png, with a wait and one picture: the PNG itself.")] = None,
+            idempotency_key: Annotated[
+                str | None, Header(min_length=1, max_length=255, description="A repeat with the same key answers with the first job.")
+            ] = None,
+        ) -> Response:
+            """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
+            wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
+            work = await read(request, operation, settings, jobs.picture)
+            count = pictures_out(work.fields)
+            if png and count != 1:
+                raise ProblemError(406, f"image/png holds one picture, and this makes {count}. Ask for one, or for application/json.")
+            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key)
+            if not accepted.repeated:
+                metrics.accepted.labels(operation).inc()
+            return await answer(request, accepted.job_id, wait, png)
+
+    for path, operation, summary in ROUTES:
+        add(path, operation, summary)
+
+    async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
+        headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
         try:
             if wait is not None:
-                await jobs.wait(accepted.job_id, wait)
-            job = await jobs.find(accepted.job_id, base_url(request))
+                await jobs.wait(job_id, wait)
+            job = await jobs.find(job_id, base_url(request))
         except RedisError as error:
             detail = "The job is accepted, but Redis does not answer to tell of it. Ask for it at Location shortly."
             raise ProblemError(503, detail, headers=headers | {"Retry-After": "5"}) from error
@@ -104,10 +130,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="A job's picture",
         responses={200: {"content": PNG, "description": "The picture, its parameters in its own metadata."}, **responses(404, 422, 503)},
     )
-    async def get_image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_PICTURES)]) -> Response:
+    async def get_image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
         png = await jobs.image(job_id, index)
         return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600, immutable"})
+
+    @app.get(
+        "/jobs/{job_id}/animation",
+        response_class=Response,
+        summary="A job's frames as one animated picture",
+        responses={200: {"content": ANIMATIONS, "description": "The animation, where one was asked for."}, **responses(404, 422, 503)},
+    )
+    async def get_animation(job_id: JobId) -> Response:
+        """An animated WebP or APNG, there and back again."""
+        kind, content = await jobs.animation(job_id)
+        return Response(content, media_type=f"image/{kind}", headers={"Cache-Control": "private, max-age=3600, immutable"})
 
     @app.get("/healthz", summary="Is the process up", response_class=PlainTextResponse)
     async def healthz() -> str:
@@ -144,12 +181,11 @@ def _describe_problems(app: FastAPI) -> None:
 
     def openapi() -> dict[str, object]:
         document = made()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        known = document.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
+            known.pop(name, None)
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs", {}))
-        schemas["Problem"] = problem
+        known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -21,8 +21,9 @@ from rq import Queue
 from rq import Retry as JobRetry
 
 from contracts import keys
-from contracts.generate import MAX_PICTURES, MAX_SEED, GenerateRequest
-from contracts.jobs import ENDED, Image, Job, Links, Record, now, read_record, written
+from contracts.fields import MAX_PICTURES, MAX_SEED
+from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
+from service.intake import Work
 from service.problems import ProblemError
 from service.settings import Settings
 
@@ -60,13 +61,15 @@ class Jobs:
         await self.redis.aclose()
         self._blocking.close()
 
-    def accept(self, request: GenerateRequest, idempotency_key: str | None) -> Accepted:
+    def accept(self, work: Work, idempotency_key: str | None) -> Accepted:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
 
         ProblemError 429 where the queue is full, 422 where the Idempotency-Key was used for another request."""
-        fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        if request.seed is None:
-            request = request.model_copy(update={"seed": secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)})
+        request = work.fields.model_dump()
+        told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
+        fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        if "seed" in request and request["seed"] is None:
+            request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
         job_id = uuid.uuid4().hex
         key = keys.idempotency(hashlib.sha256(idempotency_key.encode()).hexdigest()) if idempotency_key else None
         with self._blocking.pipeline() as pipe:
@@ -82,7 +85,7 @@ class Jobs:
                     pipe.multi()
                     if key is not None:
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}), ex=IDEMPOTENCY_TTL_S)
-                    self._record(pipe, job_id, request)
+                    self._record(pipe, job_id, work, request)
                     pipe.execute()
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
@@ -98,15 +101,18 @@ class Jobs:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, request: GenerateRequest) -> None:
-        fields = written(operation="generate", status="queued", request=request.model_dump(), created_at=now())
+    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any]) -> None:
+        inputs = list(work.pictures)
+        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=now())
         pipe.hset(keys.job(job_id), mapping=fields)
+        for name, png in work.pictures.items():
+            pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
         retries = self.settings.job_retries
         self._queue.enqueue_call(
             keys.TASK,
             args=(job_id,),
             job_id=job_id,
-            description=f"generate {job_id}",  # not the arguments: prompts do not belong in logs
+            description=f"{work.operation} {job_id}",  # not the arguments: prompts do not belong in logs
             timeout=self.settings.job_timeout,
             result_ttl=60,
             failure_ttl=self.settings.result_ttl,
@@ -125,8 +131,9 @@ class Jobs:
             queue_position=position,
             parameters={**record.request, **record.parameters},
             images=images,
+            animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url),
-            **record.model_dump(exclude={"request", "parameters", "images"}),
+            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs"}),
         )
 
     async def _read(self, job_id: str) -> Record:
@@ -143,6 +150,19 @@ class Jobs:
             record = await self._read(job_id)
             raise ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} pictures; there is none at {index}.")
         return bytes(png)
+
+    async def picture(self, job_id: str, index: int) -> bytes | None:
+        """A picture's PNG, or None."""
+        png = await self.redis.get(keys.image(job_id, index))
+        return None if png is None else bytes(png)
+
+    async def animation(self, job_id: str) -> tuple[str, bytes]:
+        """A job's animation: its format and content. ProblemError 404 where there is none (yet, or any more)."""
+        record = await self._read(job_id)
+        content = await self.redis.get(keys.animation(job_id)) if record.animation else None
+        if content is None:
+            raise ProblemError(404, f"Job {job_id} is {record.status} and has no animation. Ask for one by animation: webp or apng.")
+        return str(record.animation), bytes(content)
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Wait until the job ended, at most so long. True where it has. The end stands in the job's event stream, so it is found

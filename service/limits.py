@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from collections.abc import Mapping
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import ProblemError, problem
+from service.problems import problem
 
 
 class BodyLimit:
     """ASGI middleware: a body over the limit is answered 413, by its Content-Length or as soon as too much has come."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, max_bytes: int, paths: Mapping[str, int]) -> None:
+        """`paths`: those with a limit of their own."""
+        self.app, self.max_bytes, self.paths = app, max_bytes, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = problem(413, f"The body is larger than {self.max_bytes} bytes, the most this service reads. Send less.")
+        most = self.paths.get(scope["path"], self.max_bytes)
+        refusal = problem(413, f"The body is larger than {most} bytes, the most this service reads. Send less.")
         refusal.headers["Connection"] = "close"
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.max_bytes:
+        if length.isdigit() and int(length) > most:
             await refusal(scope, receive, send)
             return
         # Read the whole body here, so that the answer is ours even where the app would swallow an exception of receive.
@@ -33,7 +36,7 @@ class BodyLimit:
                 return  # the client has gone
             chunks.append(message.get("body", b""))
             total += len(chunks[-1])
-            if total > self.max_bytes:
+            if total > most:
                 await refusal(scope, receive, send)
                 return
             more = message.get("more_body", False)
@@ -45,10 +48,3 @@ class BodyLimit:
             return message if message is not None else await receive()
 
         await self.app(scope, replay, send)
-
-
-async def json_only(request: Request) -> None:
-    """Dependency: refuse a body that does not say it is JSON."""
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media != "application/json":
-        raise ProblemError(415, f"The body is {media or 'of no stated type'}: send JSON, with Content-Type: application/json.")

@@ -6,17 +6,19 @@ import logging
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import redis
 from pydantic import ValidationError
 from rq.timeouts import JobTimeoutException
 
-from contracts.generate import GenerateRequest
-from contracts.jobs import ENDED, Picture, Progress
-from models import Parameters, Row, UnCLIP
+from contracts.jobs import ENDED, Picture, Progress, Record
+from contracts.operations import OPERATIONS
+from models import Parameters, UnCLIP
+from models.operations import Operation, Outcome
 from worker.engine import Engine, Ticket
-from worker.images import png
+from worker.images import animation, png, tensor
+from worker.operation import begin
 from worker.record import JobRecord
 
 log = logging.getLogger("worker.draw")
@@ -54,58 +56,84 @@ def draw(job_id: str) -> None:
         log.info("job %s is gone or has ended: nothing to do", job_id)
         return
     try:
-        request = GenerateRequest.model_validate(found.request)
-        parameters = context.stack.resolve(**request.given_parameters())
+        fields = OPERATIONS[found.operation].model_validate(found.request)
+        pictures = {name: tensor(content) for name, content in record.inputs(found.inputs).items()}
+        parameters = context.stack.resolve(found.operation, **fields.given_parameters())
+        if not record.start(parameters.as_dict()):
+            return  # another worker has just ended it
+        outcome = _move(context, record, begin(context.stack, found.operation, fields, pictures, parameters))
     except (ValidationError, ValueError) as error:
         record.fail("invalid", str(error))
-        return
-    if not record.start(parameters.as_dict()):
-        return  # another worker has just ended it
-    seed = request.seed or 0  # the service has drawn one where the client gave none
-    rows = [context.stack.row(request.prompt, seed + index, parameters) for index in range(request.n)]
-    ticket = context.engine.submit(rows)
-    try:
-        _follow(ticket, record)
-        _finish(context, record, request, rows, parameters)
+    except RowError as error:
+        record.fail("internal", str(error))
     except JobTimeoutException:
         record.fail("internal", "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size")
-    finally:
-        context.engine.abandon(ticket)
+    else:
+        _finish(context, record, found, parameters, outcome)
 
 
-def _follow(ticket: Ticket, record: JobRecord) -> None:
-    """Wait for the rows, and tell how far they are."""
+class RowError(RuntimeError):
+    """Some of a job's rows failed."""
+
+
+def _move(context: Context, record: JobRecord, operation: Operation) -> Outcome:
+    """Move an operation to its end by way of the engine, and tell how far it is."""
+    done = 0.0
+    while True:
+        try:
+            phase = next(operation)
+        except StopIteration as end:
+            return cast(Outcome, end.value)
+        ticket = context.engine.submit(phase.rows)
+        try:
+            _follow(ticket, record, (done, phase.done))
+        finally:
+            context.engine.abandon(ticket)
+        failed = [row for row in phase.rows if row.error is not None]
+        if failed:
+            raise RowError(f"{len(failed)} of {len(phase.rows)} pictures failed: {failed[0].error}")
+        done = phase.done
+
+
+def _follow(ticket: Ticket, record: JobRecord, span: tuple[float, float]) -> None:
+    """Wait for the rows, and tell how far the job is; `span`: its fraction before them and after them."""
     told, told_at = None, 0.0
     while not ticket.done.wait(POLL_S):
         row = ticket.slowest
         if row is None or row.stage is None or time.monotonic() - told_at < TELL_EVERY_S:
             continue
-        progress = Progress(stage=row.stage, step=row.step, steps=row.steps, fraction=round(ticket.fraction, 4))
+        progress = Progress(
+            stage=row.stage, step=row.step, steps=row.steps, fraction=round(span[0] + (span[1] - span[0]) * ticket.fraction, 4)
+        )
         if progress != told:
             record.progress(progress)
             told, told_at = progress, time.monotonic()
 
 
-def _finish(context: Context, record: JobRecord, request: GenerateRequest, rows: list[Row], parameters: Parameters) -> None:
-    failed = [row for row in rows if row.image is None]
-    if failed:
-        record.fail("internal", f"{len(failed)} of {len(rows)} pictures failed: {failed[0].error}")
-        return
-    pngs = [png(row.image, _provenance(context, request.prompt, row.seed, parameters)) for row in rows if row.image is not None]
-    pictures = [Picture(seed=row.seed, width=parameters.size, height=parameters.size) for row in rows]
-    cuts = {"prompt": rows[0].cut, "negative prompt": rows[0].negative_cut}
-    warnings = [f"The {which} is longer than CLIP reads; cut was: {cut}" for which, cut in cuts.items() if cut]
-    stage, steps = list(rows[0].plan)[-1], parameters.upsampler_num_inference_steps
-    steps = parameters.decoder_num_inference_steps if stage == "decoder" else steps
-    record.succeed(pngs, pictures, warnings, Progress(stage=stage, step=steps, steps=steps, fraction=1.0))
+def _finish(context: Context, record: JobRecord, found: Record, parameters: Parameters, outcome: Outcome) -> None:
+    drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
+    pngs = [png(image, _provenance(context, found, row.seed, index, parameters)) for index, (row, image) in enumerate(drawn)]
+    pictures = [Picture(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
+    cuts = {text for row in outcome.rows for text in (row.cut, row.negative_cut) if text}
+    warnings = [f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in sorted(cuts)]
+    kind = found.request.get("animation")
+    moving = animation([image for _, image in drawn], kind) if kind else None
+    last = outcome.rows[-1] if outcome.rows else None
+    stage, steps = (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
+    whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
+    record.succeed(pngs, pictures, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)
 
 
-def _provenance(context: Context, prompt: str, seed: int, parameters: Parameters) -> dict[str, Any]:
-    """Everything needed to draw this one picture again."""
+def _provenance(context: Context, found: Record, seed: int, index: int, parameters: Parameters) -> dict[str, Any]:
+    """Everything needed to draw this one picture again, but for the pictures that came with the request."""
+    request = {
+        name: value for name, value in found.request.items() if value is not None and name not in ("n", "seed", *parameters.as_dict())
+    }
     return {
-        "operation": "generate",
-        "prompt": prompt,
+        "operation": found.operation,
+        **request,
         "seed": seed,
+        "index": index,
         "parameters": parameters.as_dict(),
         "checkpoint": context.stack.name,
         "version": version("unclip-service"),

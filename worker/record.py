@@ -47,11 +47,30 @@ class JobRecord:
 
         return self._change(change)
 
-    def succeed(self, pngs: Sequence[bytes], pictures: Sequence[Picture], warnings: Sequence[str], progress: Progress) -> bool:
-        """Its pictures are there."""
-        images = {keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
-        fields = written(images=[p.model_dump() for p in pictures], warnings=list(warnings), progress=progress.model_dump())
-        return self._end("succeeded", fields, images)
+    def inputs(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The pictures that came with the request, as PNG bytes by name. ValueError where one is gone."""
+        contents = self.redis.mget([keys.source(self.job_id, name) for name in names]) if names else []
+        gone = [name for name, content in zip(names, contents, strict=True) if content is None]
+        if gone:
+            raise ValueError(f"the picture {gone[0]} of this job is no longer there: send the request again")
+        return dict(zip(names, contents, strict=True))
+
+    def succeed(
+        self,
+        pngs: Sequence[bytes],
+        pictures: Sequence[Picture],
+        warnings: Sequence[str],
+        progress: Progress,
+        result: dict[str, Any] | None = None,
+        animation: tuple[str, bytes] | None = None,
+    ) -> bool:
+        """It is done: pictures, what was found beside them, and the frames as one animation (format, content)."""
+        contents = {keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
+        fields = written(images=[p.model_dump() for p in pictures], warnings=list(warnings), progress=progress.model_dump(), result=result)
+        if animation is not None:
+            fields |= written(animation=animation[0])
+            contents[keys.animation(self.job_id)] = animation[1]
+        return self._end("succeeded", fields, contents)
 
     def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:
         """It ended without pictures, and this is why."""
@@ -68,11 +87,15 @@ class JobRecord:
         return self._change(change)
 
     def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> bool:
+        found = self.read()
+
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
             pipe.hset(self.key, mapping=fields | written(status=status, finished_at=now()))
             pipe.expire(self.key, self.ttl)
+            for name in found.inputs if found else ():
+                pipe.delete(keys.source(self.job_id, name))
             pipe.hincrby(keys.OUTCOMES, status)
             self._tell(pipe, "ended", {"status": status})
 

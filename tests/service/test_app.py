@@ -15,7 +15,7 @@ from conftest import RedisServer
 from contracts import keys
 
 pytestmark = pytest.mark.anyio
-FORBIDDEN = ("torch", "open_clip", "numpy", "models", "worker", "training", "PIL")
+FORBIDDEN = ("torch", "open_clip", "numpy", "models", "worker", "training")
 
 
 def test_the_service_starts_where_nothing_of_the_gpus_side_is_installed() -> None:
