@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 MAX_PROMPT_CHARACTERS = 1000
 MAX_PICTURES = 10
@@ -102,9 +102,10 @@ class Several(Fields):
 
     n: int = Field(1, ge=1, le=MAX_PICTURES, description="How many pictures to draw; picture i is drawn from seed + i.")
 
-    @model_validator(mode="after")
-    def _every_picture_has_a_seed(self) -> Self:
-        seed, last = getattr(self, "seed", None), MAX_SEED + 1 - self.n
-        if seed is not None and seed > last:
-            raise ValueError(f"picture i is drawn from seed + i, at most {MAX_SEED}: with n = {self.n}, take a seed of {last} or less")
-        return self
+    @field_validator("n")
+    @classmethod
+    def _every_picture_has_a_seed(cls, n: int, info: ValidationInfo) -> int:
+        seed = info.data.get("seed")
+        if seed is not None and seed + n - 1 > MAX_SEED:
+            raise ValueError(f"picture i is drawn from seed + i, at most {MAX_SEED}: with seed {seed}, take {MAX_SEED + 1 - seed} or less")
+        return n

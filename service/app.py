@@ -23,7 +23,7 @@ from service.problems import Problem, ProblemError, install, responses
 from service.settings import Settings
 
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
-ANIMATIONS = {kind: PNG["image/png"] for kind in ("image/webp", "image/apng")}
+ANIMATIONS = dict.fromkeys(("image/webp", "image/apng"), PNG["image/png"])
 ROUTES = (
     ("/generate", "generate", "Draw a caption"),
     ("/variations", "variations", "Draw a picture again, differently"),

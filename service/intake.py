@@ -52,11 +52,11 @@ async def _body(request: Request, operation: str, asked: type[Fields]) -> Any:
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media == "application/json":
         try:
-            return json.loads(await request.body(), parse_constant=_no_constant)
+            return json.loads(await request.body())
         except json.JSONDecodeError as error:
             detail = f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
             raise ProblemError(400, detail) from error
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, a number of a million digits, brackets without end
             raise ProblemError(400, "The body could not be read as JSON. Send one JSON object, in UTF-8.") from error
     if media == "multipart/form-data" and operation != "generate":
         return await _form(request, asked)
@@ -64,10 +64,6 @@ async def _body(request: Request, operation: str, asked: type[Fields]) -> Any:
         "" if operation == "generate" else ", or multipart/form-data with the pictures as files"
     )
     raise ProblemError(415, f"The body is {media or 'of no stated type'}: send {takes}.")
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 async def _form(request: Request, asked: type[Fields]) -> dict[str, Any]:

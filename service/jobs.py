@@ -21,7 +21,7 @@ from rq import Queue
 from rq import Retry as JobRetry
 
 from contracts import keys
-from contracts.fields import MAX_PICTURES, MAX_SEED
+from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
 from service.intake import Work
 from service.problems import ProblemError
@@ -129,7 +129,7 @@ class Jobs:
         return Job(
             id=job_id,
             queue_position=position,
-            parameters={**record.request, **record.parameters},
+            parameters={k: v for k, v in record.request.items() if v is not None or k in PARAMETERS} | record.parameters,
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url),

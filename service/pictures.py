@@ -45,6 +45,8 @@ def opened(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         return ImageOps.exif_transpose(picture)
     except UnidentifiedImageError as error:
         raise PictureError(f"it is no picture in a format read here: send {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:  # Pillow's own bound, met before its header can be asked
+        raise PictureError(f"it has far too many pixels: send at most {max_pixels} pixels") from error
     except PictureError:
         raise
     except Exception as error:  # decoders raise whatever they like at broken files

@@ -18,6 +18,9 @@ FULL: dict[str, Any] = {
     "warnings": ["cut was: the end"],
     "progress": {"stage": "decoder", "step": 3, "steps": 6, "fraction": 0.25},
     "images": [{"seed": 2**32 - 1, "width": 64, "height": 64}],
+    "inputs": ["image", "mask"],
+    "animation": "webp",
+    "result": {"labels": [{"label": "a", "probability": 0.5}]},
     "error": {"kind": "internal", "title": "The drawing failed", "detail": "why"},
     "created_at": datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
     "started_at": datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC),
@@ -43,7 +46,8 @@ def test_a_full_record_round_trips() -> None:
 def test_a_fresh_record_has_nothing_yet() -> None:
     """What the service writes at first is enough; the rest is empty."""
     record = read_record(in_redis(written(operation="generate", status="queued", request={"prompt": "a"}, created_at=now())))
-    assert (record.parameters, record.warnings, record.images) == ({}, [], [])
+    assert (record.parameters, record.warnings, record.images, record.inputs) == ({}, [], [], [])
+    assert record.animation is record.result is None
     assert record.progress is record.error is record.started_at is record.finished_at is None
 
 

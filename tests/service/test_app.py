@@ -81,8 +81,10 @@ async def test_the_root_leads_to_the_documentation(alone: httpx.AsyncClient) -> 
     assert answer.status_code == 200 and "swagger" in answer.text.lower()
 
 
+POSTED = ("/generate", "/variations", "/interpolate", "/text-diff", "/edits", "/probe", "/embeddings")
 DOCUMENTED = {
-    ("post", "/generate"): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"},
+    **{("post", path): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"} for path in POSTED},
+    ("get", "/jobs/{job_id}/animation"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/images/{index}.png"): {"200", "404", "422", "500", "503"},
     ("get", "/healthz"): {"200", "500"},

@@ -57,6 +57,8 @@ async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient
         "parameters": CUBE | {"n": 1} | dict.fromkeys(open_parameters),
         "warnings": [],
         "images": [],
+        "animation": None,
+        "result": None,
         "error": None,
         "started_at": None,
         "finished_at": None,
@@ -232,7 +234,7 @@ class TestWait:
     async def test_several_pictures_are_no_png(self, client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
         """406 before anything is enqueued."""
         answer = await client.post("/generate", json=CUBE | {"n": 2}, headers={"prefer": "wait=1", "accept": "image/png"})
-        assert answer.status_code == 406 and "n is 2" in answer.json()["detail"] and await store.llen(keys.QUEUE_LIST) == 0
+        assert answer.status_code == 406 and "this makes 2" in answer.json()["detail"] and await store.llen(keys.QUEUE_LIST) == 0
 
     async def test_a_wait_outlives_a_restart_of_redis(self, serve: Any, redis_server: RedisServer) -> None:
         """The client is told of the end, not of the trouble."""

@@ -1,4 +1,4 @@
-"""What may be asked of `POST /generate`, and how a refusal reads."""
+"""What may be asked, and how a refusal reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.generate import MAX_GUIDANCE, MAX_PICTURES, MAX_PROMPT_CHARACTERS, MAX_SEED, MAX_STEPS, GenerateRequest
+from contracts.fields import MAX_GUIDANCE, MAX_PICTURES, MAX_PROMPT_CHARACTERS, MAX_SEED, MAX_STEPS, PARAMETERS
+from contracts.operations import OPERATIONS
+from contracts.requests import REQUESTS, GenerateRequest, separated
 
 
 def fault(**fields: Any) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def test_a_caption_is_all_that_is_needed() -> None:
     """What is left out stays open, for the checkpoint to decide."""
     request = GenerateRequest.model_validate({"prompt": "a red cube"})
     assert request.n == 1 and request.seed is None
-    assert set(request.given_parameters().values()) == {None}
+    assert request.given_parameters() == {}
 
 
 def test_a_request_survives_json() -> None:
@@ -45,14 +47,17 @@ def test_a_request_survives_json() -> None:
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request
-    assert request.model_fields_set == set(GenerateRequest.model_fields), "a new field belongs in this test"
+    assert request.model_fields_set == set(GenerateRequest.model_fields) - {"z_i", "mix"}, "a new field belongs in this test"
 
 
 def test_the_stack_is_given_all_but_prompt_n_and_seed() -> None:
     """Those three are the rows' own."""
-    given = GenerateRequest(prompt="a", size=64, negative_prompt="").given_parameters()
-    assert set(given) == set(GenerateRequest.model_fields) - {"prompt", "n", "seed"}
-    assert given["size"] == 64 and given["negative_prompt"] == ""
+    given = GenerateRequest(prompt="a", size=64, negative_prompt="", seed=1, n=2).given_parameters()
+    assert given == {"size": 64, "negative_prompt": ""}
+    assert (
+        set(GenerateRequest.model_fields) - PARAMETERS == {"prompt", "z_i", "mix", "n", "seed"}
+        and set(GenerateRequest.model_fields) > PARAMETERS
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
         ({"size": "64"}, "64, 256 or 1024"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"seed": MAX_SEED + 1}, "less than or equal to 4294967295"),
-        ({"seed": MAX_SEED, "n": 2}, "with n = 2, take 4294967294 or less"),
+        ({"n": 2, "seed": MAX_SEED}, "with seed 4294967295, take 1 or less"),
         ({"prior": "autoregressive"}, "'diffusion'"),
         ({"sampler": "euler"}, "'ddpm', 'ddim' or 'dpm++'"),
         ({"eta": 1.01}, "less than or equal to 1"),
@@ -127,4 +132,58 @@ def test_all_faults_are_told_at_once() -> None:
     """A client mends its request in one go."""
     with pytest.raises(ValidationError) as caught:
         GenerateRequest.model_validate({"n": 0, "size": 100, "stepz": 1})
-    assert {error["loc"][0] for error in caught.value.errors()} == {"prompt", "n", "size", "stepz"}
+    assert {error["loc"][0] for error in caught.value.errors()} == {"n", "size", "stepz"}
+
+
+PIXEL = "aGVsbG8="
+WHOLE: dict[str, dict[str, Any]] = {
+    "generate": {"mix": [{"prompt": "a"}, {"image": PIXEL, "weight": -1.5}, {"z_i": [1, 0.5]}, {"image": {"job": "j", "index": 1}}]},
+    "variations": {"image": PIXEL, "n": 2},
+    "interpolate": {"image_a": PIXEL, "prompt_b": "b", "frames": 3},
+    "text-diff": {"image": PIXEL, "prompt_to": "b"},
+    "edit": {"image": PIXEL, "mask": PIXEL, "prompt": "b"},
+    "probe": {"image": PIXEL, "labels": ["a"]},
+    "embeddings": {"image": PIXEL},
+}
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+def test_a_request_becomes_what_its_worker_reads_and_pictures_beside_it(operation: str) -> None:
+    """Nothing of the pictures stays in the fields but their names in a mixture."""
+    fields, pictures = separated(REQUESTS[operation].model_validate(WHOLE[operation]))
+    assert PIXEL not in json.dumps(fields)
+    OPERATIONS[operation].model_validate(json.loads(json.dumps(fields)))
+    names = {"generate": {"mix_1", "mix_3"}, "edit": {"image", "mask"}, "interpolate": {"image_a"}}.get(operation, {"image"})
+    assert set(pictures) == names
+    if operation == "generate":
+        assert [part["image"] for part in fields["mix"]] == [None, "mix_1", None, "mix_3"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "message"),
+    [
+        ("generate", {}, "exactly one of prompt, z_i, mix: none was given"),
+        ("generate", {"prompt": "a", "z_i": [1]}, "prompt, z_i was given"),
+        ("generate", {"z_i": [0.0, 0.0]}, "all zeros"),
+        ("generate", {"mix": [{"prompt": "a", "image": PIXEL}]}, "exactly one of prompt, z_i, image"),
+        ("generate", {"mix": [{"prompt": "a", "weight": 0}]}, "it is 0"),
+        ("generate", {"mix": []}, "at least 1 item"),
+        ("interpolate", {"image_a": PIXEL, "prompt_a": "a", "prompt_b": "b"}, "exactly one of image_a, prompt_a"),
+        ("interpolate", {"prompt_a": "a"}, "exactly one of image_b, prompt_b"),
+        ("interpolate", {"prompt_a": "a", "prompt_b": "b", "frames": 1}, "greater than or equal to 2"),
+        ("interpolate", {"prompt_a": "a", "prompt_b": "b", "noise": "none"}, "'slerp' or 'fixed'"),
+        ("text-diff", {"image": PIXEL, "prompt_to": "b", "theta_max": 0}, "greater than 0"),
+        ("text-diff", {"image": PIXEL}, "Field required"),
+        ("probe", {"image": PIXEL}, "nothing is asked"),
+        ("probe", {"image": PIXEL, "components": [0]}, "greater than or equal to 1"),
+        ("embeddings", {}, "exactly one of prompt, image"),
+        ("variations", {}, "Field required"),
+        ("variations", {"image": {"job": "j", "index": -1}}, "greater than or equal to 0"),
+        ("edit", {"image": PIXEL, "prompt": " "}, "it is blank"),
+    ],
+)
+def test_what_an_operation_cannot_do_is_refused(operation: str, body: dict[str, Any], message: str) -> None:
+    """With what would do."""
+    with pytest.raises(ValidationError) as caught:
+        REQUESTS[operation].model_validate(body)
+    assert message in str(caught.value)
