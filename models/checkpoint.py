@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from models.clip import CLIP
 from models.decoder import Decoder, DecoderConfig
+from models.pca import PCA, PCAConfig
 from models.prior import DiffusionPrior, PriorConfig
 from models.upsampler import Upsampler, UpsamplerConfig
 
 FORMAT = 1
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 REQUIRED = ("clip", "prior", "decoder")
+OPTIONAL = ("pca",)
 UPSAMPLERS = {256: "upsampler_256", 1024: "upsampler_1024"}
+PARTS = (*REQUIRED, *OPTIONAL, *UPSAMPLERS.values())
 BASE_SIZE = 64
 
 
@@ -54,16 +57,20 @@ def build(name: str, config: dict[str, Any]) -> nn.Module:
         return DiffusionPrior(PriorConfig(**config))
     if name == "decoder":
         return Decoder(DecoderConfig(**config))
+    if name == "pca":
+        return PCA(PCAConfig(**config))
     if name in UPSAMPLERS.values():
         return Upsampler(UpsamplerConfig(**config))
-    raise CheckpointError(f"config.json names an unknown network {name!r}: known are {', '.join((*REQUIRED, *UPSAMPLERS.values()))}")
+    raise CheckpointError(
+        f"config.json names an unknown network {name!r}: known are {', '.join((*REQUIRED, *OPTIONAL, *UPSAMPLERS.values()))}"
+    )
 
 
 def load(folder: Path | str | None = None, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint folder (None: the embedded default) in fp32 onto `device`, ready to sample."""
     folder = DEFAULT_FOLDER if folder is None else Path(folder)
     config = _config(folder)
-    parts = [part for part in (*REQUIRED, *UPSAMPLERS.values()) if part in config]
+    parts = [part for part in PARTS if part in config]
     networks = {}
     for part in parts:
         network = build(part, config[part])

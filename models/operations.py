@@ -176,12 +176,14 @@ def probe(stack: UnCLIP, picture: Tensor, labels: Sequence[str], components: Seq
         told["labels"] = [{"label": label, "probability": p} for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)]
     rows = []
     if components:
-        mean, basis = stack.principal_components()
-        if max(components) > len(basis):
-            raise ValueError(f"components asks for {max(components)}: checkpoint {stack.name!r} keeps {len(basis)}")
+        pca = stack.pca
+        if pca is None:
+            raise ValueError(f"checkpoint {stack.name!r} has no principal components: ask for labels only")
+        if max(components) > pca.config.components:
+            raise ValueError(f"components asks for {max(components)}: checkpoint {stack.name!r} keeps {pca.config.components}")
         told["components"] = []
         for k in components:
-            kept = mean + (z_i - mean) @ basis[:k].T @ basis[:k]
+            kept = pca.reconstruct(pca.project(z_i)[:k])
             kept = F.normalize(kept, dim=0) if stack.clip.unit_norm else kept
             told["components"].append({"components": k, "cosine": float(F.cosine_similarity(kept, z_i, dim=0))})
             rows.append(stack.latent_row(replace(latent, z_i=kept), seed, parameters))

@@ -20,6 +20,7 @@ from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
 from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
 from models.parameters import Parameters
+from models.pca import PCA
 from models.prior import DiffusionPrior
 from models.row import Conditioning, Row, Source
 from models.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
@@ -58,6 +59,7 @@ class UnCLIP:
         networks = checkpoint.networks
         self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
         self.decoder = cast(Decoder, networks["decoder"])
+        self.pca = cast(PCA | None, networks.get("pca"))
         self.upsamplers = {size: cast(Upsampler, networks[part]) for size, part in UPSAMPLERS.items() if part in networks}
         self.sizes = (BASE_SIZE, *self.upsamplers)
         self._alphas = {schedule: alphas_cumprod(schedule) for schedule in ("cosine", "linear")}

@@ -118,3 +118,90 @@ def test_the_task_cannot_run_outside_a_worker() -> None:
     """It says how to run it instead."""
     with pytest.raises(RuntimeError, match="python -m worker"):
         draw("j")
+
+
+def picture(colour: Any, mode: str = "RGB", size: int = 64) -> bytes:
+    """A square of one colour, as the service stores it."""
+    buffer = io.BytesIO()
+    Image.new(mode, (size, size), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def operated(client: redis.Redis, operation: str, request: dict[str, Any], **pictures: bytes) -> Record:
+    """The record of a job of any operation after it was drawn."""
+    fields = written(operation=operation, status="queued", request=request, inputs=list(pictures), created_at=now())
+    client.hset(keys.job("j"), mapping=fields)
+    for name, content in pictures.items():
+        client.set(keys.source("j", name), content)
+    draw("j")
+    record = JobRecord(client, "j", 100).read()
+    assert record is not None
+    return record
+
+
+SMALL = {"seed": 3, "size": 64, "decoder_num_inference_steps": 4}
+OPERATIONS: list[tuple[str, dict[str, Any], dict[str, bytes], int]] = [
+    ("variations", SMALL | {"n": 2}, {"image": picture("red")}, 2),
+    ("interpolate", SMALL | {"frames": 3, "prompt_b": "b", "animation": "apng"}, {"image_a": picture("red")}, 3),
+    ("text-diff", SMALL | {"frames": 2, "prompt_to": "b", "animation": "webp"}, {"image": picture("red")}, 2),
+    ("edit", SMALL | {"prompt": "a"}, {"image": picture("red"), "mask": picture(255, "L")}, 1),
+    ("probe", SMALL | {"labels": ["a", "b"], "components": [2]}, {"image": picture("red")}, 1),
+    ("embeddings", {"prompt": "a"}, {}, 0),
+    ("embeddings", {}, {"image": picture("red")}, 0),
+    ("generate", SMALL | {"mix": [{"prompt": "a"}, {"image": "mix_1", "weight": 0.5}]}, {"mix_1": picture("red")}, 1),
+    ("generate", SMALL | {"z_i": [1.0] * 16}, {}, 1),
+]
+
+
+@pytest.mark.parametrize(("operation", "request_", "pictures", "count"), OPERATIONS)
+def test_every_operation_is_drawn_and_leaves_no_source_behind(
+    client: redis.Redis, operation: str, request_: dict[str, Any], pictures: dict[str, bytes], count: int
+) -> None:
+    """As many pictures as asked for, whose own text says how; animations; what was found; progress that only grows."""
+    record = operated(client, operation, request_, **pictures)
+    assert record.status == "succeeded", record.error
+    assert len(record.images) == count and not client.keys("*:input:*")
+    for index in range(count):
+        told = json.loads(Image.open(io.BytesIO(client.get(keys.image("j", index)))).text["unclip"])  # type: ignore[attr-defined]
+        assert told["operation"] == operation and told["index"] == index and told["parameters"] == record.parameters
+    assert (record.result is not None) == (operation in ("probe", "embeddings"))
+    if request_.get("animation"):
+        moving = Image.open(io.BytesIO(client.get(keys.animation("j"))))
+        assert moving.n_frames == 2 * count - 2 and moving.format == {"apng": "PNG", "webp": "WEBP"}[request_["animation"]]  # type: ignore[attr-defined]
+    events = [(fields[b"event"], json.loads(fields[b"data"])) for _, fields in client.xrange(keys.events("j"))]
+    fractions = [data["fraction"] for event, data in events if event == b"progress"]
+    assert fractions == sorted(fractions) and record.progress is not None and record.progress.fraction == 1
+
+
+def test_an_operation_that_cannot_be_done_fails_as_invalid(client: redis.Redis) -> None:
+    """Found when it moves: too many components, a z_i of another length, a source that is gone."""
+    for operation, request_, pictures, reason in (
+        ("probe", SMALL | {"components": [99]}, {"image": picture("red")}, "keeps 6"),
+        ("generate", SMALL | {"z_i": [1.0]}, {}, "has 1 numbers"),
+        ("edit", SMALL | {"prompt": "a", "sampler": "dpm++"}, {"image": picture("red"), "mask": picture(255, "L")}, "multistep"),
+    ):
+        client.flushall()
+        record = operated(client, operation, request_, **pictures)
+        assert record.error is not None and record.error.kind == "invalid" and reason in record.error.detail
+    client.flushall()
+    fields = written(operation="variations", status="queued", request=SMALL, inputs=["image"], created_at=now())
+    client.hset(keys.job("j"), mapping=fields)
+    draw("j")
+    record = JobRecord(client, "j", 100).read()
+    assert record.error is not None and "no longer there" in record.error.detail
+
+
+def test_a_kept_part_comes_back_byte_for_byte(client: redis.Redis) -> None:
+    """Through PNG in, torch, and PNG out, whatever the pixels."""
+    noisy = Image.effect_noise((64, 64), 90).convert("RGB")
+    buffer = io.BytesIO()
+    noisy.save(buffer, "PNG")
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (16, 16, 48, 48))
+    masked = io.BytesIO()
+    mask.save(masked, "PNG")
+    record = operated(client, "edit", SMALL | {"prompt": "a"}, image=buffer.getvalue(), mask=masked.getvalue())
+    assert record.status == "succeeded", record.error
+    drawn = Image.open(io.BytesIO(client.get(keys.image("j", 0))))
+    changed = [(x, y) for x in range(64) for y in range(64) if drawn.getpixel((x, y)) != noisy.getpixel((x, y))]
+    assert changed and all(16 <= x < 48 and 16 <= y < 48 for x, y in changed)
