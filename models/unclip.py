@@ -33,7 +33,7 @@ _INVERTED = {"sampler": "ddim", "eta": 0.0, "decoder_num_inference_steps": 50, "
 OPERATION_DEFAULTS: dict[str, dict[str, Any]] = {
     "variations": _INVERTED | {"eta": 0.7},
     "interpolate": _INVERTED,
-    "text-diff": _INVERTED,
+    "text-diff": _INVERTED | {"decoder_guidance_scale": 2.0},  # or the new colour comes at the cost of the shape
     "edit": {"sampler": "ddpm"},
     "probe": {"decoder_guidance_scale": 1.0},
 }

@@ -213,7 +213,7 @@ def test_a_job_tells_everything_of_itself(standing: House) -> None:
 def test_a_caption_longer_than_clip_reads_is_drawn_and_the_job_says_what_was_cut(standing: House) -> None:
     """Beyond 77 tokens nothing is seen, and that is no secret."""
     job = standing.post(CUBE | {"prompt": "red " * 75 + "tail end"}, **PATIENT).json()
-    assert job["status"] == "succeeded" and job["warnings"] == ["The prompt is longer than CLIP reads; cut was: tail end"]
+    assert job["status"] == "succeeded" and job["warnings"] == ["A prompt is longer than CLIP reads; cut was: tail end"]
 
 
 def test_progress_grows_while_a_job_runs(standing: House) -> None:
