@@ -15,7 +15,7 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 
 Size = Literal[64, 256, 1024]
-Prior = Literal["diffusion"]
+Prior = Literal["diffusion", "autoregressive"]
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
@@ -58,6 +58,8 @@ PARAMETERS = {
     "decoder_num_inference_steps",
     "upsampler_num_inference_steps",
     "prior_guidance_scale",
+    "prior_temperature",
+    "prior_top_p",
     "decoder_guidance_scale",
 }
 
@@ -95,6 +97,12 @@ class Priming(Fields):
     )
     prior_num_inference_steps: Steps | None = Field(None, description="Denoising steps of the prior.")
     prior_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the prior; 1 is none.")
+    prior_temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
+        None, description="The autoregressive prior's temperature: 0 takes the likeliest, 1 draws as it learned."
+    )
+    prior_top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="The autoregressive prior draws from the likeliest buckets that hold this much of the probability."
+    )
 
 
 class Several(Fields):

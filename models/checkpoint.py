@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models.ar_prior import AutoregressivePrior, AutoregressivePriorConfig
 from models.clip import CLIP
 from models.decoder import Decoder, DecoderConfig
 from models.pca import PCA, PCAConfig
@@ -25,7 +26,7 @@ from models.upsampler import Upsampler, UpsamplerConfig
 FORMAT = 1
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 REQUIRED = ("clip", "prior", "decoder")
-OPTIONAL = ("pca",)
+OPTIONAL = ("pca", "ar_prior")
 UPSAMPLERS = {256: "upsampler_256", 1024: "upsampler_1024"}
 PARTS = (*REQUIRED, *OPTIONAL, *UPSAMPLERS.values())
 BASE_SIZE = 64
@@ -59,6 +60,8 @@ def build(name: str, config: dict[str, Any]) -> nn.Module:
         return Decoder(DecoderConfig(**config))
     if name == "pca":
         return PCA(PCAConfig(**config))
+    if name == "ar_prior":
+        return AutoregressivePrior(AutoregressivePriorConfig(**config))
     if name in UPSAMPLERS.values():
         return Upsampler(UpsamplerConfig(**config))
     raise CheckpointError(

@@ -9,7 +9,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Parameters:
     """Resolved parameters of one request. `sampler` and `eta` are the decoder's; the prior and the upsamplers use their
-    checkpoint's own. A guidance scale of 1 means none."""
+    checkpoint's own. A guidance scale of 1 means none.
+    Steps are the diffusion prior's; temperature and top-p are the autoregressive one's."""
 
     size: int  # pixels, the picture is square
     prior: str
@@ -20,6 +21,8 @@ class Parameters:
     decoder_num_inference_steps: int
     upsampler_num_inference_steps: int
     prior_guidance_scale: float
+    prior_temperature: float
+    prior_top_p: float
     decoder_guidance_scale: float
 
     def as_dict(self) -> dict[str, Any]:

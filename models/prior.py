@@ -44,11 +44,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """x `[B, N, C]`, keep `[B, 1, N, N]` True where a query may look -> `[B, N, C]`."""
+        return self.attended(x, keep)[0]
+
+    def attended(self, x: Tensor, keep: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As `forward`, after `past` keys and values `[B, heads, P, head]`; keep is `[B, 1, N, P + N]`. Gives those of all P + N too."""
         h = self.norm1(x)
         q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         x = x + self.to_out(F.scaled_dot_product_attention(q, k, v, attn_mask=keep).transpose(1, 2).flatten(2))
-        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return out
+        return x + self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
 
 
 class DiffusionPrior(nn.Module):

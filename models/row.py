@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.ar_prior import Cache
 from models.clip import TextEncoding
 from models.parameters import Parameters
 from models.samplers import Table
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
-STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024", "image", "inversion")
+STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024", "image", "inversion", "ar_prior")
 
 
 @dataclass
@@ -70,15 +71,14 @@ class Row:
         self.error: str | None = None
         self.conditioning: Conditioning | None = None
         # The running state of a stage: noisy x_t, the estimate x_0 of this step and the one before, and the table.
+        self.steps = 1  # of the present stage, or of the last one
         self.table: Table | None = None
         self.x_t: Tensor | None = None
         self.x_0: Tensor | None = None
         self.generator = torch.Generator()
-
-    @property
-    def steps(self) -> int:
-        """Steps of the present stage, or of the last one."""
-        return len(self.table) if self.table is not None else 1
+        # The running state of the autoregressive prior: buckets so far, keys and values of the guided and the unguided half.
+        self.tokens: list[int] = []
+        self.caches: list[Cache] = []
 
     @property
     def fraction(self) -> float:
@@ -109,14 +109,20 @@ class Row:
 
     def begin(self, stage: str, table: Table, shape: tuple[int, ...], device: torch.device, x_T: Tensor | None = None) -> None:
         """Enter a stage: its table, its random numbers, and x_T of this shape, drawn from them unless given."""
-        self.stage, self.step, self.table, self.x_0 = stage, 0, table, None
-        self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
+        self.begin_tokens(stage, len(table))
+        self.table = table
         drawn = torch.randn(shape, generator=self.generator).to(device)
         self.x_t = drawn if x_T is None else x_T
 
+    def begin_tokens(self, stage: str, steps: int) -> None:
+        """Enter a stage that draws one token a step, with its own random numbers."""
+        self.stage, self.step, self.steps, self.table, self.x_0 = stage, 0, steps, None, None
+        self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
+        self.tokens, self.caches = [], []
+
     def end(self, image: Tensor | None = None, error: str | None = None) -> None:
         """Leave the stack, with a picture, with what the conditioning now holds, or with the reason for neither."""
-        self.stage, self.x_t, self.x_0 = None, None, None
+        self.stage, self.x_t, self.x_0, self.caches = None, None, None, []
         self.image, self.error = image, error
 
     def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:

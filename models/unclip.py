@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import karlo
+from models.ar_prior import AutoregressivePrior, nucleus, upper_half
 from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
 from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
@@ -42,11 +43,13 @@ _STEP_COST = {
     "text": 0.2,
     "image": 0.2,
     "prior": 0.1,
+    "ar_prior": 0.1,
     "inversion": 1.0,
     "decoder": 1.0,
     "upsampler_256": 2.0,
     "upsampler_1024": 20.0,
 }
+_PRIOR_STAGES = {"diffusion": "prior", "autoregressive": "ar_prior"}
 # How often an edit makes each of the decoder's steps, so that the new agrees with the kept.
 EDIT_RESAMPLES = 3
 
@@ -59,6 +62,8 @@ class UnCLIP:
         networks = checkpoint.networks
         self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
         self.decoder = cast(Decoder, networks["decoder"])
+        self.ar_prior = cast(AutoregressivePrior | None, networks.get("ar_prior"))
+        self.priors = ("diffusion",) if self.ar_prior is None else ("diffusion", "autoregressive")
         self.pca = cast(PCA | None, networks.get("pca"))
         self.upsamplers = {size: cast(Upsampler, networks[part]) for size, part in UPSAMPLERS.items() if part in networks}
         self.sizes = (BASE_SIZE, *self.upsamplers)
@@ -76,6 +81,7 @@ class UnCLIP:
         """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
         cannot do."""
         defaults = self.checkpoint.defaults | OPERATION_DEFAULTS.get(operation, {})
+        defaults = {"prior_temperature": 1.0, "prior_top_p": 1.0} | defaults
         known = Parameters.__dataclass_fields__
         unknown = given.keys() - known.keys()
         if unknown:
@@ -83,19 +89,21 @@ class UnCLIP:
         parameters = Parameters(**{name: defaults[name] if given.get(name) is None else given[name] for name in known})
         if parameters.size not in self.sizes:
             raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
-        if parameters.prior != "diffusion":
-            raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has 'diffusion' only")
+        if parameters.prior not in self.priors:
+            raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has {' and '.join(map(repr, self.priors))}")
         for stage in ("prior", "decoder", *self._upsampler_stages(parameters)):
             self._table(stage, parameters)
         return parameters
 
     def row(self, prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
         """A row from a caption to a picture; with a source, to its picture redrawn where its mask says so. Runs no network."""
-        return self._row(("text", "prior", "decoder", *self._upsampler_stages(parameters)), prompt, seed, parameters, source)
+        return self._row(
+            ("text", _PRIOR_STAGES[parameters.prior], "decoder", *self._upsampler_stages(parameters)), prompt, seed, parameters, source
+        )
 
     def caption_row(self, prompt: str, seed: int, parameters: Parameters, *, prior: bool) -> Row:
         """A row that ends with the encoded caption, and with `prior` also with an image embedding for it."""
-        return self._row(("text", "prior") if prior else ("text",), prompt, seed, parameters)
+        return self._row(("text", _PRIOR_STAGES[parameters.prior]) if prior else ("text",), prompt, seed, parameters)
 
     def picture_row(self, picture: Tensor, parameters: Parameters, *, invert: bool) -> Row:
         """A row that ends with the z_i of a picture `[3, S, S]`, and with `invert` also with its x_T: DDIM run backwards by the
@@ -110,9 +118,15 @@ class UnCLIP:
         return row
 
     def _row(self, stages: Sequence[str], prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
-        tables = {stage: self._table(stage, parameters, source) for stage in stages}
-        costs = {stage: _STEP_COST[stage] * (1 if table is None else len(table)) for stage, table in tables.items()}
-        return Row(prompt, seed, parameters, costs, source)
+        return Row(
+            prompt, seed, parameters, {stage: _STEP_COST[stage] * self._steps(stage, parameters, source) for stage in stages}, source
+        )
+
+    def _steps(self, stage: str, parameters: Parameters, source: Source | None = None) -> int:
+        if self.ar_prior is not None and stage == "ar_prior":
+            return 1 + self.ar_prior.config.components
+        table = self._table(stage, parameters, source)
+        return 1 if table is None else len(table)
 
     def _upsampler_stages(self, parameters: Parameters) -> list[str]:
         return [UPSAMPLERS[size] for size in self.upsamplers if size <= parameters.size]
@@ -129,7 +143,7 @@ class UnCLIP:
             table = sampler_table(parameters.sampler, schedule, steps, parameters.eta)
             masked = source is not None and source.mask is not None
             return resampled(table, self._alphas[schedule], EDIT_RESAMPLES) if masked else table
-        if stage in ("text", "image"):
+        if stage in ("text", "image", "ar_prior"):
             return None
         schedule = self.upsamplers[_size(stage)].config.schedule
         return sampler_table(defaults["upsampler_sampler"], schedule, parameters.upsampler_num_inference_steps)
@@ -146,6 +160,9 @@ class UnCLIP:
             (self._encode if stage == "text" else self._encode_images)(rows)
             for row in rows:
                 self._leave(row)
+            return
+        if stage == "ar_prior":
+            self._draw_tokens(rows)
             return
         variances: Sequence[Tensor | None] = [None] * len(rows)
         if stage == "prior":
@@ -181,6 +198,41 @@ class UnCLIP:
             text = TextEncoding(empty.z_t[index : index + 1], empty.hidden[index : index + 1], empty.mask[index : index + 1])
             row.conditioning = Conditioning(text, text, z_i[index])
 
+    def _draw_tokens(self, rows: Sequence[Row]) -> None:
+        """The autoregressive prior: every row draws its next bucket, whichever that is. Guidance is on the logits."""
+        prior = cast(AutoregressivePrior, self.ar_prior)
+        halves = [(row, half) for row in rows for half in range(1 if row.parameters.prior_guidance_scale == 1 else 2)]
+        first = [(row, half) for row, half in halves if not row.tokens]
+        later = [(row, half) for row, half in halves if row.tokens]
+        logits: dict[tuple[int, int], Tensor] = {}
+        for part in (first, later):
+            if not part:
+                continue
+            if part is first:
+                texts = [_conditioning(row).empty if half else _conditioning(row).text for row, half in part]
+                found, caches = prior.begin(_stacked(texts))
+            else:
+                found, caches = prior.proceed(
+                    [row.caches[half] for row, half in part], [row.tokens[-1] for row, _ in part], [len(row.tokens) - 1 for row, _ in part]
+                )
+            for (row, half), one, cache in zip(part, found.float(), caches, strict=True):
+                logits[id(row), half] = one
+                row.caches[half : half + 1] = [cache]
+        for row in rows:
+            guided, scale = logits[id(row), 0], row.parameters.prior_guidance_scale
+            if scale != 1:
+                guided = logits[id(row), 1] + scale * (guided - logits[id(row), 1])
+            if not guided.isfinite().all():
+                row.end(error=f"step {row.step + 1} of {row.steps} of the autoregressive prior gave numbers that are not finite")
+                continue
+            if not row.tokens:
+                guided = upper_half(guided)
+            probabilities = nucleus(guided, row.parameters.prior_temperature, row.parameters.prior_top_p).cpu()
+            row.tokens.append(int(torch.multinomial(probabilities, 1, generator=row.generator)))
+            row.step += 1
+            if row.step == row.steps:
+                self._leave(row)
+
     def _leave(self, row: Row) -> None:
         """From a finished stage to the next one, or out."""
         conditioning, x = _conditioning(row), row.x_t  # the last step of every sampler's table lands on x_0
@@ -191,9 +243,13 @@ class UnCLIP:
             unit = F.normalize(z_i, dim=-1)
             best = (unit @ conditioning.text.z_t[0]).argmax()
             conditioning.z_i = (unit if self.clip.unit_norm else z_i)[best]
+        elif row.stage == "ar_prior":
+            prior, pca = cast(AutoregressivePrior, self.ar_prior), cast(PCA, self.pca)
+            z_i = pca.reconstruct(prior.dequantize(torch.tensor(row.tokens[1:], device=self.device)[None]))[0]
+            conditioning.z_i = F.normalize(z_i, dim=0) if self.clip.unit_norm else z_i
         elif row.stage == "inversion":
             conditioning.x_T = x
-        elif x is not None:
+        elif row.stage not in ("text", "image") and x is not None:
             conditioning.low = x.clamp(-1, 1)
         if following is None:
             row.end(image=conditioning.low)
@@ -202,6 +258,9 @@ class UnCLIP:
 
     def _enter(self, row: Row, stage: str) -> None:
         """Begin a stage of steps: its table, and the x_T that it starts from."""
+        if stage == "ar_prior":
+            row.begin_tokens(stage, self._steps(stage, row.parameters))
+            return
         table = self._table(stage, row.parameters, row.source)
         assert table is not None
         x_T, shape = None, (3, BASE_SIZE, BASE_SIZE)

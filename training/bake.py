@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,6 @@ from torch import Tensor
 
 from models import UnCLIP
 from models.checkpoint import DEFAULT_FOLDER, UPSAMPLERS, halved, save
-from models.clip import CLIP
-from models.pca import PCA, fit
 from models.upsampler import Upsampler
 from training.contrastive import retrieval_accuracy
 from training.data import World
@@ -59,15 +56,6 @@ def prior_figures(stack: UnCLIP, mix: str, count: int = 128) -> dict[str, float]
         stack.step([row for row in rows if row.stage == rows[0].stage])
     drawn = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
     return {"prior": float((drawn * z_i).sum(1).mean()), "caption": float((z_t * z_i).sum(1).mean())}
-
-
-@torch.inference_mode()
-def principal_components(run: Run, count: int = 4096) -> PCA:
-    """The basis of the z_i of training pictures."""
-    clip = cast(CLIP, run.finished("clip"))
-    indices = list(range(min(count, run.preset.pool)))
-    parts = [indices[k : k + 256] for k in range(0, len(indices), 256)]
-    return fit(torch.cat([clip.encode_image(run.world.images(part, run.world.scenes(part), clip.mean.device)) for part in parts])).cpu()
 
 
 def card(report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int], preset: str) -> str:
@@ -136,9 +124,9 @@ def main() -> None:
     run = Run(preset, arguments.run, arguments.device)
     save_file(halved(run.finished("reader")), arguments.reader)
     networks = {name: run.finished(name) for name in preset.plans if name != "reader"}
-    pca = principal_components(run)
+    pca = run.principal_components(preset.config["pca"]["components"])
     networks["pca"] = pca
-    save(arguments.out, preset.config | {"pca": asdict(pca.config)}, networks, "Being baked.\n")
+    save(arguments.out, preset.config, networks, "Being baked.\n")
     weight = sum(path.stat().st_size for path in arguments.out.glob("*.safetensors"))
     if weight > MAX_BYTES:
         raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")

@@ -64,15 +64,20 @@ def encoded(clip: CLIP, texts: list[str]) -> TextEncoding:
 
 
 @torch.no_grad()
-def fit_statistics(prior: DiffusionPrior, clip: CLIP, world: World, count: int = 2048) -> None:
-    """Set the prior's clip_mean and clip_std from the training pictures' z_i."""
+def embedded(clip: CLIP, world: World, count: int = 4096) -> Tensor:
+    """z_i `[N, D]` of the first training pictures."""
     indices = list(range(min(count, world.size or count)))
     scenes = world.scenes(indices)
     parts = [
-        clip.encode_image(world.images(indices[k : k + 256], scenes[k : k + 256], prior.clip_mean.device))
-        for k in range(0, len(indices), 256)
+        clip.encode_image(world.images(indices[k : k + 256], scenes[k : k + 256], clip.mean.device)) for k in range(0, len(indices), 256)
     ]
-    z_i = torch.cat(parts)
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def fit_statistics(prior: DiffusionPrior, clip: CLIP, world: World) -> None:
+    """Set the prior's clip_mean and clip_std from the training pictures' z_i."""
+    z_i = embedded(clip, world, 2048)
     prior.clip_mean.copy_(z_i.mean(0))
     prior.clip_std.copy_(z_i.std(0).clamp(min=1e-4))
 

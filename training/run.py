@@ -8,22 +8,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.ar_prior import AutoregressivePrior
 from models.checkpoint import UPSAMPLERS, build
 from models.clip import CLIP
 from models.decoder import Decoder
+from models.pca import PCA, fit
 from models.prior import DiffusionPrior
 from models.upsampler import Upsampler
 from training import show
+from training.autoregressive import ar_prior_loss, fit_buckets
 from training.contrastive import clip_loss
 from training.data import World
-from training.diffusion import decoder_loss, fit_statistics, prior_loss, upsampler_loss
+from training.diffusion import decoder_loss, embedded, fit_statistics, prior_loss, upsampler_loss
 from training.loop import Loss, finished, train
 from training.pool import pool
 from training.presets import Preset
 from training.reader import Reader, reader_loss
 from training.upsampling import crop_pool
 
-NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values())
+NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prior")
 
 
 class Run:
@@ -53,6 +56,12 @@ class Run:
         loss, shown = self._lesson(name, network)
         return train(name, network, loss, self.preset.plans[name], self.folder, seed=self.seed, device=self.device, show=shown)
 
+    def principal_components(self, components: int) -> PCA:
+        """The basis of the z_i of training pictures."""
+        clip = self.finished("clip")
+        assert isinstance(clip, CLIP)
+        return fit(embedded(clip, self.world), components)
+
     def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, show.Show | None]:
         """What a network learns from, and how its progress is shown."""
         if isinstance(network, Reader):
@@ -69,5 +78,10 @@ class Run:
             if not (self.folder / "prior.pt").exists():
                 fit_statistics(network, clip, self.world)
             return prior_loss(network, clip, self.world), None
+        if isinstance(network, AutoregressivePrior):
+            pca = self.principal_components(network.config.components)
+            if not (self.folder / "ar_prior.pt").exists():
+                fit_buckets(network, pca, clip, self.world)
+            return ar_prior_loss(network, pca, clip, self.world), None
         assert isinstance(network, Decoder)
         return decoder_loss(network, clip, self.world), show.decoded(clip, self.preset, self.device)
