@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,7 @@ class AutoregressivePrior(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         keep = causal & mask[:, None, None] | torch.eye(length, dtype=torch.bool, device=x.device)
         layers = []
-        for block in self.blocks:
+        for block in cast(list[Block], self.blocks):
             x, past = block.attended(x, keep)
             layers.append(past)
         caches = [[(k[row : row + 1, :, mask[row]], v[row : row + 1, :, mask[row]]) for k, v in layers] for row in range(len(mask))]
@@ -110,7 +111,7 @@ class AutoregressivePrior(nn.Module):
         # Shorter caches are padded in front, so that what is added comes last in all.
         keep = torch.tensor([[False] * (longest - n) + [True] * (n + 1) for n in lengths], device=device)[:, None, None]
         longer: list[Cache] = [[] for _ in caches]
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(cast(list[Block], self.blocks)):
             past = tuple(
                 torch.cat([F.pad(cache[layer][part], (0, 0, longest - n, 0)) for cache, n in zip(caches, lengths, strict=True)])
                 for part in (0, 1)

@@ -108,7 +108,7 @@ def interpolate(
     invert = noise == "slerp"
     sources = [_end_row(stack, end, seed, parameters, invert=invert) for end in ends]
     yield Phase(sources, LATENTS_DONE)
-    a, b = (_latent(source) for source in sources)
+    a, b = (replace(_latent(source), text=_latent(source).empty) for source in sources)
     z_a, z_b = cast(Tensor, a.z_i), cast(Tensor, b.z_i)
     rows = []
     for theta in torch.linspace(0, 1, frames).tolist():

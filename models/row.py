@@ -49,7 +49,8 @@ class Source:
         if self.mask is None:
             return x_0
         known = self.at(x_0.shape[-1])
-        return torch.where(known.mask > 0, x_0, known.picture)  # type: ignore[operator]
+        assert known.mask is not None
+        return torch.where(known.mask > 0, x_0, known.picture)
 
 
 class Row:

@@ -10,7 +10,7 @@ and one fused multiply-add, and rows of one batch may be at different steps of d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -42,7 +42,7 @@ def _alpha_sigma(a: Tensor, t: int) -> tuple[float, float]:
     return math.sqrt(float(a[t])), math.sqrt(1 - float(a[t]))
 
 
-def _table(timesteps: list[int], rows: list[tuple[float, ...]]) -> Table:
+def _table(timesteps: list[int], rows: Sequence[tuple[float, ...]]) -> Table:
     return Table(tuple(timesteps), torch.tensor(rows, dtype=torch.float64))
 
 

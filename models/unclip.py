@@ -111,9 +111,9 @@ class UnCLIP:
         return self._row(("image", "inversion") if invert else ("image",), "", 0, parameters, Source(picture.to(self.device)))
 
     def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:
-        """A row that decodes a latent, (z_i, x_T) or z_i alone, without a caption."""
+        """A row that decodes a latent, (z_i, x_T) or z_i alone, beside the text it holds."""
         row = self._row(("decoder", *self._upsampler_stages(parameters)), "", seed, parameters)
-        row.conditioning = replace(latent, text=latent.empty, low=None)
+        row.conditioning = replace(latent, low=None)
         self._enter(row, "decoder")
         return row
 

@@ -83,6 +83,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "prior": {"embed_dim": 16, "text_width": 16, "width": 16, "layers": 1, "heads": 2},
         "decoder": {"unet": decoder, "embed_dim": 16, "text_width": 16},
         "pca": {"embed_dim": 16, "components": 6},
+        "ar_prior": {"embed_dim": 16, "text_width": 16, "width": 16, "layers": 2, "heads": 2, "components": 6, "buckets": 16},
         "upsampler_256": {"unet": upsampler},
         "upsampler_1024": {"unet": upsampler},
         "defaults": {
@@ -101,7 +102,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "upsampler_num_inference_steps": 2,
         },
     }
-    networks = {name: build(name, config[name]) for name in ("clip", "prior", "decoder", "pca", "upsampler_256", "upsampler_1024")}
+    networks = {
+        name: build(name, config[name]) for name in ("clip", "prior", "decoder", "pca", "ar_prior", "upsampler_256", "upsampler_1024")
+    }
     for network in networks.values():
         for parameter in network.parameters():
             if not parameter.any():  # zero-initialised outputs would hide what goes on behind them

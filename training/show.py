@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint, build
 from models.clip import CLIP
-from models.row import Conditioning
 from models.samplers import sampler_table, to_x_0
 from models.schedule import alphas_cumprod
 from models.unclip import UnCLIP
@@ -54,14 +54,14 @@ def decoded(clip: CLIP, preset: Preset, device: str) -> Show:
 def decode(stack: UnCLIP, pictures: Tensor, captions: list[str], seeds: list[int], **parameters: Any) -> Tensor:
     """Pictures `[B, 3, 64, 64]` through their own z_i and captions, and back: `[B, 3, 64, 64]`."""
     resolved = stack.resolve(size=64, **parameters)
-    rows = [stack.row(text, seed, resolved) for text, seed in zip(captions, seeds, strict=True)]
-    stack.step(rows)
-    for row, z_i in zip(rows, stack.clip.encode_image(pictures), strict=True):
-        assert row.conditioning is not None
-        row.conditioning = Conditioning(row.conditioning.text, row.conditioning.empty, z_i)
-        row.begin("decoder", stack.tables(resolved)["decoder"], (3, 64, 64), stack.device)
-    while moving := [row for row in rows if row.stage is not None]:
-        stack.step(moving)
+    texts = [stack.caption_row(text, 0, resolved, prior=False) for text in captions]
+    stack.draw(texts)
+    rows = [
+        stack.latent_row(replace(row.conditioning, z_i=z_i), seed, resolved)
+        for row, z_i, seed in zip(texts, stack.clip.encode_image(pictures), seeds, strict=True)
+        if row.conditioning is not None
+    ]
+    stack.draw(rows)
     return torch.stack([cast(Tensor, row.image) for row in rows])
 
 

@@ -44,6 +44,8 @@ def test_a_request_survives_json() -> None:
         upsampler_num_inference_steps=2,
         prior_guidance_scale=0.0,
         decoder_guidance_scale=MAX_GUIDANCE,
+        prior_temperature=0.0,
+        prior_top_p=1.0,
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request
@@ -103,7 +105,7 @@ def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
         ({"seed": -1}, "greater than or equal to 0"),
         ({"seed": MAX_SEED + 1}, "less than or equal to 4294967295"),
         ({"n": 2, "seed": MAX_SEED}, "with seed 4294967295, take 1 or less"),
-        ({"prior": "autoregressive"}, "'diffusion'"),
+        ({"prior": "gan"}, "'diffusion' or 'autoregressive'"),
         ({"sampler": "euler"}, "'ddpm', 'ddim' or 'dpm++'"),
         ({"eta": 1.01}, "less than or equal to 1"),
         ({"eta": float("nan")}, "finite number"),

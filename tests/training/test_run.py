@@ -24,6 +24,7 @@ def tiny_preset(config: dict[str, object]) -> Preset:
         "reader": Plan(steps=40, batch=32, lr=3e-3, warmup=5),
         "clip": Plan(steps=40, batch=32, lr=3e-3, warmup=5),
         "prior": Plan(steps=40, batch=64, lr=3e-3, warmup=5),
+        "ar_prior": Plan(steps=40, batch=64, lr=3e-3, warmup=5),
         "decoder": Plan(steps=40, batch=16, lr=3e-3, warmup=5),
         "upsampler_256": Plan(steps=40, batch=4, lr=3e-3, warmup=5),
         "upsampler_1024": Plan(steps=40, batch=4, lr=3e-3, warmup=5),

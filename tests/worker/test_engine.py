@@ -99,7 +99,9 @@ def test_a_pass_holds_one_network_and_no_more_rows_than_its_limit(house: Any) ->
 
 def test_limits_shrink_with_the_pixels() -> None:
     """16 times the pixels, a sixteenth of the rows, and never none."""
-    assert batch_limits(32) == {"text": 32, "prior": 32, "decoder": 32, "upsampler_256": 2, "upsampler_1024": 1}
+    limits = batch_limits(32)
+    assert limits.pop("upsampler_256") == 2 and limits.pop("upsampler_1024") == 1
+    assert set(limits.values()) == {32} and {"text", "prior", "decoder", "image", "inversion"} <= set(limits)
     assert batch_limits(1) == dict.fromkeys(STAGES, 1)
 
 
