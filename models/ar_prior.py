@@ -112,11 +112,11 @@ class AutoregressivePrior(nn.Module):
         keep = torch.tensor([[False] * (longest - n) + [True] * (n + 1) for n in lengths], device=device)[:, None, None]
         longer: list[Cache] = [[] for _ in caches]
         for layer, block in enumerate(cast(list[Block], self.blocks)):
-            past = tuple(
+            past_k, past_v = (
                 torch.cat([F.pad(cache[layer][part], (0, 0, longest - n, 0)) for cache, n in zip(caches, lengths, strict=True)])
                 for part in (0, 1)
             )
-            x, (k, v) = block.attended(x, keep, past)
+            x, (k, v) = block.attended(x, keep, (past_k, past_v))
             for row, n in enumerate(lengths):
                 longer[row].append((k[row : row + 1, :, longest - n :], v[row : row + 1, :, longest - n :]))
         return self.out(self.norm_out(x[:, -1])), longer
