@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -194,6 +195,7 @@ def test_a_job_tells_everything_of_itself(standing: House) -> None:
     parameters = {"prompt": "a cone", "n": 2, "seed": job["parameters"]["seed"], "size": 64, "prior": "diffusion", "negative_prompt": ""}
     parameters |= {"sampler": "ddim", "eta": 0.0, "prior_num_inference_steps": 5, "decoder_num_inference_steps": 6}
     parameters |= {"upsampler_num_inference_steps": 2, "prior_guidance_scale": 1.5, "decoder_guidance_scale": 2.0}
+    parameters |= {"prior_temperature": 1.0, "prior_top_p": 1.0}
     assert job["parameters"] == parameters
     assert (job["operation"], job["status"], job["error"], job["warnings"], job["queue_position"]) == (
         "generate",
@@ -208,6 +210,34 @@ def test_a_job_tells_everything_of_itself(standing: House) -> None:
     for index, image in enumerate(job["images"]):
         assert image["url"] == f"{job['links']['self']}/images/{index}.png"
         assert opened(standing.http.get(image["url"]).content).size == (64, 64)
+
+
+def test_an_earlier_picture_goes_through_every_operation(standing: House) -> None:
+    """By reference to the job that drew it, as a stranger with the README would: each ends with what was asked for."""
+    drawn = standing.post(CUBE | {"size": 64}, **PATIENT).json()
+    picture = {"job": drawn["id"], "index": 0}
+    mask = io.BytesIO()
+    Image.new("L", (64, 64), 255).save(mask, "PNG")
+    small = {"size": 64, "decoder_num_inference_steps": 4}
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        ("/variations", small | {"image": picture, "n": 2}, 2),
+        ("/interpolate", small | {"image_a": picture, "prompt_b": "a cone", "frames": 3, "animation": "webp"}, 3),
+        ("/text-diff", small | {"image": picture, "prompt_to": "a cone", "frames": 2}, 2),
+        ("/edits", small | {"image": picture, "mask": base64.b64encode(mask.getvalue()).decode(), "prompt": "a cone"}, 1),
+        ("/probe", small | {"image": picture, "labels": ["a cube", "a cone"], "components": [1, 3]}, 2),
+        ("/embeddings", {"image": picture}, 0),
+        ("/generate", small | {"mix": [{"image": picture}, {"prompt": "a cone"}], "prior": "autoregressive"}, 1),
+    ]
+    for path, body, count in asked:
+        answer = standing.http.post(path, json=body, headers=PATIENT)
+        job = answer.json()
+        assert answer.status_code == 200 and job["status"] == "succeeded", (path, answer.text)
+        assert len(job["images"]) == count
+        for image in job["images"]:
+            assert opened(standing.http.get(image["url"]).content).size == (64, 64)
+        if job["animation"]:
+            assert standing.http.get(job["animation"]["url"]).headers["content-type"] == "image/webp"
+        assert (job["result"] is not None) == (path in ("/probe", "/embeddings"))
 
 
 def test_a_caption_longer_than_clip_reads_is_drawn_and_the_job_says_what_was_cut(standing: House) -> None:

@@ -129,7 +129,7 @@ def test_rows_of_different_stages_do_not_share_a_step(stack: UnCLIP) -> None:
     ("given", "message"),
     [
         ({"size": 100}, "size is 100: checkpoint 'tiny' draws 64, 256, 1024"),
-        ({"prior": "autoregressive"}, "has 'diffusion' only"),
+        ({"prior": "gan"}, "has 'diffusion' and 'autoregressive'"),
         ({"sampler": "euler"}, "unknown sampler 'euler'"),
         ({"decoder_num_inference_steps": 2000}, "use 1 to 1000"),
         ({"steps": 3}, "unknown parameter steps"),
