@@ -58,6 +58,7 @@ PARAMETERS = {
     "decoder_num_inference_steps",
     "upsampler_num_inference_steps",
     "prior_guidance_scale",
+    "prior_num_candidates",
     "prior_temperature",
     "prior_top_p",
     "decoder_guidance_scale",
@@ -97,6 +98,9 @@ class Priming(Fields):
     )
     prior_num_inference_steps: Steps | None = Field(None, description="Denoising steps of the prior.")
     prior_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the prior; 1 is none.")
+    prior_num_candidates: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        None, description="How many image embeddings the diffusion prior draws; the one that says most of what the caption says is kept."
+    )
     prior_temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
         None, description="The autoregressive prior's temperature: 0 takes the likeliest, 1 draws as it learned."
     )

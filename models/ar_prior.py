@@ -15,14 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.clip import TextEncoding
-from models.prior import Block
+from models.prior import Block, Cache, causal, padded, prefix_caches
 
 # A component's buckets are of equal width over so many standard deviations to either side. Equal width, not equal
 # mass: the rare far values are those that tell one picture from another, and quantiles would lump them together.
 RANGE = 4.0
-
-# One row's keys and values so far, a layer: `[1, heads, N, head]` each.
-Cache = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,7 @@ class AutoregressivePrior(nn.Module):
         """The encoded captions and all but the last bucket `[B, K]` -> logits `[B, 1 + K, buckets]`."""
         prefix, mask = self._prefix(text)
         x = torch.cat((prefix, self._embedded(buckets)), dim=1)
-        length = x.shape[1]
-        seen = F.pad(mask, (0, buckets.shape[1]), value=True)
-        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        # A padded query must see something, or its softmax is nan: it sees itself.
-        keep = causal & seen[:, None, None] | torch.eye(length, dtype=torch.bool, device=x.device)
+        keep = causal(F.pad(mask, (0, buckets.shape[1]), value=True))
         for block in self.blocks:
             x = block(x, keep)
         logits: Tensor = self.out(self.norm_out(x[:, -1 - buckets.shape[1] :]))
@@ -88,15 +81,7 @@ class AutoregressivePrior(nn.Module):
 
     def begin(self, text: TextEncoding) -> tuple[Tensor, list[Cache]]:
         """The encoded captions -> logits of the dot product `[B, buckets]`, and each row's cache, without padding."""
-        x, mask = self._prefix(text)
-        length = x.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        keep = causal & mask[:, None, None] | torch.eye(length, dtype=torch.bool, device=x.device)
-        layers = []
-        for block in cast(list[Block], self.blocks):
-            x, past = block.attended(x, keep)
-            layers.append(past)
-        caches = [[(k[row : row + 1, :, mask[row]], v[row : row + 1, :, mask[row]]) for k, v in layers] for row in range(len(mask))]
+        x, caches = prefix_caches(cast(list[Block], list(self.blocks)), *self._prefix(text))
         return self.out(self.norm_out(x[:, -1])), caches
 
     def proceed(self, caches: Sequence[Cache], last: Sequence[int], places: Sequence[int]) -> tuple[Tensor, list[Cache]]:
@@ -106,19 +91,14 @@ class AutoregressivePrior(nn.Module):
         tokens = [bucket + (self.config.buckets if place == 0 else 0) for bucket, place in zip(last, places, strict=True)]
         x = self.tokens(torch.tensor(tokens, device=device)) + self.positions[[self.config.context_length + 1 + place for place in places]]
         x = x[:, None]
-        lengths = [cache[0][0].shape[2] for cache in caches]
-        longest = max(lengths)
-        # Shorter caches are padded in front, so that what is added comes last in all.
-        keep = torch.tensor([[False] * (longest - n) + [True] * (n + 1) for n in lengths], device=device)[:, None, None]
+        layers, seen = padded(caches)
+        keep = F.pad(seen, (0, 1), value=True)[:, None, None]
         longer: list[Cache] = [[] for _ in caches]
-        for layer, block in enumerate(cast(list[Block], self.blocks)):
-            past_k, past_v = (
-                torch.cat([F.pad(cache[layer][part], (0, 0, longest - n, 0)) for cache, n in zip(caches, lengths, strict=True)])
-                for part in (0, 1)
-            )
-            x, (k, v) = block.attended(x, keep, (past_k, past_v))
-            for row, n in enumerate(lengths):
-                longer[row].append((k[row : row + 1, :, longest - n :], v[row : row + 1, :, longest - n :]))
+        for block, past in zip(cast(list[Block], list(self.blocks)), layers, strict=True):
+            x, (k, v) = block.attended(x, keep, past)
+            for row, cache in enumerate(longer):
+                own = F.pad(seen[row], (0, 1), value=True)
+                cache.append((k[row : row + 1, :, own], v[row : row + 1, :, own]))
         return self.out(self.norm_out(x[:, -1])), longer
 
     def _prefix(self, text: TextEncoding) -> tuple[Tensor, Tensor]:

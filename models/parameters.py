@@ -10,13 +10,14 @@ from typing import Any
 class Parameters:
     """Resolved parameters of one request. `sampler` and `eta` are the decoder's; the prior and the upsamplers use their
     checkpoint's own. A guidance scale of 1 means none.
-    Steps are the diffusion prior's; temperature and top-p are the autoregressive one's."""
+    Candidates and steps are the diffusion prior's; temperature and top-p are the autoregressive one's."""
 
     size: int  # pixels, the picture is square
     prior: str
     negative_prompt: str
     sampler: str
     eta: float
+    prior_num_candidates: int
     prior_num_inference_steps: int
     decoder_num_inference_steps: int
     upsampler_num_inference_steps: int

@@ -6,7 +6,9 @@ un-noised z_i itself, not the noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +58,43 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
 
 
+# One row's keys and values so far, a layer: `[1, heads, N, head]` each.
+Cache = list[tuple[Tensor, Tensor]]
+
+
+def causal(seen: Tensor) -> Tensor:
+    """Mask of tokens `[B, N]` -> where each query may look `[B, 1, N, N]`: at itself and at tokens before it."""
+    length = seen.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
+    # A padded query must see something, or its softmax is nan: it sees itself.
+    return before & seen[:, None, None] | torch.eye(length, dtype=torch.bool, device=seen.device)
+
+
+def prefix_caches(blocks: Sequence[Block], x: Tensor, seen: Tensor) -> tuple[Tensor, list[Cache]]:
+    """Blocks over x `[B, N, C]` with mask `[B, N]` -> what comes out, and each row's cache without padding."""
+    keep, layers = causal(seen), []
+    for block in blocks:
+        x, past = block.attended(x, keep)
+        layers.append(past)
+    return x, [[(k[row : row + 1, :, seen[row]], v[row : row + 1, :, seen[row]]) for k, v in layers] for row in range(len(seen))]
+
+
+def padded(caches: Sequence[Cache]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Rows' caches as one batch: keys and values `[B, heads, P, head]` a layer, and a mask `[B, P]`. Shorter ones are padded in front, so
+    that what is added comes last in all."""
+    lengths = [cache[0][0].shape[2] for cache in caches]
+    longest = max(lengths)
+    seen = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths], device=caches[0][0][0].device)
+    layers = []
+    for layer in range(len(caches[0])):
+        k, v = (
+            torch.cat([F.pad(cache[layer][part], (0, 0, longest - n, 0)) for cache, n in zip(caches, lengths, strict=True)])
+            for part in (0, 1)
+        )
+        layers.append((k, v))
+    return layers, seen
+
+
 class DiffusionPrior(nn.Module):
     """Caption, z_t and a noised z_i -> what the checkpoint's prediction_type says (the un-noised z_i for ours)."""
 
@@ -89,17 +128,36 @@ class DiffusionPrior(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextEncoding) -> Tensor:
         """x_t `[B, D]` (normalized, noised z_i), t `[B]`, the encoded captions -> prediction `[B, D]`."""
-        batch, length = text.mask.shape
-        z_t = self.z_t_proj(text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t)
-        time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.width).to(x_t.dtype))))
-        last = torch.stack((z_t, time, self.x_proj(x_t), self.query.expand(batch, -1)), dim=1)  # (B, 4, C)
-        positions = torch.cat((self.positions[:length], self.positions[-4:]))
-        x = torch.cat((self.text_proj(text.hidden), last), dim=1) + positions  # (B, L + 4, C)
-        seen = F.pad(text.mask, (0, 4), value=True)
-        causal = torch.ones(length + 4, length + 4, dtype=torch.bool, device=x.device).tril()
-        # A padded query must see something, or its softmax is nan: it sees itself.
-        keep = causal & seen[:, None, None] | torch.eye(length + 4, dtype=torch.bool, device=x.device)
+        x = torch.cat((self._prefix(text), self._rest(x_t, t)), dim=1)
+        keep = causal(F.pad(text.mask, (0, 4), value=True))
         for block in self.blocks:
             x = block(x, keep)
         prediction: Tensor = self.out(self.norm_out(x[:, -1]))
         return prediction
+
+    def begin(self, text: TextEncoding) -> list[Cache]:
+        """Each caption's keys and values, without padding, for `proceed`. The mask is causal, so what stands before the timestep is the
+        same at every step: of n + 4 positions (n tokens; 81 in Karlo) n + 1 are computed once instead of at each step."""
+        return prefix_caches(cast(list[Block], list(self.blocks)), self._prefix(text), F.pad(text.mask, (0, 1), value=True))[1]
+
+    def proceed(self, x_t: Tensor, t: Tensor, caches: Sequence[Cache]) -> Tensor:
+        """As `forward`, after the captions' caches from `begin`."""
+        x = self._rest(x_t, t)
+        layers, seen = padded(caches)
+        tail = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril().expand(len(x), 1, -1, -1)
+        keep = torch.cat((seen[:, None, None].expand(-1, -1, x.shape[1], -1), tail), dim=3)
+        for block, past in zip(cast(list[Block], list(self.blocks)), layers, strict=True):
+            x, _ = block.attended(x, keep, past)
+        prediction: Tensor = self.out(self.norm_out(x[:, -1]))
+        return prediction
+
+    def _prefix(self, text: TextEncoding) -> Tensor:
+        """Caption and z_t, `[B, L + 1, C]`."""
+        z_t = self.z_t_proj(text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t)
+        positions = torch.cat((self.positions[: text.mask.shape[1]], self.positions[-4:-3]))
+        return torch.cat((self.text_proj(text.hidden), z_t[:, None]), dim=1) + positions
+
+    def _rest(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Timestep, noised z_i and query, `[B, 3, C]`."""
+        time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.width).to(x_t.dtype))))
+        return torch.stack((time, self.x_proj(x_t), self.query.expand(len(x_t), -1)), dim=1) + self.positions[-3:]

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ar_prior import Cache
 from models.clip import TextEncoding
 from models.parameters import Parameters
+from models.prior import Cache
 from models.samplers import Table
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
@@ -77,7 +77,7 @@ class Row:
         self.x_t: Tensor | None = None
         self.x_0: Tensor | None = None
         self.generator = torch.Generator()
-        # The running state of the autoregressive prior: buckets so far, keys and values of the guided and the unguided half.
+        # The running state of the priors: keys and values of the guided and the unguided half, and the autoregressive one's buckets.
         self.tokens: list[int] = []
         self.caches: list[Cache] = []
 

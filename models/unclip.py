@@ -265,7 +265,7 @@ class UnCLIP:
         assert table is not None
         x_T, shape = None, (3, BASE_SIZE, BASE_SIZE)
         if stage == "prior":
-            row.begin(stage, table, (self.checkpoint.defaults["prior_num_candidates"], self.clip.embed_dim), self.device)
+            row.begin(stage, table, (row.parameters.prior_num_candidates, self.clip.embed_dim), self.device)
             return
         if stage == "inversion":
             # The picture as it is at the table's first timestep, with noise from the row's own numbers.
@@ -288,17 +288,28 @@ class UnCLIP:
     def _prior_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """The prior's estimates, `[K, D]` a row, guided and clamped."""
         config = self.prior.config
-        x_t = torch.stack([_state(row) for row in rows])  # (B, K, D)
-        count = x_t.shape[1]
         t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
-        guided = [k for k, row in enumerate(rows) if row.parameters.prior_guidance_scale != 1]
-        texts = [_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided]
-        text = _stacked([text for text in texts for _ in range(count)])
-        order = [*range(len(rows)), *guided]
-        flat = self.prior(x_t[order].flatten(0, 1), t[order].repeat_interleave(count), text).unflatten(0, (-1, count))
-        prediction = _guide(flat, len(rows), guided, [row.parameters.prior_guidance_scale for row in rows])
-        x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
-        return list(_clamped(x_0, config.clip_range))
+        halves = [(k, half) for k, row in enumerate(rows) for half in range(1 if row.parameters.prior_guidance_scale == 1 else 2)]
+        fresh = [(k, half) for k, half in halves if not rows[k].caches[half:]]
+        if fresh:
+            texts = [_conditioning(rows[k]).empty if half else _conditioning(rows[k]).text for k, half in fresh]
+            for (k, _), cache in zip(fresh, self.prior.begin(_stacked(texts)), strict=True):
+                rows[k].caches.append(cache)
+        counts = [len(_state(rows[k])) for k, _ in halves]
+        flat = self.prior.proceed(
+            torch.cat([_state(rows[k]) for k, _ in halves]),
+            torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]),
+            [rows[k].caches[half] for (k, half), count in zip(halves, counts, strict=True) for _ in range(count)],
+        )
+        found = dict(zip(halves, flat.split(counts), strict=True))
+        x_0s = []
+        for k, row in enumerate(rows):
+            prediction, scale = found[k, 0], row.parameters.prior_guidance_scale
+            if scale != 1:
+                prediction = found[k, 1] + scale * (prediction - found[k, 1])
+            x_0 = to_x_0(prediction, _state(row), alpha[k], sigma[k], config.prediction_type)
+            x_0s.append(_clamped(x_0, config.clip_range))
+        return x_0s
 
     def _decoder_x_0(self, rows: Sequence[Row]) -> tuple[list[Tensor], Sequence[Tensor | None]]:
         """The decoder's estimates, `[3, 64, 64]` a row, and the variance it learned, if it did, from the conditional half. The

@@ -44,6 +44,7 @@ def test_a_request_survives_json() -> None:
         upsampler_num_inference_steps=2,
         prior_guidance_scale=0.0,
         decoder_guidance_scale=MAX_GUIDANCE,
+        prior_num_candidates=16,
         prior_temperature=0.0,
         prior_top_p=1.0,
     )

@@ -145,3 +145,31 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     """With the folder's name."""
     with pytest.raises(CheckpointError, match="has no config.json"):
         UnCLIP.load(tmp_path)
+
+
+@torch.inference_mode()
+def test_the_priors_prefix_cache_gives_what_the_whole_sequence_gives(stack: UnCLIP) -> None:
+    """Captions of different lengths together; every step sees the same caption."""
+    tokens, _ = stack.clip.tokenize(["a", "a red cube on top of a blue cube at night"])
+    text = stack.clip.encode_text(tokens)
+    caches = stack.prior.begin(text)
+    assert [cache[0][0].shape[2] for cache in caches] == [int(count) + 1 for count in text.mask.sum(1)]
+    generator = torch.Generator().manual_seed(0)
+    for t in ([999, 999], [500, 3]):
+        x_t = torch.randn(2, stack.clip.embed_dim, generator=generator)
+        steps = torch.tensor(t)
+        assert torch.allclose(stack.prior.proceed(x_t, steps, caches), stack.prior(x_t, steps, text), atol=1e-5)
+
+
+def test_rows_with_different_numbers_of_candidates_share_a_pass(stack: UnCLIP) -> None:
+    """And of several z_i the nearest to z_t is kept: among more it is never farther."""
+    rows = [stack.caption_row("a cube", 5, stack.resolve(prior_num_candidates=count), prior=True) for count in (1, 3, 3)]
+    rows[2].parameters = stack.resolve(prior_num_candidates=3, prior_guidance_scale=1.0)
+    stack.draw(rows)
+    alone = stack.caption_row("a cube", 5, stack.resolve(prior_num_candidates=3), prior=True)
+    stack.draw([alone])
+    found = [row.conditioning.z_i for row in [*rows, alone] if row.conditioning is not None and row.conditioning.z_i is not None]
+    assert torch.allclose(found[1], found[3], atol=1e-5)
+    assert rows[0].conditioning is not None
+    z_t = rows[0].conditioning.text.z_t[0]
+    assert found[1] @ z_t >= found[0] @ z_t - 1e-5
