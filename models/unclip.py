@@ -108,6 +108,8 @@ class UnCLIP:
     def picture_row(self, picture: Tensor, parameters: Parameters, *, invert: bool) -> Row:
         """A row that ends with the z_i of a picture `[3, S, S]`, and with `invert` also with its x_T: DDIM run backwards by the
         decoder given z_i and no caption (paper §3)."""
+        if not self.clip.has_image_encoder:
+            raise ValueError(f"checkpoint {self.name!r} has no image encoder: use one that has, or give a prompt instead of a picture")
         return self._row(("image", "inversion") if invert else ("image",), "", 0, parameters, Source(picture.to(self.device)))
 
     def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:

@@ -61,7 +61,7 @@ def draw(job_id: str) -> None:
         parameters = context.stack.resolve(found.operation, **fields.given_parameters())
         if not record.start(parameters.as_dict()):
             return  # another worker has just ended it
-        outcome = _move(context, record, begin(context.stack, found.operation, fields, pictures, parameters))
+        outcome, cuts = _move(context, record, begin(context.stack, found.operation, fields, pictures, parameters))
     except (ValidationError, ValueError) as error:
         record.fail("invalid", str(error))
     except RowError as error:
@@ -69,21 +69,22 @@ def draw(job_id: str) -> None:
     except JobTimeoutException:
         record.fail("internal", "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size")
     else:
-        _finish(context, record, found, parameters, outcome)
+        _finish(context, record, found, parameters, outcome, cuts)
 
 
 class RowError(RuntimeError):
     """Some of a job's rows failed."""
 
 
-def _move(context: Context, record: JobRecord, operation: Operation) -> Outcome:
-    """Move an operation to its end by way of the engine, and tell how far it is."""
-    done = 0.0
+def _move(context: Context, record: JobRecord, operation: Operation) -> tuple[Outcome, list[str]]:
+    """Move an operation to its end by way of the engine, and tell how far it is. Gives what it came to, and what of its prompts
+    CLIP did not read."""
+    done, cuts = 0.0, dict[str, None]()
     while True:
         try:
             phase = next(operation)
         except StopIteration as end:
-            return cast(Outcome, end.value)
+            return cast(Outcome, end.value), list(cuts)
         ticket = context.engine.submit(phase.rows)
         try:
             _follow(ticket, record, (done, phase.done))
@@ -92,6 +93,7 @@ def _move(context: Context, record: JobRecord, operation: Operation) -> Outcome:
         failed = [row for row in phase.rows if row.error is not None]
         if failed:
             raise RowError(f"{len(failed)} of {len(phase.rows)} pictures failed: {failed[0].error}")
+        cuts |= {text: None for row in phase.rows for text in (row.cut, row.negative_cut) if text}
         done = phase.done
 
 
@@ -110,12 +112,11 @@ def _follow(ticket: Ticket, record: JobRecord, span: tuple[float, float]) -> Non
             told, told_at = progress, time.monotonic()
 
 
-def _finish(context: Context, record: JobRecord, found: Record, parameters: Parameters, outcome: Outcome) -> None:
+def _finish(context: Context, record: JobRecord, found: Record, parameters: Parameters, outcome: Outcome, cuts: list[str]) -> None:
     drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
     pngs = [png(image, _provenance(context, found, row.seed, index, parameters)) for index, (row, image) in enumerate(drawn)]
     pictures = [Picture(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
-    cuts = {text for row in outcome.rows for text in (row.cut, row.negative_cut) if text}
-    warnings = [f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in sorted(cuts)]
+    warnings = [f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts]
     kind = found.request.get("animation")
     moving = animation([image for _, image in drawn], kind) if kind else None
     last = outcome.rows[-1] if outcome.rows else None

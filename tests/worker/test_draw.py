@@ -205,3 +205,10 @@ def test_a_kept_part_comes_back_byte_for_byte(client: redis.Redis) -> None:
     drawn = Image.open(io.BytesIO(client.get(keys.image("j", 0))))
     changed = [(x, y) for x in range(64) for y in range(64) if drawn.getpixel((x, y)) != noisy.getpixel((x, y))]
     assert changed and all(16 <= x < 48 and 16 <= y < 48 for x, y in changed)
+
+
+def test_what_clip_did_not_read_is_told_of_every_prompt(client: redis.Redis) -> None:
+    """Also of those whose rows draw nothing themselves."""
+    long = "red " * 75 + "tail end"
+    record = operated(client, "text-diff", SMALL | {"prompt_to": long, "frames": 2}, image=picture("red"))
+    assert record.warnings == ["A prompt is longer than CLIP reads; cut was: tail end"]
