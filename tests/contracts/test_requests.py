@@ -168,6 +168,8 @@ def test_a_request_becomes_what_its_worker_reads_and_pictures_beside_it(operatio
         ("generate", {}, "exactly one of prompt, z_i, mix: none was given"),
         ("generate", {"prompt": "a", "z_i": [1]}, "prompt, z_i was given"),
         ("generate", {"z_i": [0.0, 0.0]}, "all zeros"),
+        ("generate", {"z_i": [1e-30]}, "all zeros"),
+        ("generate", {"z_i": [1e300]}, "less than or equal to 1000"),
         ("generate", {"mix": [{"prompt": "a", "image": PIXEL}]}, "exactly one of prompt, z_i, image"),
         ("generate", {"mix": [{"prompt": "a", "weight": 0}]}, "it is 0"),
         ("generate", {"mix": []}, "at least 1 item"),
