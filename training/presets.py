@@ -53,9 +53,8 @@ _SMALL = {
         "image_std": [0.25, 0.25, 0.25],
     },
     "prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
-    # 20 components keep 99 % of the variance of the drawn world's z_i (models.pca.needed).
-    "pca": {"embed_dim": _EMBED, "components": 20},
-    "ar_prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6, "components": 20},
+    # How many components keep 99 % of the variance of z_i is seen once CLIP is trained (training.run).
+    "ar_prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
     "decoder": {
         "unet": _UNET
         | {"in_channels": 3, "channels": [64, 128, 192], "attention": [False, True, True], "time_embed_dim": 256, "context_dim": _TEXT},
