@@ -22,7 +22,7 @@ ENDED: tuple[JobStatus, ...] = ("succeeded", "failed")
 class Progress(BaseModel):
     """How far a job's slowest picture is."""
 
-    stage: str = Field(description="The network at work: text, prior, decoder, upsampler_256 or upsampler_1024.")
+    stage: str = Field(description="What is at work: text, image, prior, ar_prior, inversion, decoder, upsampler_256 or upsampler_1024.")
     step: int = Field(description="Steps done in this stage.")
     steps: int = Field(description="Steps of this stage.")
     fraction: float = Field(ge=0, le=1, description="Share of the whole job's work that is done.")

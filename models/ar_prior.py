@@ -21,6 +21,8 @@ from models.prior import Block, Cache, causal, padded, prefix_caches
 # mass: the rare far values are those that tell one picture from another, and quantiles would lump them together.
 RANGE = 4.0
 
+COLDEST = 1e-6  # a temperature below it counts as 0
+
 
 @dataclass(frozen=True)
 class AutoregressivePriorConfig:
@@ -51,6 +53,9 @@ class AutoregressivePrior(nn.Module):
         self.z_t_proj = nn.Linear(config.embed_dim, width)
         # The dot product's buckets come after the components' own.
         self.tokens = nn.Embedding(2 * config.buckets, width)
+        # As small as the positions: torch's own standard deviation of 1 drowns them, and which component is asked for is half of
+        # what there is to know. Measured on cached z_i, 250 steps: 4.33 nats a held-out token against 4.91.
+        nn.init.normal_(self.tokens.weight, std=0.02)
         # Position p < context_length is the caption's; then z_t, the dot product and the components.
         self.positions = nn.Parameter(torch.randn(config.context_length + 1 + config.components, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
@@ -126,8 +131,8 @@ def upper_half(logits: Tensor) -> Tensor:
 
 def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     """Logits `[buckets]` -> probabilities at a temperature, of the fewest buckets that hold `top_p` together (Holtzman et al. 2020).
-    Temperature 0 is all on the likeliest."""
-    if temperature == 0:
+    Temperature 0, and one so small that the logits overflow, is all on the likeliest."""
+    if temperature < COLDEST:
         return F.one_hot(logits.argmax(), len(logits)).to(logits)
     probabilities = (logits / temperature).softmax(0)
     order = probabilities.argsort(descending=True)

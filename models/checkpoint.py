@@ -95,6 +95,9 @@ def _config(folder: Path) -> dict[str, Any]:
     missing = [key for key in ("name", "defaults", *REQUIRED) if key not in config]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
+    said, kept = (config.get(part, {}).get("components", 0) for part in ("ar_prior", "pca"))
+    if said > kept:
+        raise CheckpointError(f"{path} has an ar_prior of {said} principal components and a pca that keeps {kept}: it needs as many")
     return config
 
 

@@ -39,21 +39,15 @@ class PCA(nn.Module):
         return self.mean + coordinates @ self.basis[: coordinates.shape[-1]]
 
 
-UNEXPLAINED = 0.01  # of the variance may be left (paper §2.2)
-
-
-def needed(z_i: Tensor) -> int:
-    """How many components of embeddings `[N, D]` leave less than UNEXPLAINED of their variance."""
-    variances = torch.linalg.svdvals(z_i.double() - z_i.double().mean(0)).square()
-    return min(int((1 - variances.cumsum(0) / variances.sum() >= UNEXPLAINED).sum()) + 1, len(variances))
-
-
-def fit(z_i: Tensor, components: int) -> PCA:
-    """The basis of embeddings `[N, D]`."""
-    z_i = z_i.double()
+def fit(z_i: Tensor, unexplained: float = 0.01) -> PCA:
+    """The basis of embeddings `[N, D]`, with as many components as leave less than `unexplained` of the variance (paper §2.2: 1 %).
+    Computed on the CPU, so that the components' signs do not depend on the device."""
+    z_i = z_i.double().cpu()
     mean = z_i.mean(0)
     _, singular, basis = torch.linalg.svd(z_i - mean, full_matrices=False)
     variances = singular.square() / len(z_i)
-    pca = PCA(PCAConfig(z_i.shape[1], components)).to(z_i.device)
-    pca.load_state_dict({"mean": mean.float(), "basis": basis[:components].float(), "variances": variances[:components].float()})
+    left = 1 - variances.cumsum(0) / variances.sum()
+    kept = min(int((left >= unexplained).sum()) + 1, len(variances))
+    pca = PCA(PCAConfig(z_i.shape[1], kept))
+    pca.load_state_dict({"mean": mean.float(), "basis": basis[:kept].float(), "variances": variances[:kept].float()})
     return pca

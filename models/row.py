@@ -14,6 +14,7 @@ from models.prior import Cache
 from models.samplers import Table
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
+# A seed has room for eight (`begin_tokens`), and these are eight: a ninth would draw what the next seed's text stage draws.
 STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024", "image", "inversion", "ar_prior")
 
 

@@ -22,7 +22,7 @@ from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
 from models.parameters import Parameters
 from models.pca import PCA
-from models.prior import DiffusionPrior
+from models.prior import Cache, DiffusionPrior
 from models.row import Conditioning, Row, Source
 from models.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.schedule import alphas_cumprod
@@ -207,6 +207,7 @@ class UnCLIP:
         first = [(row, half) for row, half in halves if not row.tokens]
         later = [(row, half) for row, half in halves if row.tokens]
         logits: dict[tuple[int, int], Tensor] = {}
+        longer: dict[tuple[int, int], Cache] = {}
         for part in (first, later):
             if not part:
                 continue
@@ -218,8 +219,7 @@ class UnCLIP:
                     [row.caches[half] for row, half in part], [row.tokens[-1] for row, _ in part], [len(row.tokens) - 1 for row, _ in part]
                 )
             for (row, half), one, cache in zip(part, found.float(), caches, strict=True):
-                logits[id(row), half] = one
-                row.caches[half : half + 1] = [cache]
+                logits[id(row), half], longer[id(row), half] = one, cache
         for row in rows:
             guided, scale = logits[id(row), 0], row.parameters.prior_guidance_scale
             if scale != 1:
@@ -231,6 +231,8 @@ class UnCLIP:
                 guided = upper_half(guided)
             probabilities = nucleus(guided, row.parameters.prior_temperature, row.parameters.prior_top_p).cpu()
             row.tokens.append(int(torch.multinomial(probabilities, 1, generator=row.generator)))
+            # Only now, together with its token: a pass that failed halfway is made again, row by row.
+            row.caches = [longer[id(row), half] for half in range(1 if scale == 1 else 2)]
             row.step += 1
             if row.step == row.steps:
                 self._leave(row)

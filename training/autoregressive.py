@@ -27,15 +27,18 @@ def fit_buckets(prior: AutoregressivePrior, pca: PCA, clip: CLIP, world: World, 
 
 def ar_prior_loss(prior: AutoregressivePrior, pca: PCA, clip: CLIP, world: World) -> Loss:
     """Mean cross-entropy over the dot product's bucket and the components'; the caption is dropped 10 % of the time."""
-    pca = pca.to(clip.mean.device)
 
     def loss(step: Step) -> Tensor:
         indices = world.indices(step)
         scenes = world.scenes(indices)
-        text = encoded(clip, dropped(captions(scenes, step), DROP_TEXT_PRIOR, step))
+        said = captions(scenes, step)
+        text = encoded(clip, dropped(said, DROP_TEXT_PRIOR, step))
+        # The dot product is with the caption's own z_t also where the caption is dropped: guidance gives both halves the bucket
+        # that was drawn for the caption, and "" is so far from every picture that its own would always be the lowest.
+        z_t = encoded(clip, said).z_t
         with torch.no_grad():
             z_i = clip.encode_image(world.images(indices, scenes, step.device))
-            buckets = prior.quantize(pca.project(z_i), (text.z_t * z_i).sum(1))
+            buckets = prior.quantize(pca.project(z_i), (z_t * z_i).sum(1))
         return F.cross_entropy(prior(text, buckets[:, :-1]).flatten(0, 1), buckets.flatten())
 
     return loss

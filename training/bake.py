@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +21,17 @@ from models.upsampler import Upsampler
 from training.contrastive import retrieval_accuracy
 from training.data import World
 from training.diffusion import encoded
-from training.evaluate import READER, SORTS, captioned, evaluate, load_reader, table
+from training.evaluate import READER, SORTS, captioned, evaluate, load_reader, share, table
 from training.pool import to_float
 from training.presets import PRESETS
+from training.reader import Reader
 from training.render import render
 from training.run import Run
 from training.show import upsample
 from training.upsampling import corrupt, draw_crops
 
 MAX_BYTES = 64 * 1000 * 1000
+COMPARED = ("one object", "two in relation")  # what both priors are asked to draw
 FRESH_CROPS = range(1 << 30, (1 << 30) + 64)  # scenes that no preset's training reaches
 
 
@@ -45,17 +50,43 @@ def upsampler_figures(upsampler: Upsampler, size: int, mix: str, defaults: dict[
 
 
 @torch.inference_mode()
-def prior_figures(stack: UnCLIP, mix: str, count: int = 128) -> dict[str, float]:
-    """Mean cosine of the prior's z_i to that of the scene which the caption tells of, and of z_t to it."""
+def prior_figures(stack: UnCLIP, reader: Reader, mix: str, count: int, report: dict[str, Any], embeddings: int = 128) -> dict[str, Any]:
+    """Of each prior, on the same captions and seeds: mean cosine of its z_i to that of the scene which the caption tells of, seconds
+    for those embeddings, and how many of `count` pictures of each sort in COMPARED are right. Beside them z_t's own cosine.
+    `report` is the checkpoint's, with its default prior."""
     source = captioned(SORTS["two in relation"], mix)
-    pairs = [next(source) for _ in range(count)]
-    z_i = stack.clip.encode_image(render([shown for shown, _ in pairs], 64))
+    pairs = [next(source) for _ in range(embeddings)]
+    z_i = stack.clip.encode_image(render([shown for shown, _ in pairs], 64, device=str(stack.device)))
     z_t = encoded(stack.clip, [said.text for _, said in pairs]).z_t
-    rows = [stack.row(said.text, seed, stack.resolve(size=64)) for seed, (_, said) in enumerate(pairs)]
-    while any(row.stage in ("text", "prior") for row in rows):
-        stack.step([row for row in rows if row.stage == rows[0].stage])
-    drawn = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
-    return {"prior": float((drawn * z_i).sum(1).mean()), "caption": float((z_t * z_i).sum(1).mean())}
+    figures: dict[str, Any] = {"caption": float((z_t * z_i).sum(1).mean()), "embeddings": embeddings, "priors": {}}
+    for prior in stack.priors:
+        parameters = stack.resolve(size=64, prior=prior)
+        rows = [stack.caption_row(said.text, seed, parameters, prior=True) for seed, (_, said) in enumerate(pairs)]
+        started = time.perf_counter()
+        stack.draw(rows)
+        drawn = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
+        seconds = time.perf_counter() - started
+        own = prior == report["parameters"]["prior"]
+        sorts = report["sorts"] if own else evaluate(stack, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)["sorts"]
+        figures["priors"][prior] = {
+            "cosine": float((drawn * z_i).sum(1).mean()),
+            "seconds": seconds,
+            "right": {sort: sorts[sort]["checkpoint"]["core"] for sort in COMPARED},
+        }
+    return figures
+
+
+def prior_table(figures: dict[str, Any]) -> str:
+    """The priors side by side as Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    heads = ["prior", "cosine to z_i", *(f"{sort}: things right" for sort in COMPARED), f"s for {figures['embeddings']} embeddings"]
+    lines = [line(heads), line(["---"] * len(heads))]
+    for name, found in figures["priors"].items():
+        lines.append(line([name, f"{found['cosine']:.3f}", *(share(found["right"][sort]) for sort in COMPARED), f"{found['seconds']:.1f}"]))
+    return "\n".join(lines) + "\n"
 
 
 def card(report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int], preset: str) -> str:
@@ -69,7 +100,7 @@ def card(report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int],
     found = 100 * figures["retrieval"]
     return f"""# {report["checkpoint"]}
 
-The embedded default: a small unCLIP stack (CLIP, diffusion prior, 64² decoder, upsamplers to 256² and 1024²) for a world of spheres,
+The embedded default: a small unCLIP stack (CLIP, both priors, 64² decoder, upsamplers to 256² and 1024²) for a world of spheres,
 cubes, cylinders and cones. It is here so that a fresh machine draws what a caption says within seconds; it knows nothing else.
 
 ## Data
@@ -94,10 +125,13 @@ are the same counts over the scenes' own drawings: what the reader is worth. Rep
 {table(report)}
 - CLIP: {found:.1f} % of captions find their own picture among 512 fresh ones; near twins are among those, and many
   captions fit several.
-- Prior: cosine {figures["prior"]["prior"]:.3f} to the true z_i of the scene; the caption's own z_t has {figures["prior"]["caption"]:.3f}.
 - {figures["components"]} principal components keep 99 % of the variance of z_i, of {figures["dimensions"]} dimensions.
 {scaled}
 
+Both priors on the same captions and seeds, and the mean cosine of their z_i to that of the scene's drawing; the
+caption's own z_t has {figures["prior"]["caption"]:.3f}. Reproduce: `python -m training.evaluate --prior autoregressive`.
+
+{prior_table(figures["prior"])}
 ## Limits
 
 It draws the things, colours, relations and places named in `training/scene.py`, in the words of `training/captions.py`; other words are
@@ -124,20 +158,21 @@ def main() -> None:
     run = Run(preset, arguments.run, arguments.device)
     save_file(halved(run.finished("reader")), arguments.reader)
     networks = {name: run.finished(name) for name in preset.plans if name != "reader"}
-    pca = run.principal_components(preset.config["pca"]["components"])
-    networks["pca"] = pca
-    save(arguments.out, preset.config, networks, "Being baked.\n")
+    networks["pca"] = run.pca
+    config = preset.config | {"pca": asdict(run.pca.config), "ar_prior": run.config("ar_prior")}
+    save(arguments.out, config, networks, "Being baked.\n")
     weight = sum(path.stat().st_size for path in arguments.out.glob("*.safetensors"))
     if weight > MAX_BYTES:
         raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")
     stack = UnCLIP.load(arguments.out, arguments.device)
-    report = evaluate(stack, load_reader(arguments.reader), preset.mix, dict.fromkeys(SORTS, arguments.count))
+    reader = load_reader(arguments.reader)
+    report = evaluate(stack, reader, preset.mix, dict.fromkeys(SORTS, arguments.count))
     figures = {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
         "retrieval": retrieval_accuracy(stack.clip, World(preset.mix, split="fresh")),
-        "components": pca.config.components,
-        "dimensions": pca.config.embed_dim,
-        "prior": prior_figures(stack, preset.mix),
+        "components": run.pca.config.components,
+        "dimensions": run.pca.config.embed_dim,
+        "prior": prior_figures(stack, reader, preset.mix, arguments.count, report),
         "upsamplers": {
             part: upsampler_figures(stack.upsamplers[size], size, preset.mix, preset.config["defaults"])
             for size, part in UPSAMPLERS.items()

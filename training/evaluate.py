@@ -129,12 +129,13 @@ def evaluate(stack: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], **
     return report
 
 
+def share(counts: dict[str, Any] | None) -> str:
+    """Right of all, in per cent."""
+    return f"{100 * counts['right'] / counts['of']:.1f} %" if counts else "–"
+
+
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-
-    def share(counts: dict[str, Any] | None) -> str:
-        return f"{100 * counts['right'] / counts['of']:.1f} %" if counts else "–"
-
     lines = [
         "| captions | of | things right | all that was said right | the drawings themselves: things | all |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -165,15 +166,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=512, help="captions of each sort")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=None, help="decoder_num_inference_steps (default: the checkpoint's)")
+    parser.add_argument("--prior", default=None, help="diffusion or autoregressive (default: the checkpoint's)")
     parser.add_argument("--guidance", type=float, default=None, help="decoder_guidance_scale (default: the checkpoint's)")
     parser.add_argument("--json", type=Path, default=None, help="write the report here")
     arguments = parser.parse_args()
-    given = {"decoder_num_inference_steps": arguments.steps, "decoder_guidance_scale": arguments.guidance}
+    given = {
+        "prior": arguments.prior,
+        "decoder_num_inference_steps": arguments.steps,
+        "decoder_guidance_scale": arguments.guidance,
+    }
     stack = UnCLIP.load(arguments.checkpoint, arguments.device)
     report = evaluate(stack, load_reader(arguments.reader), arguments.mix, dict.fromkeys(SORTS, arguments.count), **given)
     print(table(report))
     print(
-        f"{report['seconds']} s, decoder steps {report['parameters']['decoder_num_inference_steps']}, "
+        f"{report['seconds']} s, {report['parameters']['prior']} prior, "
+        f"decoder steps {report['parameters']['decoder_num_inference_steps']}, "
         f"guidance {report['parameters']['decoder_guidance_scale']}"
     )
     if arguments.json:

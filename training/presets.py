@@ -53,9 +53,8 @@ _SMALL = {
         "image_std": [0.25, 0.25, 0.25],
     },
     "prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
-    # 20 components keep 99 % of the variance of the drawn world's z_i (models.pca.needed).
-    "pca": {"embed_dim": _EMBED, "components": 20},
-    "ar_prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6, "components": 20},
+    # How many components keep 99 % of the variance of z_i is seen once CLIP is trained (training.run).
+    "ar_prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
     "decoder": {
         "unet": _UNET
         | {"in_channels": 3, "channels": [64, 128, 192], "attention": [False, True, True], "time_embed_dim": 256, "context_dim": _TEXT},
@@ -83,7 +82,7 @@ PRESETS: dict[str, Preset] = {
             "reader": Plan(steps=1700, batch=64, lr=2e-3),
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
-            "ar_prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.04),
+            "ar_prior": Plan(steps=1000, batch=64, lr=1e-3, ema=0.998, weight_decay=0.04),
             "decoder": Plan(steps=14_000, batch=32, lr=1e-3, ema=0.999, bf16=True),
             "upsampler_256": Plan(steps=1300, batch=16, lr=1e-3, ema=0.995),
             "upsampler_1024": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from models.ar_prior import AutoregressivePrior
 from models.checkpoint import UPSAMPLERS, build
 from models.clip import CLIP
 from models.decoder import Decoder
-from models.pca import PCA, fit
+from models.pca import PCA, PCAConfig, fit
 from models.prior import DiffusionPrior
 from models.upsampler import Upsampler
 from training import show
@@ -42,8 +43,9 @@ class Run:
 
     def network(self, name: str) -> nn.Module:
         """A network with fresh weights, the same for the same seed."""
+        config = {} if name == "reader" else self.config(name)  # first: it may have to build another network
         torch.manual_seed(self.seed * 100 + NETWORKS.index(name))
-        fresh = Reader() if name == "reader" else build(name, self.preset.config[name])
+        fresh = Reader() if name == "reader" else build(name, config)
         return fresh.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def finished(self, name: str) -> nn.Module:
@@ -56,11 +58,26 @@ class Run:
         loss, shown = self._lesson(name, network)
         return train(name, network, loss, self.preset.plans[name], self.folder, seed=self.seed, device=self.device, show=shown)
 
-    def principal_components(self, components: int) -> PCA:
-        """The basis of the z_i of training pictures."""
-        clip = self.finished("clip")
-        assert isinstance(clip, CLIP)
-        return fit(embedded(clip, self.world), components)
+    def config(self, name: str) -> dict[str, Any]:
+        """A network's part of the checkpoint's config. How many principal components there are, CLIP's training decides."""
+        config: dict[str, Any] = self.preset.config[name]
+        return config | {"components": self.pca.config.components} if name == "ar_prior" else config
+
+    @cached_property
+    def pca(self) -> PCA:
+        """The basis of the training pictures' z_i. Fitted once and kept in the folder: the autoregressive prior's tokens mean
+        nothing in another one, not even in one with a component's sign changed."""
+        path = self.folder / "pca.pt"
+        if not path.exists():
+            clip = self.finished("clip")
+            assert isinstance(clip, CLIP)
+            torch.save(fit(embedded(clip, self.world)).state_dict(), path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+        kept = torch.load(path, weights_only=True)
+        components, dimensions = kept["basis"].shape
+        pca = PCA(PCAConfig(dimensions, components))
+        pca.load_state_dict(kept)
+        return pca.to(self.device)
 
     def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, show.Show | None]:
         """What a network learns from, and how its progress is shown."""
@@ -79,9 +96,8 @@ class Run:
                 fit_statistics(network, clip, self.world)
             return prior_loss(network, clip, self.world), None
         if isinstance(network, AutoregressivePrior):
-            pca = self.principal_components(network.config.components)
             if not (self.folder / "ar_prior.pt").exists():
-                fit_buckets(network, pca, clip, self.world)
-            return ar_prior_loss(network, pca, clip, self.world), None
+                fit_buckets(network, self.pca, clip, self.world)
+            return ar_prior_loss(network, self.pca, clip, self.world), None
         assert isinstance(network, Decoder)
         return decoder_loss(network, clip, self.world), show.decoded(clip, self.preset, self.device)

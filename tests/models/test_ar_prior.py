@@ -107,5 +107,31 @@ def test_the_nucleus_holds_what_was_asked_and_no_more() -> None:
     assert nucleus(logits, 1.0, 1.0).tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05])
     assert nucleus(logits, 1.0, 0.8).tolist() == pytest.approx([0.625, 0.375, 0, 0])
     assert nucleus(logits, 1.0, 0.01).tolist() == nucleus(logits, 0.0, 1.0).tolist() == [1, 0, 0, 0]
+    assert nucleus(logits, 1e-40, 1.0).tolist() == [1, 0, 0, 0]
     squared = [p**2 for p in (0.5, 0.3, 0.15, 0.05)]
     assert nucleus(logits, 0.5, 1.0).tolist() == pytest.approx([p / math.fsum(squared) for p in squared])
+
+
+def test_guidance_of_1_is_none_and_0_is_the_unguided_half(stack: UnCLIP) -> None:
+    """Next to 1 is next to none; at 0 the caption does not matter beyond its dot product, at 3 it matters more."""
+    none, hardly = (draw(stack, ["a red cube"] * 4, prior_guidance_scale=scale) for scale in (1.0, 1.0 + 1e-7))
+    assert torch.allclose(none, hardly, atol=1e-5)
+    first, second = (draw(stack, [prompt] * 4, prior_guidance_scale=0.0) for prompt in ("a red cube", "b"))
+    assert torch.allclose(first, second, atol=1e-5)
+    assert not torch.allclose(none, draw(stack, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_pass_that_failed_halfway_can_be_made_again(stack: UnCLIP, monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    """As the engine does, row by row: the rows draw what they would have drawn."""
+    parameters = stack.resolve(size=64, prior="autoregressive", prior_guidance_scale=scale)
+    whole, broken = ([stack.caption_row("a red cube", seed, parameters, prior=True) for seed in range(2)] for _ in range(2))
+    stack.draw(whole)
+    for _ in range(3):
+        stack.step(broken)
+    with monkeypatch.context() as patched:
+        patched.setattr("models.unclip.nucleus", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stack.step(broken)
+    stack.draw(broken)
+    assert [row.tokens for row in broken] == [row.tokens for row in whole]

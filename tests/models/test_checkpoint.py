@@ -53,6 +53,18 @@ def test_an_upsampler_that_is_not_there_is_not_offered(folder: Path) -> None:
     assert "upsampler_1024" not in load(folder).networks
 
 
+def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> None:
+    """Before anything is drawn with it; without the prior, the basis is not missed."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["pca"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="an ar_prior of 6 principal components and a pca that keeps 0"):
+        load(folder)
+    del config["ar_prior"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert not {"pca", "ar_prior"} & load(folder).networks.keys()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models import UnCLIP, operations
 from models.operations import Ingredient, slerp
-from models.pca import fit, needed
+from models.pca import fit
 from models.samplers import INVERSION_SIGMA_MIN, ddim_inversion_table, ddpm_table, dpmpp_table, resampled
 from models.schedule import alphas_cumprod
 
@@ -215,9 +215,8 @@ def test_components_are_those_that_explain_the_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([4.0, 2.0, 1.0, 0.01])
     data: Any = torch.randn(4000, 4, generator=generator) * scales @ torch.linalg.qr(torch.randn(12, 4, generator=generator))[0].T + 3
-    assert needed(data) == 3
-    pca = fit(data, 3)
-    assert pca.variances.sqrt().tolist() == pytest.approx([4, 2, 1], rel=0.05)
+    pca = fit(data)
+    assert pca.config.components == 3 and pca.variances.sqrt().tolist() == pytest.approx([4, 2, 1], rel=0.05)
     assert torch.allclose(pca.basis @ pca.basis.T, torch.eye(3), atol=1e-5)
     left = (pca.reconstruct(pca.project(data)) - data).square().sum() / (data - data.mean(0)).square().sum()
     assert left < 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,24 @@ def test_training_lowers_the_loss(trained: Run, name: str) -> None:
     assert late < 0.97 * early, (early, late)
 
 
+def test_the_basis_of_the_tokens_is_fitted_once(trained: Run, tmp_path: Path) -> None:
+    """A run taken up again, and the bake, work in the one that training worked in, even where another would fit as well."""
+    turned = torch.load(trained.folder / "pca.pt", weights_only=True)
+    assert torch.equal(trained.pca.basis, turned["basis"])
+    for name in ("clip.pt", "pca.pt"):
+        shutil.copy(trained.folder / name, tmp_path / name)
+    turned["basis"] *= -1
+    torch.save(turned, tmp_path / "pca.pt")
+    assert torch.equal(Run(trained.preset, tmp_path).pca.basis, -trained.pca.basis)
+
+
+def test_a_fresh_network_does_not_depend_on_what_was_built_before(trained: Run) -> None:
+    """Also where its config must be found by another one first."""
+    again = Run(trained.preset, trained.folder)
+    first, second = again.network("ar_prior").state_dict(), again.network("ar_prior").state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_sample_grids_are_written(trained: Run) -> None:
     """For what draws."""
     for name in ("decoder", "upsampler_256", "upsampler_1024"):
@@ -68,4 +87,5 @@ def test_a_finished_run_is_baked_into_a_checkpoint_that_draws(trained: Run, tmp_
     assert picture.shape == (1, 3, 64, 64) and torch.isfinite(picture).all()
     card = (out / "CARD.md").read_text()
     assert "| two in relation, kept back | 4 |" in card and "Apache-2.0" in card
+    assert "| diffusion | 0." in card and "| autoregressive | 0." in card
     assert reader.stat().st_size > 10_000
