@@ -7,6 +7,8 @@ TASK = "worker.draw.draw"  # called with the job's id
 QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
 WORKERS = "unclip:workers"  # set: names of workers, living or not
 OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by outcome, since Redis was set up
+CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
+PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
 
 def job(job_id: str) -> str:
@@ -30,8 +32,18 @@ def animation(job_id: str) -> str:
 
 
 def events(job_id: str) -> str:
-    """Stream: the job's progress and its end, as fields `event` (progress or ended) and `data` (JSON)."""
+    """Stream: the job's progress, previews and end, as fields `event` (progress, preview or ended) and `data` (JSON)."""
     return f"unclip:job:{job_id}:events"
+
+
+def watched(job_id: str) -> str:
+    """String with a short life: somebody looks at this job's previews."""
+    return f"unclip:job:{job_id}:watched"
+
+
+def pace(operation: str, size: int | None) -> str:
+    """Field of PACE: one operation at one size."""
+    return f"{operation}:{size}"
 
 
 def idempotency(key_hash: str) -> str:
@@ -40,5 +52,5 @@ def idempotency(key_hash: str) -> str:
 
 
 def worker(name: str) -> str:
-    """String with a short life: a worker is alive, as JSON."""
+    """String with a short life: a worker is alive; a Beat as JSON."""
     return f"unclip:worker:{name}"

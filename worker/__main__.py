@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from models import CheckpointError, UnCLIP
 from worker import draw, metrics
+from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
@@ -49,8 +50,11 @@ def main() -> None:
     wait_for_redis(url)
     connection = connect(url)
     engine.start()
-    draw.install(draw.Context(stack, engine, connection, settings.result_ttl))
+    cancellations = Cancellations(connection, engine)
+    cancellations.start()
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl))
     ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
+    cancellations.stop()
     engine.stop()
 
 

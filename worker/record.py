@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import redis
 
 from contracts import keys
-from contracts.jobs import ENDED, JobError, Picture, Progress, Record, now, read_record, written
-
-EVENTS_KEPT = 1000
+from contracts.ending import end, tell
+from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
 
 
 class JobRecord:
@@ -43,7 +41,20 @@ class JobRecord:
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=written(progress=progress.model_dump()))
-            self._tell(pipe, "progress", progress.model_dump())
+            tell(pipe, self.job_id, "progress", progress.model_dump(), self.ttl)
+
+        return self._change(change)
+
+    def watched(self) -> bool:
+        """True where somebody looks at the previews."""
+        return bool(self.redis.exists(keys.watched(self.job_id)))
+
+    def previews(self, previews: Sequence[Preview], progress: Progress) -> bool:
+        """The pictures so far, on the event stream only, each with how far the job is."""
+
+        def change(pipe: Any) -> None:
+            for preview in previews:
+                tell(pipe, self.job_id, "preview", preview.model_dump() | progress.model_dump(), self.ttl)
 
         return self._change(change)
 
@@ -92,12 +103,7 @@ class JobRecord:
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
-            pipe.hset(self.key, mapping=fields | written(status=status, finished_at=now()))
-            pipe.expire(self.key, self.ttl)
-            for name in found.inputs if found else ():
-                pipe.delete(keys.source(self.job_id, name))
-            pipe.hincrby(keys.OUTCOMES, status)
-            self._tell(pipe, "ended", {"status": status})
+            end(pipe, self.job_id, status, found.inputs if found else (), self.ttl, fields)
 
         return self._change(change)
 
@@ -116,8 +122,3 @@ class JobRecord:
                     return True
                 except redis.WatchError:  # it changed in between: look again
                     pipe.reset()
-
-    def _tell(self, pipe: Any, event: str, data: dict[str, Any]) -> None:
-        stream = keys.events(self.job_id)
-        pipe.xadd(stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)
-        pipe.expire(stream, self.ttl)

@@ -1,0 +1,30 @@
+"""How a job ends in Redis, whoever ends it: the worker that drew it, or the service where it was cancelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from contracts import keys
+from contracts.jobs import JobStatus, now, written
+
+EVENTS_KEPT = 1000
+
+
+def end(pipe: Any, job_id: str, status: JobStatus, inputs: Iterable[str], ttl: int, fields: Mapping[str, str] | None = None) -> None:
+    """Queue on a pipeline all that changes when a job ends: its record (with `fields` besides), which from now on lives `ttl`
+    seconds, the pictures that came with it, the count of outcomes, and the last event."""
+    pipe.hset(keys.job(job_id), mapping={**(fields or {}), **written(status=status, finished_at=now())})
+    pipe.expire(keys.job(job_id), ttl)
+    for name in inputs:
+        pipe.delete(keys.source(job_id, name))
+    pipe.hincrby(keys.OUTCOMES, status)
+    tell(pipe, job_id, "ended", {"status": status}, ttl)
+
+
+def tell(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl: int) -> None:
+    """Queue an event of the job on a pipeline."""
+    stream = keys.events(job_id)
+    pipe.xadd(stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)
+    pipe.expire(stream, ttl)
