@@ -20,8 +20,8 @@ from worker.settings import Settings
 log = logging.getLogger("worker")
 
 
-def main() -> None:
-    """Check the settings, load and warm up, work until told to stop."""
+def main(kind: type[UnCLIP] = UnCLIP) -> None:
+    """Check the settings, load and warm up a stack of this kind, work until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings()
@@ -37,7 +37,7 @@ def main() -> None:
         sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
     started = time.perf_counter()
     try:
-        stack = UnCLIP.load(settings.checkpoint, device)
+        stack = kind.load(settings.checkpoint, device)
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
     engine = Engine(stack, batch_limits(settings.max_batch), metrics.observe)
