@@ -52,6 +52,14 @@ _STEP_COST = {
 _PRIOR_STAGES = {"diffusion": "prior", "autoregressive": "ar_prior"}
 # How often an edit makes each of the decoder's steps, so that the new agrees with the kept.
 EDIT_RESAMPLES = 3
+# For checkpoints from before there were these parameters.
+_LATER_DEFAULTS: dict[str, Any] = {
+    "prior_temperature": 1.0,
+    "prior_top_p": 1.0,
+    "decoder_guidance_start": 0.0,
+    "decoder_guidance_stop": 1.0,
+    "dynamic_threshold": 0.0,
+}
 
 
 class UnCLIP:
@@ -81,7 +89,7 @@ class UnCLIP:
         """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
         cannot do."""
         defaults = self.checkpoint.defaults | OPERATION_DEFAULTS.get(operation, {})
-        defaults = {"prior_temperature": 1.0, "prior_top_p": 1.0} | defaults
+        defaults = _LATER_DEFAULTS | defaults
         known = Parameters.__dataclass_fields__
         unknown = given.keys() - known.keys()
         if unknown:
@@ -89,6 +97,11 @@ class UnCLIP:
         parameters = Parameters(**{name: defaults[name] if given.get(name) is None else given[name] for name in known})
         if parameters.size not in self.sizes:
             raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
+        if parameters.decoder_guidance_start > parameters.decoder_guidance_stop:
+            raise ValueError(
+                f"decoder_guidance_start is {parameters.decoder_guidance_start:g} and decoder_guidance_stop "
+                f"{parameters.decoder_guidance_stop:g}: the start comes first"
+            )
         if parameters.prior not in self.priors:
             raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has {' and '.join(map(repr, self.priors))}")
         for stage in ("prior", "decoder", *self._upsampler_stages(parameters)):
@@ -321,7 +334,7 @@ class UnCLIP:
         config = self.decoder.config
         x_t = torch.stack([_state(row) for row in rows])
         t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
-        guided = [k for k, row in enumerate(rows) if row.parameters.decoder_guidance_scale != 1]
+        guided = [k for k, row in enumerate(rows) if _is_guided(row)]
         order = [*range(len(rows)), *guided]
         z_i = torch.stack([cast(Tensor, _conditioning(row).z_i) for row in rows])[order]
         text = _stacked([_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided])
@@ -329,8 +342,9 @@ class UnCLIP:
         batch = x_t[order].contiguous(memory_format=torch.channels_last)
         prediction, variance = self.decoder(batch, t[order], z_i, text, drop_image).split((3, self.decoder.variance_channels), dim=1)
         prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
-        x_0 = _clamped(to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type), 1.0)
-        return list(x_0), list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
+        x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
+        x_0s = [_thresholded(one, row.parameters.dynamic_threshold) for one, row in zip(x_0, rows, strict=True)]
+        return x_0s, list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
 
     def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """An upsampler's estimates, `[3, S, S]` a row; no guidance."""
@@ -403,6 +417,26 @@ def _like(values: Tensor, x: Tensor) -> Tensor:
 def _clamped(x: Tensor, bound: float) -> Tensor:
     """Clamped to ±bound; nan stays nan, for `step` to see."""
     return x.clamp(-bound, bound)
+
+
+def _thresholded(x_0: Tensor, share: float) -> Tensor:
+    """x_0 within ±1. With a share, by dynamic thresholding (Saharia et al. 2022, §2.3): what that share of the pixels does not exceed
+    becomes the bound, if it is above 1, and the whole is divided by it, so that strong guidance saturates less."""
+    if share == 0:
+        return _clamped(x_0, 1.0)
+    bound = x_0.abs().flatten().quantile(share).clamp(min=1.0)
+    return x_0.clamp(-bound, bound) / bound
+
+
+def _is_guided(row: Row) -> bool:
+    """Whether the decoder's present step is guided: within the interval (Kynkäänniemi et al. 2024, arXiv 2404.07724). Inversion goes
+    through the same noise the other way."""
+    p, done = row.parameters, row.step / row.steps
+    if p.decoder_guidance_scale == 1:
+        return False
+    if row.stage == "inversion":
+        return p.decoder_guidance_start <= 1 - (row.step + 1) / row.steps < p.decoder_guidance_stop
+    return p.decoder_guidance_start <= done < p.decoder_guidance_stop
 
 
 def _guide(predictions: Tensor, count: int, guided: list[int], scales: Sequence[float]) -> Tensor:

@@ -47,6 +47,9 @@ def test_a_request_survives_json() -> None:
         prior_num_candidates=16,
         prior_temperature=0.0,
         prior_top_p=1.0,
+        decoder_guidance_start=0.0,
+        decoder_guidance_stop=1.0,
+        dynamic_threshold=0.995,
         priority=-10,
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
@@ -108,7 +111,7 @@ def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
         ({"seed": MAX_SEED + 1}, "less than or equal to 4294967295"),
         ({"n": 2, "seed": MAX_SEED}, "with seed 4294967295, take 1 or less"),
         ({"prior": "gan"}, "'diffusion' or 'autoregressive'"),
-        ({"sampler": "euler"}, "'ddpm', 'ddim' or 'dpm++'"),
+        ({"sampler": "euler"}, "'dpm++', 'unipc' or 'heun'"),
         ({"eta": 1.01}, "less than or equal to 1"),
         ({"eta": float("nan")}, "finite number"),
         ({"decoder_guidance_scale": MAX_GUIDANCE + 0.1}, "less than or equal to 30"),
