@@ -11,8 +11,8 @@ from training import sweep
 
 
 def test_the_page_and_the_plot_are_written(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All lines at all numbers of evaluations; the solvers come closer to the exact solution the more they make."""
-    monkeypatch.setattr(sweep, "EVALUATIONS", (5, 17))
+    """All lines at all numbers of evaluations; at the reference's own number Heun is the reference."""
+    monkeypatch.setattr(sweep, "EVALUATIONS", (5, 79))
     monkeypatch.setattr(sweep, "REFERENCE", {"sampler": "heun", "decoder_num_inference_steps": 40})
     monkeypatch.setattr(sys, "argv", ["sweep", "--checkpoint", str(tiny_checkpoint), "--count", "2", "--out", str(tmp_path)])
     sweep.main()
@@ -23,7 +23,7 @@ def test_the_page_and_the_plot_are_written(tiny_checkpoint: Path, tmp_path: Path
         assert page.count(f"| {line.name} |") == (2 if line.solves_ode else 1)
         if line.solves_ode:
             few, many = (float(cell) for cell in distances.split(f"| {line.name} |")[1].split("|")[:2])
-            assert many < few
+            assert few > 0 and (many == 0) == (line.name == "Heun")
 
 
 def test_heun_is_given_the_steps_that_make_as_many_evaluations() -> None:
