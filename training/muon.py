@@ -33,7 +33,8 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
     wide = product @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    made: Tensor = wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return made
 
 
 class Muon(torch.optim.Optimizer):

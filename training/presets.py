@@ -1,6 +1,7 @@
 """Presets: what is drawn, which networks learn from it, and for how long. `cpu` takes hours on 2 cores, `gpu` under 25 minutes.
 
-Batches and learning rates are for AdamW with a cosine decay, where a plan does not say otherwise. What a preset scored stands in the CARD.md that `bake` writes.
+Batches and learning rates are for AdamW with a cosine decay, where a plan does not say otherwise. What a preset scored stands in
+the CARD.md that `bake` writes.
 """
 
 from __future__ import annotations
