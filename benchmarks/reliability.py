@@ -76,7 +76,7 @@ def _given_back(house: House, ids: list[str]) -> bool:
 def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
     """Many small jobs through the real queue around a stub stack: resident memory after `first` and after all, jobs a second, and what
     Redis holds once everything has had its time."""
-    with House(worker="benchmarks.stub_worker", result_ttl=60) as house:
+    with House(worker=["benchmarks.stub_worker"], result_ttl=60) as house:
         memory: list[tuple[int, int]] = []
         started = time.monotonic()
         for upto in (first, jobs):
@@ -97,7 +97,7 @@ def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
 def overhead(requests: int = 200) -> dict[str, Any]:
     """HTTP, queue and PNG for one 64² picture around a stub stack, one after the other: milliseconds from request to picture."""
     taken = []
-    with House(worker="benchmarks.stub_worker") as house:
+    with House(worker=["benchmarks.stub_worker"]) as house:
         for seed in range(requests + 10):
             started = time.perf_counter()
             answer = house.http.post("/generate", json=SMALL | {"seed": seed}, headers={"prefer": "wait=60", "accept": "image/png"})
@@ -171,7 +171,7 @@ def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
     whole = [_picture(kind, rng) for kind in ("PNG", "JPEG", "WEBP") for _ in range(10)]
     statuses: dict[int, int] = {}
     memory: list[tuple[int, int]] = []
-    with House(worker="benchmarks.stub_worker") as house:
+    with House(worker=["benchmarks.stub_worker"]) as house:
         for number in range(files):
             answer = house.http.post("/variations", files={"image": _mutated(rng.choice(whole), rng)}, data={"size": "64"})
             statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1

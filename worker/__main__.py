@@ -20,8 +20,8 @@ from worker.settings import Settings
 log = logging.getLogger("worker")
 
 
-def main(kind: type[UnCLIP] = UnCLIP) -> None:
-    """Check the settings, load and warm up a stack of this kind, work until told to stop."""
+def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
+    """Check the settings, load and warm up the stack, work until told to stop. Benchmarks put other classes in."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings()
@@ -37,10 +37,10 @@ def main(kind: type[UnCLIP] = UnCLIP) -> None:
         sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
     started = time.perf_counter()
     try:
-        stack = kind.load(settings.checkpoint, device)
+        stack = stack_class.load(settings.checkpoint, device)
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
-    engine = Engine(stack, batch_limits(settings.max_batch), metrics.observe)
+    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe)
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
