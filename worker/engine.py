@@ -2,7 +2,8 @@
 
 At every tick it takes the rows that need one network, up to the batch limit, makes one forward pass, and each row
 has moved a step along its own table. A new request joins at the next tick; nobody waits for somebody else's batch
-to end (in-flight batching). The row that has waited longest decides which network runs, so none starves.
+to end (in-flight batching). The row that has waited longest decides which network runs, so none starves; where networks
+take turns on the device, one runs for several ticks before it is asked again.
 """
 
 from __future__ import annotations
@@ -67,10 +68,12 @@ class Engine:
         limits: dict[str, int],
         observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None,
         on_failure: Callable[[], None] = lambda: os._exit(1),
+        patience: int = 1,
     ) -> None:
         """`observe(stage, rows in the pass, seconds)` is told of every tick. `on_failure` is called should the engine itself
         break: a worker without one would take jobs for ever and draw none, so by default the process ends and its jobs go
-        to another."""
+        to another. `patience`: ticks that a network keeps running while rows need it, whoever else waits."""
+        self.patience, self._running, self._ticks_left = patience, "", 0
         self.stack, self.limits, self.observe, self.on_failure = stack, dict(limits), observe, on_failure
         self._entries: list[_Entry] = []
         self._changed = threading.Condition()
@@ -138,8 +141,11 @@ class Engine:
         entries = sorted((e for e in self._entries if not e.ticket.abandoned), key=lambda e: e.last_tick)
         if not entries:
             return []
-        stage = entries[0].row.stage
-        return [entry for entry in entries if entry.row.stage == stage][: self.limits[str(stage)]]
+        if self._ticks_left == 0 or all(entry.row.stage != self._running for entry in entries):
+            self._running, self._ticks_left = str(entries[0].row.stage), self.patience
+        self._ticks_left -= 1
+        stage = self._running
+        return [entry for entry in entries if entry.row.stage == stage][: self.limits[stage]]
 
     def _tick(self, chosen: list[_Entry]) -> None:
         self._tick_number += 1
