@@ -5,7 +5,8 @@ has moved a step along its own table. A new request joins at the next tick; nobo
 to end (in-flight batching).
 
 Which network runs, the row decides that is nearest to its end, in seconds of the device: short requests are not stuck behind long
-ones. Every second that others had meanwhile counts for a row that waits as if it were nearer, so none starves.
+ones. Every second that others had meanwhile counts for a row that waits as if it were nearer, so none starves. Where networks take
+turns on the device, one runs for several ticks before it is asked again.
 """
 
 from __future__ import annotations
@@ -72,10 +73,12 @@ class Engine:
         limits: dict[str, int],
         observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None,
         on_failure: Callable[[], None] = lambda: os._exit(1),
+        patience: int = 1,
     ) -> None:
         """`observe(stage, rows in the pass, seconds)` is told of every tick. `on_failure` is called should the engine itself
         break: a worker without one would take jobs for ever and draw none, so by default the process ends and its jobs go
-        to another."""
+        to another. `patience`: ticks that a network keeps running while rows need it, whoever else waits."""
+        self.patience, self._running, self._ticks_left = patience, "", 0
         self.stack, self.limits, self.observe, self.on_failure = stack, dict(limits), observe, on_failure
         self._entries: list[_Entry] = []
         # Seconds that a row took lately for each unit of cost, by stage: of the device, and with the waits for its turn.
@@ -153,8 +156,11 @@ class Engine:
         entries = sorted((entry for entry in self._entries if not entry.ticket.abandoned), key=self._distance)
         if not entries:
             return []
-        stage = entries[0].row.stage
-        return [entry for entry in entries if entry.row.stage == stage][: self.limits[str(stage)]]
+        if self._ticks_left == 0 or all(entry.row.stage != self._running for entry in entries):
+            self._running, self._ticks_left = str(entries[0].row.stage), self.patience
+        self._ticks_left -= 1
+        stage = self._running
+        return [entry for entry in entries if entry.row.stage == stage][: self.limits[stage]]
 
     def _distance(self, entry: _Entry) -> float:
         """Seconds of the device until the row has ended, less those that others had since it last moved."""

@@ -49,10 +49,10 @@ class CountingStack:
 class House:
     """An engine that starts when told, so that what is submitted before is there at the first tick."""
 
-    def __init__(self, limits: dict[str, int]) -> None:
+    def __init__(self, limits: dict[str, int], patience: int = 1) -> None:
         self.stack = CountingStack()
         self.observed: list[tuple[str, int]] = []
-        self.engine = Engine(self.stack, limits, lambda stage, rows, seconds: self.observed.append((stage, rows)))
+        self.engine = Engine(self.stack, limits, lambda stage, rows, seconds: self.observed.append((stage, rows)), patience=patience)
 
     def run(self, *tickets: Ticket) -> None:
         self.engine.start()
@@ -64,8 +64,8 @@ class House:
 def house() -> Iterator[Callable[..., House]]:
     houses: list[House] = []
 
-    def build(limits: dict[str, int] = MANY) -> House:
-        houses.append(House(limits))
+    def build(limits: dict[str, int] = MANY, patience: int = 1) -> House:
+        houses.append(House(limits, patience))
         return houses[-1]
 
     yield build
@@ -132,6 +132,13 @@ def test_priority_goes_first_among_equals(house: Any) -> None:
     home.run(*tickets)
     order = [names[0] for _, names in home.stack.passes]
     assert order.index("usual") >= 1 and order[:4].count("urgent") >= 3 and order[-1] == "usual"
+
+
+def test_a_patient_engine_stays_with_a_network(house: Any) -> None:
+    """For as many ticks as it is told, or until no row needs it; then those that waited have their turn."""
+    home = house(patience=3)
+    home.run(home.engine.submit([row("a", prior=4)]), home.engine.submit([row("b", decoder=2)]))
+    assert [stage for stage, _ in home.stack.passes] == ["prior", "prior", "prior", "decoder", "decoder", "prior"]
 
 
 def test_limits_shrink_with_the_pixels() -> None:
