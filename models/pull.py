@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from models import karlo
 from models.checkpoint import save_texts
@@ -127,14 +128,16 @@ def convert(source: Path, out: Path, commits: dict[str, str], *, half: bool = Fa
     unfinished.mkdir(parents=True)
     for name, network, value_of in karlo.translated(source, config):
         print(f"Converting {name}", flush=True)
-        values = {key: value_of(key) for key in network.state_dict()}
-        dtypes = {key: torch.float16 if half else value.dtype for key, value in values.items()}
-        # Copies, as some of these tensors share what they lie in, which safetensors will not write.
-        save_file({key: value.to(dtypes[key], copy=True).contiguous() for key, value in values.items()}, unfinished / f"{name}.safetensors")
+        save_file({key: _copied(value_of(key), half) for key in network.state_dict()}, unfinished / f"{name}.safetensors")
     sources = "\n".join(f"- `{repository}`, commit `{commit}`" for repository, commit in commits.items())
     card = CARD.format(sources=sources, precision="rounded to fp16" if half else "as they are stored there")
     save_texts(unfinished, config | {"source": commits}, card)
     unfinished.rename(out)
+
+
+def _copied(tensor: Tensor, half: bool) -> Tensor:
+    """A tensor out of the file that it lies in, which is let go of."""
+    return tensor.to(dtype=torch.float16 if half else tensor.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _hub() -> ModuleType:
