@@ -107,12 +107,12 @@ class House:
         """What a worker calls itself in Redis."""
         names = [name.decode() for name in self.store.smembers(keys.WORKERS)]
         beats = {name: self.store.get(keys.worker(name)) for name in names}
-        return next(name for name, beat in beats.items() if beat and Beat.model_validate_json(beat).pid == worker.pid)
+        return next(str(name) for name, beat in beats.items() if beat and Beat.model_validate_json(beat).pid == worker.pid)
 
     def owner(self, job_id: str) -> str | None:
         """The worker that runs a job, or ran it last, by RQ's books; None where there is none, or no more."""
         name = self.store.hget(f"rq:job:{job_id}", "worker_name")
-        return None if name is None else bytes(name).decode()
+        return None if name is None else str(name.decode())
 
     def _redis_answers(self) -> bool:
         try:
