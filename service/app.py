@@ -14,6 +14,9 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
+from service import index, listing
+from service.background import background
+from service.courier import Courier
 from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
 from service.limits import BodyLimit
@@ -43,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with background(index.keep_clear(jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run()):
+            yield
         await jobs.close()
 
     app = FastAPI(
@@ -99,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
+    listing.install(app, jobs, base_url)
 
     async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
         headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}

@@ -23,6 +23,7 @@ from rq import Retry as JobRetry
 from contracts import keys
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
+from service import index
 from service.intake import Work
 from service.problems import ProblemError
 from service.settings import Settings
@@ -30,7 +31,6 @@ from service.settings import Settings
 SOCKET_TIMEOUT_S = 5.0
 AGAIN_S = 0.5  # after Redis did not answer a wait
 BLOCK_S = 2.0  # a wait asks Redis in turns of this length, well under the socket's timeout
-IDEMPOTENCY_TTL_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ class Jobs:
         ProblemError 429 where the queue is full, 422 where the Idempotency-Key was used for another request."""
         request = work.fields.model_dump()
         told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
+        told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         if "seed" in request and request["seed"] is None:
             request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
         job_id = uuid.uuid4().hex
-        key = keys.idempotency(hashlib.sha256(idempotency_key.encode()).hexdigest()) if idempotency_key else None
+        key_hash = hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else None
+        key = keys.idempotency(key_hash) if key_hash else None
         with self._blocking.pipeline() as pipe:
             while True:
                 try:
@@ -83,9 +85,9 @@ class Jobs:
                     waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))
                     self._refuse_if_full(waiting)
                     pipe.multi()
-                    if key is not None:
-                        pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}), ex=IDEMPOTENCY_TTL_S)
-                    self._record(pipe, job_id, work, request)
+                    if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
+                        pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
+                    self._record(pipe, job_id, work, request, key_hash)
                     pipe.execute()
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
@@ -101,10 +103,12 @@ class Jobs:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any]) -> None:
+    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], idempotency: str | None) -> None:
         inputs = list(work.pictures)
-        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=now())
-        pipe.hset(keys.job(job_id), mapping=fields)
+        created_at, webhook = now(), work.webhook.model_dump() if work.webhook else None
+        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=created_at)
+        pipe.hset(keys.job(job_id), mapping=fields | written(webhook=webhook, idempotency=idempotency))
+        index.enter(pipe, job_id, created_at)
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
         retries = self.settings.job_retries
@@ -133,7 +137,7 @@ class Jobs:
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url),
-            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs"}),
+            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook"}),
         )
 
     async def _read(self, job_id: str) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import redis
 
 from contracts import keys
 from contracts.jobs import ENDED, JobError, Picture, Progress, Record, now, read_record, written
+from contracts.webhooks import announce
 
 EVENTS_KEPT = 1000
 
@@ -31,10 +33,13 @@ class JobRecord:
 
     def start(self, parameters: dict[str, Any]) -> bool:
         """It runs, with these resolved parameters. A job that runs again after a crash keeps its first start."""
+        found = self.read()
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=written(status="running", parameters=parameters))
             pipe.hsetnx(self.key, "started_at", written(started_at=now())["started_at"])
+            if found and found.started_at is None:
+                announce(pipe, self.job_id, found.webhook, "started", time.time())
 
         return self._change(change)
 
@@ -98,6 +103,10 @@ class JobRecord:
                 pipe.delete(keys.source(self.job_id, name))
             pipe.hincrby(keys.OUTCOMES, status)
             self._tell(pipe, "ended", {"status": status})
+            if found:
+                announce(pipe, self.job_id, found.webhook, status, time.time())
+                if found.idempotency:
+                    pipe.expire(keys.idempotency(found.idempotency), self.ttl)
 
         return self._change(change)
 
