@@ -78,7 +78,13 @@ class Fields(BaseModel):
         return self.model_dump(include=PARAMETERS, exclude_none=True)
 
 
-class Drawing(Fields):
+class Queued(Fields):
+    """What every operation may be told of its place in the queue."""
+
+    priority: int = Field(0, ge=-10, le=10, description="Of the jobs that wait, those with the highest run first.")
+
+
+class Drawing(Queued):
     """What every operation that draws may be told."""
 
     size: Size | None = Field(None, description="Width and height in pixels.")

@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 from contracts.fields import Animation
 from contracts.webhooks import Webhook
 
-JobStatus = Literal["queued", "running", "succeeded", "failed"]
-ENDED: tuple[JobStatus, ...] = ("succeeded", "failed")
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 
 
 class Progress(BaseModel):
@@ -27,6 +27,21 @@ class Progress(BaseModel):
     step: int = Field(description="Steps done in this stage.")
     steps: int = Field(description="Steps of this stage.")
     fraction: float = Field(ge=0, le=1, description="Share of the whole job's work that is done.")
+    eta_seconds: float | None = Field(None, description="Seconds to the job's end, from what this worker's stages took lately.")
+
+
+class Preview(BaseModel):
+    """A picture as far as it is."""
+
+    index: int = Field(description="Which of the job's pictures.")
+    image: str = Field(description="The decoder's or upsampler's present estimate of it, as a data URL.")
+
+
+class Beat(BaseModel):
+    """A worker's sign of life."""
+
+    pid: int
+    slots: int = Field(description="How many jobs it runs at once.")
 
 
 class Picture(BaseModel):
@@ -62,6 +77,7 @@ class Links(BaseModel):
     """Where to go from here."""
 
     self: str
+    events: str
 
 
 class Job(BaseModel):
@@ -70,8 +86,10 @@ class Job(BaseModel):
     id: str
     operation: str
     status: JobStatus
+    priority: int = Field(description="Waiting jobs run in this order, highest first.")
     progress: Progress | None = Field(description="Null until the job runs.")
     queue_position: int | None = Field(description="Jobs before this one; null once it runs.")
+    eta_seconds: float | None = Field(description="Seconds to its end, as estimated; null where nothing was measured, and once it ended.")
     parameters: dict[str, Any] = Field(description="The request; once the job runs, everything that was left open too.")
     warnings: list[str] = Field(description="What was not done as asked, such as a prompt that was cut.")
     images: list[Image]
@@ -90,6 +108,7 @@ class Record(BaseModel):
     operation: str
     status: JobStatus
     request: dict[str, Any]
+    priority: int = 0
     parameters: dict[str, Any] = {}
     warnings: list[str] = []
     progress: Progress | None = None

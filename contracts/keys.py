@@ -11,6 +11,8 @@ WEBHOOKS = "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time 
 WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
 STORED = "jobs"  # folder of the object store that holds all results
 SWEPT = "unclip:swept"  # string with a short life: the object store was swept lately
+CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
+PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
 
 def job(job_id: str) -> str:
@@ -39,8 +41,18 @@ def animation(job_id: str) -> str:
 
 
 def events(job_id: str) -> str:
-    """Stream: the job's progress and its end, as fields `event` (progress or ended) and `data` (JSON)."""
+    """Stream: the job's progress, previews and end, as fields `event` (progress, preview or ended) and `data` (JSON)."""
     return f"unclip:job:{job_id}:events"
+
+
+def watched(job_id: str) -> str:
+    """String with a short life: somebody looks at this job's previews."""
+    return f"unclip:job:{job_id}:watched"
+
+
+def pace(operation: str, size: int | None) -> str:
+    """Field of PACE: one operation at one size."""
+    return f"{operation}:{size}"
 
 
 def idempotency(key_hash: str) -> str:
@@ -49,7 +61,7 @@ def idempotency(key_hash: str) -> str:
 
 
 def worker(name: str) -> str:
-    """String with a short life: a worker is alive, as JSON."""
+    """String with a short life: a worker is alive; a Beat as JSON."""
     return f"unclip:worker:{name}"
 
 

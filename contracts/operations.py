@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts.fields import Animation, Drawing, Embedding, Fields, Frames, Priming, Prompt, Several
+from contracts.fields import Animation, Drawing, Embedding, Fields, Frames, Priming, Prompt, Queued, Several
 
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
@@ -105,7 +105,7 @@ class ProbeFields(Drawing):
         return self
 
 
-class EmbeddingsFields(Fields):
+class EmbeddingsFields(Queued):
     """A caption to become z_t, or a picture to become z_i."""
 
     prompt: Prompt | None = Field(None, description="The caption; or a picture as image.")

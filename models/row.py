@@ -85,15 +85,16 @@ class Row:
     @property
     def fraction(self) -> float:
         """How much of the row's work is done, 0 to 1."""
+        return 1.0 - sum(self.left().values()) / sum(self.plan.values())
+
+    def left(self) -> dict[str, float]:
+        """The rough cost of what is still to be done, by stage."""
         if self.stage is None:
-            return 1.0
-        done = 0.0
-        for stage, cost in self.plan.items():
-            if stage == self.stage:
-                done += cost * self.step / self.steps
-                break
-            done += cost
-        return done / sum(self.plan.values())
+            return {}
+        stages = list(self.plan)
+        left = {stage: self.plan[stage] for stage in stages[stages.index(self.stage) :]}
+        left[self.stage] *= 1 - self.step / self.steps
+        return left
 
     def preview(self) -> Tensor | None:
         """The picture so far `[3, h, w]` in [-1, 1]: the estimate of x_0, or the last stage's result; None before the decoder."""

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Path, Request
+from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from redis.exceptions import RedisError
 
 from contracts.fields import MAX_FRAMES
@@ -17,6 +17,7 @@ from contracts.operations import pictures_out
 from service import index, listing
 from service.background import background
 from service.courier import Courier
+from service.events import EVENT_ID, START, server_sent
 from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
 from service.limits import BodyLimit
@@ -27,6 +28,7 @@ from service.settings import Settings
 
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 ANIMATIONS = dict.fromkeys(("image/webp", "image/apng"), PNG["image/png"])
+EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 ROUTES = (
     ("/generate", "generate", "Draw a caption"),
     ("/variations", "variations", "Draw a picture again, differently"),
@@ -128,6 +130,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def get_job(request: Request, job_id: JobId) -> Job:
         """The job: its status, progress, resolved parameters and, once it succeeded, where its pictures are."""
         return await jobs.find(job_id, base_url(request))
+
+    @app.delete("/jobs/{job_id}", response_model=Job, summary="Cancel a job", responses=responses(404, 422, 503))
+    async def cancel_job(request: Request, job_id: JobId) -> Job:
+        """Ends a job that waits or runs, within two steps, without pictures. A job that has ended stays as it is: `status` tells."""
+        await jobs.cancel(job_id)
+        return await jobs.find(job_id, base_url(request))
+
+    @app.get(
+        "/jobs/{job_id}/events",
+        response_class=StreamingResponse,
+        summary="A job as it goes",
+        responses={200: {"content": EVENTS, "description": "Server-sent events, to the job's end."}, **responses(404, 422, 503)},
+    )
+    async def get_events(
+        request: Request,
+        job_id: JobId,
+        previews: Annotated[bool, Query(description="Also the pictures so far.")] = True,
+        last_event_id: Annotated[str, Header(pattern=EVENT_ID, description="Go on after this event.")] = START,
+    ) -> StreamingResponse:
+        """`queued` with queue_position and eta_seconds; `progress`; `preview` with a small picture as data URL; at last `ended` with the
+        job's status. A line that broke is taken up again with `Last-Event-ID`, as browsers do by themselves."""
+        await jobs.find(job_id, base_url(request))
+        events = jobs.events.listen(job_id, last_event_id, previews=previews)
+        return StreamingResponse(
+            server_sent(events), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
 
     @app.get(
         "/jobs/{job_id}/images/{index}.png",

@@ -6,31 +6,34 @@ import asyncio
 import hashlib
 import json
 import secrets
-import time
 import uuid
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 import redis.asyncio
+from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue
 from rq import Retry as JobRetry
+from rq.job import Job as RQJob
 
 from contracts import keys
+from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
+from contracts.queue import PUSH
 from service import index
+from service.estimate import Place, beats, place
+from service.events import Events
 from service.intake import Work
 from service.problems import ProblemError
 from service.settings import Settings
 
 SOCKET_TIMEOUT_S = 5.0
-AGAIN_S = 0.5  # after Redis did not answer a wait
-BLOCK_S = 2.0  # a wait asks Redis in turns of this length, well under the socket's timeout
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,14 @@ class Accepted:
 
     job_id: str
     repeated: bool
+
+
+class PriorityQueue(Queue):
+    """RQ's queue, kept in order of priority."""
+
+    def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
+        """Into its place among those that wait."""
+        (pipeline or self.connection).eval(PUSH, 1, self.key, job_id, keys.job(""), int(at_front))
 
 
 class Jobs:
@@ -54,10 +65,12 @@ class Jobs:
             url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts
         )
         self._blocking: Any = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
-        self._queue = Queue(keys.QUEUE, connection=self._blocking, serializer="json", default_timeout=settings.job_timeout)
+        self.events = Events(self.redis)
+        self._queue = PriorityQueue(keys.QUEUE, connection=self._blocking, serializer="json", default_timeout=settings.job_timeout)
 
     async def close(self) -> None:
         """Give the connections back."""
+        await self.events.close()
         await self.redis.aclose()
         self._blocking.close()
 
@@ -71,6 +84,7 @@ class Jobs:
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         if "seed" in request and request["seed"] is None:
             request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
+        priority = request.pop("priority")
         job_id = uuid.uuid4().hex
         key_hash = hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else None
         key = keys.idempotency(key_hash) if key_hash else None
@@ -87,7 +101,7 @@ class Jobs:
                     pipe.multi()
                     if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
-                    self._record(pipe, job_id, work, request, key_hash)
+                    self._record(pipe, job_id, work, request, priority, key_hash)
                     pipe.execute()
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
@@ -103,11 +117,10 @@ class Jobs:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], idempotency: str | None) -> None:
-        inputs = list(work.pictures)
-        created_at, webhook = now(), work.webhook.model_dump() if work.webhook else None
+    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], priority: int, idempotency: str | None) -> None:
+        inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
         fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=created_at)
-        pipe.hset(keys.job(job_id), mapping=fields | written(webhook=webhook, idempotency=idempotency))
+        pipe.hset(keys.job(job_id), mapping=fields | written(priority=priority, webhook=webhook, idempotency=idempotency))
         index.enter(pipe, job_id, created_at)
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
@@ -120,28 +133,32 @@ class Jobs:
             timeout=self.settings.job_timeout,
             result_ttl=60,
             failure_ttl=self.settings.result_ttl,
-            retry=JobRetry(max=retries) if retries else None,
+            retry=JobRetry(max=retries, enqueue_at_front=True) if retries else None,
             pipeline=pipe,
         )
 
     async def find(self, job_id: str, base_url: str) -> Job:
         """The job as it is told. ProblemError 404 where there is none (any more)."""
         record = await self._read(job_id)
-        position = await self.redis.lpos(keys.QUEUE_LIST, job_id) if record.status == "queued" else None
+        waits = await place(self.redis, job_id) if record.status == "queued" else Place(None, None)
+        running = record.progress.eta_seconds if record.status == "running" and record.progress else None
         url = f"{base_url}/jobs/{job_id}"
         images = [Image(url=f"{url}/images/{index}.png", **picture.model_dump()) for index, picture in enumerate(record.images)]
         return Job(
             id=job_id,
-            queue_position=position,
+            queue_position=waits.position,
+            eta_seconds=waits.eta_seconds if record.status == "queued" else running,
             parameters={k: v for k, v in record.request.items() if v is not None or k in PARAMETERS} | record.parameters,
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
-            links=Links(self=url),
+            links=Links(self=url, events=f"{url}/events"),
             **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook"}),
         )
 
     async def _read(self, job_id: str) -> Record:
-        fields = await self.redis.hgetall(keys.job(job_id))
+        return self._known(job_id, await self.redis.hgetall(keys.job(job_id)))
+
+    def _known(self, job_id: str, fields: dict[bytes, bytes]) -> Record:
         if not fields:
             kept = self.settings.result_ttl // 3600
             raise ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
@@ -170,31 +187,40 @@ class Jobs:
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Wait until the job ended, at most so long. True where it has. The end stands in the job's event stream, so it is found
-        also where it came before the wait. Where Redis goes away meanwhile, the wait goes on; RedisError where it stays away."""
-        deadline, last = time.monotonic() + seconds, "0"
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                status = await self.redis.hget(keys.job(job_id), "status")
-                if status is None or status.decode() in ENDED:
-                    return status is not None
-                if left <= 0:
-                    return False
-                block = max(1, int(min(left, BLOCK_S) * 1000))
-                for _, entries in await self.redis.xread({keys.events(job_id): last}, block=block) or []:
-                    last = entries[-1][0]
-            except RedisError:
-                if left <= 0:
-                    raise
-                await asyncio.sleep(min(left, AGAIN_S))
+        also where it came before the wait. Where Redis goes away meanwhile, the wait goes on."""
+        try:
+            async with asyncio.timeout(seconds), aclosing(self.events.listen(job_id)) as events:
+                async for event in events:
+                    if event.name == "ended":
+                        return True
+        except TimeoutError:
+            pass
+        return False
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job that waits or runs: from here on it is cancelled, and whoever draws it stops within two steps. A job that has ended
+        stays as it is. ProblemError 404 where there is none."""
+        await run_in_threadpool(self._cancel, job_id)
+
+    def _cancel(self, job_id: str) -> None:
+        with self._blocking.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(keys.job(job_id))
+                    record = self._known(job_id, pipe.hgetall(keys.job(job_id)))
+                    if record.status in ENDED:
+                        return
+                    pipe.multi()
+                    pipe.lrem(keys.QUEUE_LIST, 1, job_id)
+                    if record.status == "queued":
+                        pipe.delete(RQJob.key_for(job_id))  # a worker that has just taken its id finds nothing to do
+                    end(pipe, job_id, record, "cancelled", self.settings.result_ttl)
+                    pipe.publish(keys.CANCELLED, job_id)
+                    pipe.execute()
+                    return
+                except redis.WatchError:
+                    pipe.reset()  # it began or ended in between: look again
 
     async def workers_alive(self) -> int:
         """How many workers have given a sign of life lately."""
-        names = [name.decode() for name in await self.redis.smembers(keys.WORKERS)]
-        if not names:
-            return 0
-        beats = await self.redis.mget([keys.worker(name) for name in names])
-        gone = [name for name, beat in zip(names, beats, strict=True) if beat is None]
-        if gone:
-            await self.redis.srem(keys.WORKERS, *gone)
-        return len(names) - len(gone)
+        return len(await beats(self.redis))

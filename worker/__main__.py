@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from models import CheckpointError, UnCLIP
 from worker import draw, metrics
+from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
@@ -19,8 +20,8 @@ from worker.settings import Settings
 log = logging.getLogger("worker")
 
 
-def main() -> None:
-    """Check the settings, load and warm up, work until told to stop."""
+def main(kind: type[UnCLIP] = UnCLIP) -> None:
+    """Check the settings, load and warm up a stack of this kind, work until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings()
@@ -36,7 +37,7 @@ def main() -> None:
         sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
     started = time.perf_counter()
     try:
-        stack = UnCLIP.load(settings.checkpoint, device)
+        stack = kind.load(settings.checkpoint, device)
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
     engine = Engine(stack, batch_limits(settings.max_batch), metrics.observe)
@@ -49,8 +50,11 @@ def main() -> None:
     wait_for_redis(url)
     connection = connect(url)
     engine.start()
-    draw.install(draw.Context(stack, engine, connection, settings.result_ttl))
+    cancellations = Cancellations(connection, engine)
+    cancellations.start()
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl))
     ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
+    cancellations.stop()
     engine.stop()
 
 

@@ -19,6 +19,7 @@ import torch
 from models.row import STAGES, Row
 
 log = logging.getLogger("worker.engine")
+PACE_MOMENTUM = 0.05
 
 
 class Stack(Protocol):
@@ -50,6 +51,7 @@ class Ticket:
 class _Entry:
     def __init__(self, row: Row, ticket: Ticket, last_tick: int) -> None:
         self.row, self.ticket, self.last_tick = row, ticket, last_tick
+        self.moved_at = time.perf_counter()
 
 
 def batch_limits(max_batch: int) -> dict[str, int]:
@@ -73,6 +75,7 @@ class Engine:
         to another."""
         self.stack, self.limits, self.observe, self.on_failure = stack, dict(limits), observe, on_failure
         self._entries: list[_Entry] = []
+        self._pace: dict[str, float] = {}  # seconds that a row took lately for each unit of cost, waits for its turn included
         self._changed = threading.Condition()
         self._stopping = False
         self._tick_number = 0
@@ -105,6 +108,14 @@ class Engine:
         with self._changed:
             ticket.abandoned = True
             self._changed.notify()
+
+    def eta(self, ticket: Ticket) -> float | None:
+        """Seconds until the slowest of the rows has ended, as things go at present; None where a stage was not measured yet."""
+        row = ticket.slowest
+        left = row.left() if row is not None else {}
+        if any(stage not in self._pace for stage in left):
+            return None
+        return sum(cost * self._pace[stage] for stage, cost in left.items())
 
     @property
     def rows_in_flight(self) -> int:
@@ -147,6 +158,7 @@ class Engine:
             entry.last_tick = self._tick_number
         rows = [entry.row for entry in chosen]
         stage, started = str(rows[0].stage), time.perf_counter()
+        costs = [row.plan[stage] / row.steps for row in rows]
         try:
             self.stack.step(rows)
         except Exception as error:  # one request's trouble must not be another's
@@ -157,7 +169,12 @@ class Engine:
             else:
                 log.warning("a pass of %d rows through %s failed; trying them one by one", len(rows), stage, exc_info=error)
                 self._one_by_one(stage, rows)
-        self.observe(stage, len(rows), time.perf_counter() - started)
+        ended = time.perf_counter()
+        self.observe(stage, len(rows), ended - started)
+        for entry, cost in zip(chosen, costs, strict=True):
+            pace = (ended - entry.moved_at) / cost
+            self._pace[stage] = pace if stage not in self._pace else self._pace[stage] + PACE_MOMENTUM * (pace - self._pace[stage])
+            entry.moved_at = ended
 
     def _one_by_one(self, stage: str, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -24,13 +24,13 @@ def png(picture: Tensor, provenance: dict[str, Any]) -> bytes:
     info.add_text(TEXT_KEY, json.dumps(provenance, sort_keys=True))
     buffer = io.BytesIO()
     # Level 1 compresses these pictures nearly as well as 6, at a fraction of the time.
-    _image(picture).save(buffer, "PNG", pnginfo=info, compress_level=1)
+    pillow(picture).save(buffer, "PNG", pnginfo=info, compress_level=1)
     return buffer.getvalue()
 
 
 def animation(pictures: Sequence[Tensor], kind: Literal["webp", "apng"]) -> bytes:
     """Pictures `[3, H, W]` in [-1, 1] as one animated WebP or APNG, there and back again for ever."""
-    first, *others = (_image(picture) for picture in [*pictures, *pictures[-2:0:-1]])
+    first, *others = (pillow(picture) for picture in [*pictures, *pictures[-2:0:-1]])
     buffer = io.BytesIO()
     kinds: dict[str, dict[str, Any]] = {"webp": {"format": "WEBP", "quality": 90}, "apng": {"format": "PNG"}}
     first.save(buffer, save_all=True, append_images=others, duration=FRAME_MS, loop=0, **kinds[kind])
@@ -43,5 +43,6 @@ def tensor(content: bytes) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).float().div(127.5).sub(1)
 
 
-def _image(picture: Tensor) -> Image.Image:
+def pillow(picture: Tensor) -> Image.Image:
+    """A picture `[3, H, W]` in [-1, 1] as Pillow has it."""
     return Image.fromarray(picture.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).contiguous().cpu().numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -10,10 +9,9 @@ from typing import Any, Literal
 import redis
 
 from contracts import keys
-from contracts.jobs import ENDED, JobError, Picture, Progress, Record, now, read_record, written
+from contracts.ending import end, tell
+from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
 from contracts.webhooks import announce
-
-EVENTS_KEPT = 1000
 
 
 class JobRecord:
@@ -48,7 +46,20 @@ class JobRecord:
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=written(progress=progress.model_dump()))
-            self._tell(pipe, "progress", progress.model_dump())
+            tell(pipe, self.job_id, "progress", progress.model_dump(), self.ttl)
+
+        return self._change(change)
+
+    def watched(self) -> bool:
+        """True where somebody looks at the previews."""
+        return bool(self.redis.exists(keys.watched(self.job_id)))
+
+    def previews(self, previews: Sequence[Preview], progress: Progress) -> bool:
+        """The pictures so far, on the event stream only, each with how far the job is."""
+
+        def change(pipe: Any) -> None:
+            for preview in previews:
+                tell(pipe, self.job_id, "preview", preview.model_dump() | progress.model_dump(), self.ttl)
 
         return self._change(change)
 
@@ -93,20 +104,13 @@ class JobRecord:
 
     def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> bool:
         found = self.read()
+        if found is None:
+            return False
 
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
-            pipe.hset(self.key, mapping=fields | written(status=status, finished_at=now()))
-            pipe.expire(self.key, self.ttl)
-            for name in found.inputs if found else ():
-                pipe.delete(keys.source(self.job_id, name))
-            pipe.hincrby(keys.OUTCOMES, status)
-            self._tell(pipe, "ended", {"status": status})
-            if found:
-                announce(pipe, self.job_id, found.webhook, status, time.time())
-                if found.idempotency:
-                    pipe.expire(keys.idempotency(found.idempotency), self.ttl)
+            end(pipe, self.job_id, found, status, self.ttl, fields)
 
         return self._change(change)
 
@@ -125,8 +129,3 @@ class JobRecord:
                     return True
                 except redis.WatchError:  # it changed in between: look again
                     pipe.reset()
-
-    def _tell(self, pipe: Any, event: str, data: dict[str, Any]) -> None:
-        stream = keys.events(self.job_id)
-        pipe.xadd(stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)
-        pipe.expire(stream, self.ttl)

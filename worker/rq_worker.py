@@ -23,6 +23,8 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import BaseWorker
 
 from contracts import keys
+from contracts.jobs import Beat
+from contracts.queue import PUSH
 from worker.record import JobRecord
 
 log = logging.getLogger("worker.rq")
@@ -37,6 +39,10 @@ ALIVE_TTL_S = 10  # for /readyz
 class MaintainedQueue(Queue):
     """RQ's queue, whose maintenance lock does not outlive a worker that is killed while it holds it by the quarter of an hour that
     RQ gives it: nobody else would take over abandoned jobs meanwhile."""
+
+    def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
+        """A job that is tried again goes to its place by priority, before its equals."""
+        (pipeline or self.connection).eval(PUSH, 1, self.key, job_id, keys.job(""), int(at_front))
 
     def acquire_maintenance_lock(self) -> bool:
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S))
@@ -62,7 +68,7 @@ class ThreadWorker(BaseWorker):
         )
         self.log_result_lifespan = False
         self.result_ttl = result_ttl
-        self._slots = threading.BoundedSemaphore(slots)
+        self.slots, self._slots = slots, threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="beat", daemon=True)
@@ -125,11 +131,12 @@ class ThreadWorker(BaseWorker):
 
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
+        beat = Beat(pid=self.pid, slots=self.slots).model_dump_json()
         while not self._over.is_set():
             try:
                 with self.connection.pipeline() as pipe:
                     pipe.sadd(keys.WORKERS, self.name)
-                    pipe.set(keys.worker(self.name), str(self.pid), ex=ALIVE_TTL_S)
+                    pipe.set(keys.worker(self.name), beat, ex=ALIVE_TTL_S)
                     pipe.execute()
                 for job, execution, _ in list(self._running.values()):
                     self.maintain_heartbeats(job, execution)

@@ -14,9 +14,10 @@ FULL: dict[str, Any] = {
     "operation": "generate",
     "status": "failed",
     "request": {"prompt": 'say "hi": ünïcode 🟥\n', "n": 2, "seed": 0, "size": None},
+    "priority": -3,
     "parameters": {"size": 64, "eta": 0.0, "negative_prompt": ""},
     "warnings": ["cut was: the end"],
-    "progress": {"stage": "decoder", "step": 3, "steps": 6, "fraction": 0.25},
+    "progress": {"stage": "decoder", "step": 3, "steps": 6, "fraction": 0.25, "eta_seconds": 1.5},
     "images": [{"seed": 2**32 - 1, "width": 64, "height": 64}],
     "inputs": ["image", "mask"],
     "idempotency": "0f",
@@ -39,7 +40,7 @@ def test_a_full_record_round_trips() -> None:
     """Every field comes back equal and of its type, times to the microsecond."""
     record = read_record(in_redis(written(**FULL)))
     assert record.model_dump() == FULL
-    assert record.progress == Progress(stage="decoder", step=3, steps=6, fraction=0.25)
+    assert record.progress == Progress(stage="decoder", step=3, steps=6, fraction=0.25, eta_seconds=1.5)
     assert record.images == [Picture(seed=2**32 - 1, width=64, height=64)]
     assert record.error == JobError(kind="internal", title="The drawing failed", detail="why")
     assert set(FULL) == set(Record.model_fields), "a new field belongs in this test"

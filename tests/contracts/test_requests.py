@@ -47,6 +47,7 @@ def test_a_request_survives_json() -> None:
         prior_num_candidates=16,
         prior_temperature=0.0,
         prior_top_p=1.0,
+        priority=-10,
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request
@@ -58,7 +59,7 @@ def test_the_stack_is_given_all_but_prompt_n_and_seed() -> None:
     given = GenerateRequest(prompt="a", size=64, negative_prompt="", seed=1, n=2).given_parameters()
     assert given == {"size": 64, "negative_prompt": ""}
     assert (
-        set(GenerateRequest.model_fields) - PARAMETERS == {"prompt", "z_i", "mix", "n", "seed"}
+        set(GenerateRequest.model_fields) - PARAMETERS == {"prompt", "z_i", "mix", "n", "seed", "priority"}
         and set(GenerateRequest.model_fields) > PARAMETERS
     )
 

@@ -107,7 +107,7 @@ class House:
     def executions(self, worker: subprocess.Popen[bytes]) -> int:
         """How many jobs a worker runs, by RQ's books."""
         names = [name.decode() for name in self.store.smembers(keys.WORKERS)]
-        (name,) = [name for name in names if self.store.get(keys.worker(name)) == b"%d" % worker.pid]
+        (name,) = [name for name in names if json.loads(self.store.get(keys.worker(name)))["pid"] == worker.pid]
         return int(self.store.scard(f"rq:worker:{name}:executions"))
 
     def end(self) -> None:
@@ -254,6 +254,19 @@ def test_progress_grows_while_a_job_runs(standing: House) -> None:
     fractions = [job["progress"]["fraction"] for job in seen if job["progress"]]
     assert fractions == sorted(fractions) and len(set(fractions)) > 3 and fractions[-1] == 1
     assert {job["progress"]["stage"] for job in seen if job["progress"]} >= {"decoder"}
+
+
+def test_a_job_is_watched_and_cancelled(standing: House) -> None:
+    """Events come while it is drawn, pictures among them; DELETE ends it, and with it the events."""
+    job_id = standing.post(SLOW | {"decoder_num_inference_steps": 1000, "n": 4}).json()["id"]
+    seen: list[str] = []
+    with standing.http.stream("GET", f"/jobs/{job_id}/events") as answer:
+        for line in answer.iter_lines():
+            seen += [line.removeprefix("event: ")] if line.startswith("event: ") else []
+            if "preview" in seen and "progress" in seen:
+                standing.http.delete(f"/jobs/{job_id}").raise_for_status()
+    assert seen[-1] == "ended" and standing.job(job_id)["status"] == "cancelled"
+    assert standing.http.get(f"/jobs/{job_id}/images/0.png").status_code == 404
 
 
 def test_a_body_of_50_mb_is_answered_over_a_real_socket(standing: House) -> None:

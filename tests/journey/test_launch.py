@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -77,7 +78,7 @@ def test_one_command_starts_looks_after_and_ends_all_of_it(
 
         def pid() -> int | None:
             beats = [store.get(keys.worker(name.decode())) for name in store.smembers(keys.WORKERS)]
-            return next((int(beat) for beat in reversed(beats) if beat and alive(int(beat))), None)
+            return next((pid for beat in reversed(beats) if beat and alive(pid := json.loads(beat)["pid"])), None)
 
         first = until(pid, "a worker is there")
         os.kill(first, signal.SIGKILL)

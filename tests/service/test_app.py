@@ -13,6 +13,7 @@ import redis.asyncio
 from conftest import RedisServer
 
 from contracts import keys
+from contracts.jobs import Beat
 
 pytestmark = pytest.mark.anyio
 FORBIDDEN = ("torch", "open_clip", "numpy", "models", "worker", "training")
@@ -51,11 +52,11 @@ async def test_readyz_wants_redis_and_a_worker(client: httpx.AsyncClient, alone:
     await store.sadd(keys.WORKERS, "w")
     assert (await client.get("/readyz")).status_code == 503
     await store.sadd(keys.WORKERS, "w")
-    await store.set(keys.worker("w"), "1", ex=10)
+    await store.set(keys.worker("w"), Beat(pid=1, slots=2).model_dump_json(), ex=10)
     assert (await client.get("/readyz")).text == "ready\n"
 
 
-@pytest.mark.parametrize("path", ["/jobs/x", "/jobs/x/images/0.png"])
+@pytest.mark.parametrize("path", ["/jobs/x", "/jobs/x/images/0.png", "/jobs/x/events"])
 async def test_without_redis_a_question_is_503(alone: httpx.AsyncClient, path: str) -> None:
     """As a problem, with a time to try again, and soon."""
     answer = await alone.get(path)
@@ -86,6 +87,8 @@ DOCUMENTED = {
     **{("post", path): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"} for path in POSTED},
     ("get", "/jobs/{job_id}/animation"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
+    ("delete", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
+    ("get", "/jobs/{job_id}/events"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/images/{index}.png"): {"200", "404", "422", "500", "503"},
     ("get", "/healthz"): {"200", "500"},
     ("get", "/readyz"): {"200", "500", "503"},

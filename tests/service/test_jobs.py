@@ -60,6 +60,8 @@ async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient
         "status": "queued",
         "progress": None,
         "queue_position": 0,
+        "priority": 0,
+        "eta_seconds": None,
         "parameters": CUBE | {"n": 1} | dict.fromkeys(open_parameters),
         "warnings": [],
         "images": [],
@@ -68,7 +70,7 @@ async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient
         "error": None,
         "started_at": None,
         "finished_at": None,
-        "links": {"self": f"http://house/jobs/{job['id']}"},
+        "links": {"self": f"http://house/jobs/{job['id']}", "events": f"http://house/jobs/{job['id']}/events"},
     }
     assert await store.lrange(keys.QUEUE_LIST, 0, -1) == [job["id"].encode()]
     rq = await store.hgetall(f"rq:job:{job['id']}")

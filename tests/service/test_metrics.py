@@ -8,6 +8,7 @@ import redis.asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import keys
+from contracts.jobs import Beat
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,7 @@ async def test_jobs_queue_and_workers_are_counted(client: httpx.AsyncClient, sto
         await client.post("/generate", json={"prompt": "x"}, headers={"idempotency-key": key})
     await store.hset(keys.OUTCOMES, mapping={"succeeded": 7, "failed": 1})
     await store.sadd(keys.WORKERS, "alive", "dead")
-    await store.set(keys.worker("alive"), "1", ex=10)
+    await store.set(keys.worker("alive"), Beat(pid=1, slots=2).model_dump_json(), ex=10)
     found = await samples(client)
     assert found["unclip_redis_up", ()] == 1
     assert found["unclip_queue_jobs", ()] == 2

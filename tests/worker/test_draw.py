@@ -16,6 +16,7 @@ from PIL import Image
 from contracts import keys
 from contracts.jobs import Record, now, written
 from models import UnCLIP
+from worker.cancel import Cancellations
 from worker.draw import Context, draw, install
 from worker.engine import Engine, batch_limits
 from worker.record import JobRecord
@@ -34,9 +35,12 @@ def client(redis_server: Any, stack: UnCLIP) -> Iterator[redis.Redis]:
     client = redis.Redis.from_url(redis_server.url)
     engine = Engine(stack, batch_limits(8))
     engine.start()
-    install(Context(stack, engine, client, 100))
+    cancellations = Cancellations(client, engine)
+    cancellations.start()
+    install(Context(stack, engine, client, cancellations, 100))
     yield client
     install(None)
+    cancellations.stop()
     engine.stop()
     client.close()
 

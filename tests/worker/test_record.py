@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from contracts import keys
+from contracts.ending import EVENTS_KEPT
 from contracts.jobs import Picture, Progress, now, written
-from worker.record import EVENTS_KEPT, JobRecord
+from worker.record import JobRecord
 
 TTL = 100
 HALF = Progress(stage="decoder", step=3, steps=6, fraction=0.5)

@@ -19,6 +19,7 @@ from rq.job import Job
 from contracts import keys
 from contracts.jobs import Record, now, written
 from models import Row, UnCLIP
+from worker.cancel import Cancellations
 from worker.draw import Context, install
 from worker.engine import Engine, batch_limits
 from worker.record import JobRecord
@@ -134,7 +135,7 @@ class TestWithAStack:
         monkeypatch.setattr(stack, "step", held)
         engine = Engine(stack, batch_limits(8))
         engine.start()
-        install(Context(stack, engine, client, 100))
+        install(Context(stack, engine, client, Cancellations(client, engine), 100))
         yield gate
         install(None)
         gate.set()

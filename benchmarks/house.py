@@ -1,0 +1,115 @@
+"""The whole house as processes of this machine, for measuring: Redis, the service and workers, on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import redis
+
+from contracts import keys
+from launch import free_port, redis_binary
+
+PATIENCE_S = 300.0
+
+
+def until(true: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
+    """Poll until it is, and give what it then is; TimeoutError says what never was."""
+    deadline = time.monotonic() + patience
+    while not (found := true()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {patience:.0f} s still not: {what}")
+        time.sleep(0.02)
+    return found
+
+
+def resident_bytes(process: subprocess.Popen[bytes]) -> int:
+    """Memory that a process holds now (Linux)."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class House:
+    """Everything from `with` on. Workers run `python -m` the module named: the product's own, or one with a stub stack."""
+
+    def __init__(self, workers: int = 1, worker: str = "worker", **settings: object) -> None:
+        self.worker_module, self.count = worker, workers
+        self.folder = tempfile.TemporaryDirectory(prefix="unclip-")
+        redis_port, port = free_port(), free_port()
+        url = f"redis://127.0.0.1:{redis_port}/0"
+        self.environment = {**os.environ, "UNCLIP_REDIS_URL": url, "UNCLIP_PORT": str(port), "UNCLIP_MAX_QUEUED_JOBS": "1000000"}
+        self.environment |= {f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()}
+        self.address = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=self.address, timeout=PATIENCE_S)
+        self.store: Any = redis.Redis.from_url(url)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.workers: list[subprocess.Popen[bytes]] = []
+        options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--dir", self.folder.name, "--save", ""]
+        self.redis_command = [redis_binary(), *options, "--appendonly", "yes", "--appendfsync", "always"]
+
+    def __enter__(self) -> Self:
+        try:
+            self.redis = self.run(self.redis_command, "redis")
+            until(self._redis_answers, "Redis answers")
+            self.service = self.run([sys.executable, "-m", "service"], "service")
+            for _ in range(self.count):
+                self.start_worker()
+            until(lambda: self.store.scard(keys.WORKERS) == self.count, "the workers are up")
+            until(self._ready, "the service is ready")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+        self.http.close()
+        self.store.close()
+        self.folder.cleanup()
+
+    def run(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
+        """A process that ends with the house, its output in a file of the folder."""
+        with (Path(self.folder.name) / f"{name}-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """One more worker; it signs on by itself."""
+        self.workers.append(self.run([sys.executable, "-m", self.worker_module], "worker"))
+        return self.workers[-1]
+
+    def accept(self, **request: object) -> str:
+        """Ask for a picture, and give the job's id."""
+        answer = self.http.post("/generate", json=request)
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def statuses(self, ids: list[str]) -> list[str]:
+        """Straight from Redis, so that asking costs the service nothing."""
+        with self.store.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hget(keys.job(job_id), "status")
+            return [status.decode() if status else "gone" for status in pipe.execute()]
+
+    def _redis_answers(self) -> bool:
+        try:
+            return bool(self.store.ping())
+        except redis.ConnectionError:
+            return False
+
+    def _ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
