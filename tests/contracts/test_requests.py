@@ -48,6 +48,8 @@ def test_a_request_survives_json() -> None:
         prior_temperature=0.0,
         prior_top_p=1.0,
         priority=-10,
+        webhook="https://hooks.example/x",
+        webhook_events=["started", "failed"],
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request
