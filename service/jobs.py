@@ -32,6 +32,7 @@ from service.events import Events
 from service.intake import Work
 from service.problems import ProblemError
 from service.settings import Settings
+from service.store import Store
 
 SOCKET_TIMEOUT_S = 5.0
 
@@ -57,6 +58,7 @@ class Jobs:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.store = Store(settings.store) if settings.store else None
         url = str(settings.redis_url)
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
@@ -166,24 +168,30 @@ class Jobs:
 
     async def image(self, job_id: str, index: int) -> bytes:
         """A picture's PNG. ProblemError 404 where there is none (yet, or any more)."""
-        png = await self.redis.get(keys.image(job_id, index))
+        png = await self.picture(job_id, index)
         if png is None:
-            record = await self._read(job_id)
-            raise ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} pictures; there is none at {index}.")
-        return bytes(png)
+            raise _no_image(job_id, await self._read(job_id), index)
+        return png
+
+    async def with_image(self, job_id: str, index: int) -> None:
+        """ProblemError 404 where the job has no such picture (yet, or any more)."""
+        record = await self._read(job_id)
+        if index >= len(record.images):
+            raise _no_image(job_id, record, index)
 
     async def picture(self, job_id: str, index: int) -> bytes | None:
         """A picture's PNG, or None."""
         png = await self.redis.get(keys.image(job_id, index))
+        if png is None and self.store is not None and await self.redis.exists(keys.job(job_id)):  # the store's outlives it a little
+            return await self.store.read(keys.stored_image(job_id, index))
         return None if png is None else bytes(png)
 
-    async def animation(self, job_id: str) -> tuple[str, bytes]:
-        """A job's animation: its format and content. ProblemError 404 where there is none (yet, or any more)."""
+    async def with_animation(self, job_id: str) -> str:
+        """The format of a job's animation. ProblemError 404 where there is none (yet, or any more)."""
         record = await self._read(job_id)
-        content = await self.redis.get(keys.animation(job_id)) if record.animation else None
-        if content is None:
+        if record.animation is None:
             raise ProblemError(404, f"Job {job_id} is {record.status} and has no animation. Ask for one by animation: webp or apng.")
-        return str(record.animation), bytes(content)
+        return record.animation
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Wait until the job ended, at most so long. True where it has. The end stands in the job's event stream, so it is found
@@ -224,3 +232,7 @@ class Jobs:
     async def workers_alive(self) -> int:
         """How many workers have given a sign of life lately."""
         return len(await beats(self.redis))
+
+
+def _no_image(job_id: str, record: Record, index: int) -> ProblemError:
+    return ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} pictures; there is none at {index}.")

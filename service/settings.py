@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import AnyHttpUrl, Field, RedisDsn, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.store import Store
+
 _MAKE_ONE = "make one: python3 -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
 
 
@@ -38,6 +40,13 @@ class Settings(BaseSettings):
     webhook_http: bool = Field(False, description="Whether webhooks may be called by http too.")
     webhook_private: bool = Field(False, description="Whether webhooks may be in private networks and on this machine.")
     webhook_timeout: float = Field(15.0, ge=0.1, le=300, description="Seconds that one attempt at a webhook may last.")
+
+    @field_validator("store")
+    @classmethod
+    def _openable(cls, url: str | None) -> str | None:
+        if url:
+            Store(url)
+        return url
 
     @field_validator("webhook_hosts", mode="before")
     @classmethod

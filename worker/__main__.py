@@ -16,6 +16,7 @@ from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
+from worker.store import Store, sweep_beside
 
 log = logging.getLogger("worker")
 
@@ -52,7 +53,10 @@ def main(kind: type[UnCLIP] = UnCLIP) -> None:
     engine.start()
     cancellations = Cancellations(connection, engine)
     cancellations.start()
-    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl))
+    store = Store(settings.store) if settings.store else None
+    if store is not None:
+        sweep_beside(store, connection, settings.result_ttl)
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
     ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()

@@ -12,16 +12,18 @@ from contracts import keys
 from contracts.ending import end, tell
 from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
 from contracts.webhooks import announce
+from worker.store import Store
 
 
 class JobRecord:
     """One job's record. Every change is one transaction, and a job that has ended (or is gone) is never changed again: another
     worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
 
-    def __init__(self, connection: redis.Redis, job_id: str, ttl: int) -> None:
+    def __init__(self, connection: redis.Redis, job_id: str, ttl: int, store: Store | None = None) -> None:
+        """`store`: where pictures go; else to Redis."""
         # Any: what redis-py says of its answers' types differs from release to release.
         self.redis: Any = connection
-        self.job_id, self.ttl = job_id, ttl
+        self.job_id, self.ttl, self.store = job_id, ttl, store
         self.key = keys.job(job_id)
 
     def read(self) -> Record | None:
@@ -80,12 +82,21 @@ class JobRecord:
         result: dict[str, Any] | None = None,
         animation: tuple[str, bytes] | None = None,
     ) -> bool:
-        """It is done: pictures, what was found beside them, and the frames as one animation (format, content)."""
+        """It is done: pictures, what was found beside them, and the frames as one animation (format, content). StoreError where
+        they could not be stored; the job has not ended then."""
         contents = {keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
         fields = written(images=[p.model_dump() for p in pictures], warnings=list(warnings), progress=progress.model_dump(), result=result)
         if animation is not None:
             fields |= written(animation=animation[0])
             contents[keys.animation(self.job_id)] = animation[1]
+        if self.store is not None:
+            found = self.read()
+            if found is None or found.status in ENDED:
+                return False  # what is there is another's, and may be read just now
+            stored = {keys.stored_image(self.job_id, index): content for index, content in enumerate(pngs)}
+            stored |= {keys.stored_animation(self.job_id, animation[0]): animation[1]} if animation else {}
+            self.store.put(stored)
+            contents = {}
         return self._end("succeeded", fields, contents)
 
     def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:

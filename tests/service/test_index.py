@@ -103,7 +103,8 @@ async def test_what_is_rare_is_found_page_by_page(
     monkeypatch.setattr(index, "SCANNED", 10)
     await many(store, 45)
     await enter(store, "failed", START - timedelta(seconds=1), status="failed")
-    assert await all_pages(client, status="failed") == [[], [], [], [], ["failed"]]
+    pages = await all_pages(client, status="failed")
+    assert pages[:4] == [[]] * 4 and list(itertools.chain(*pages)) == ["failed"]
 
 
 async def test_owners_see_their_own(store: redis.asyncio.Redis) -> None:
