@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from benchmarks import load, reliability
 from benchmarks.pictures import pictures
-from benchmarks.reliability import MEASURES
 
-ALL: dict[str, Callable[[], dict[str, Any]]] = {"pictures": pictures, **MEASURES}
+ALL: dict[str, Callable[[], dict[str, Any]]] = {"pictures": pictures, **reliability.MEASURES, **load.MEASURES}
 BRIEF = ("pictures", "overhead")
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,24 +31,24 @@ def until(true: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> A
     return found
 
 
-def resident_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Memory that a process holds now (Linux)."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(process: subprocess.Popen[bytes], *, peak: bool = False) -> int:
+    """Memory that a process holds now, or has held at most (Linux)."""
+    told = Path(f"/proc/{process.pid}/status").read_text()
+    return int(told.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) * 1024
 
 
 class House:
-    """Everything from `with` on. Workers run `python -m` the module named: the product's own, or one with a stub stack."""
+    """Everything from `with` on. Workers run `python -m` what is named: the product's own, or another to compare with."""
 
-    def __init__(self, workers: int = 1, worker: str = "worker", **settings: object) -> None:
-        self.worker_module, self.count = worker, workers
+    def __init__(self, workers: int = 1, worker: Sequence[str] = ("worker",), **settings: object) -> None:
+        self.worker_command, self.count = worker, workers
         self.folder = tempfile.TemporaryDirectory(prefix="unclip-")
         redis_port, port = free_port(), free_port()
         url = f"redis://127.0.0.1:{redis_port}/0"
         self.environment = {**os.environ, "UNCLIP_REDIS_URL": url, "UNCLIP_PORT": str(port), "UNCLIP_MAX_QUEUED_JOBS": "1000000"}
         self.environment |= {f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()}
         self.address = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.address, timeout=PATIENCE_S)
+        self.http = httpx.Client(base_url=self.address, timeout=PATIENCE_S, limits=httpx.Limits(max_connections=1000))
         self.store: Any = redis.Redis.from_url(url)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -86,7 +86,7 @@ class House:
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """One more worker; it signs on by itself."""
-        self.workers.append(self.run([sys.executable, "-m", self.worker_module], "worker"))
+        self.workers.append(self.run([sys.executable, "-m", *self.worker_command], "worker"))
         return self.workers[-1]
 
     def accept(self, **request: object) -> str:

@@ -10,7 +10,9 @@ import random
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -31,7 +33,7 @@ def kills(rounds: int = 20, jobs: int = 64) -> dict[str, Any]:
     with House(workers=2, threads=1, jobs_at_once=16) as house:
         for number in range(rounds):
             ids = [house.accept(**QUICK, seed=number * jobs + k) for k in range(jobs)]
-            until(lambda ids=ids: house.statuses(ids).count("running") >= 24, "the workers are busy")
+            until(partial(_running, house, ids, 24), "the workers are busy")
             victim = house.workers.pop(0)
             victim.kill()
             victim.wait()
@@ -39,14 +41,26 @@ def kills(rounds: int = 20, jobs: int = 64) -> dict[str, Any]:
             begun = [job_id for job_id, status in zip(ids, house.statuses(ids), strict=True) if status == "running"]
             house.start_worker()
             # A job that is given back is queued for a moment; those of the living worker just go on.
-            until(lambda begun=begun: _given_back(house, begun), "the dead worker's jobs are running again")
+            until(partial(_given_back, house, begun), "the dead worker's jobs are running again")
             recovered.append(time.monotonic() - killed)
-            until(lambda ids=ids: set(house.statuses(ids)) <= {"succeeded", "failed"}, "all jobs have ended")
+            until(partial(_ended, house, ids), "all jobs have ended")
             failures += house.statuses(ids).count("failed")
             until(lambda: house.store.scard(keys.WORKERS) >= 2, "the new worker is up")
         outcomes = {name.decode(): int(count) for name, count in house.store.hgetall(keys.OUTCOMES).items()}
     print(f"| kill -9, {rounds} × {jobs} jobs | ended {outcomes}; given to another worker after {_spread(recovered)} s |")
     return {"outcomes": outcomes, "failures": failures, "recovered_s": recovered}
+
+
+def _running(house: House, ids: list[str], count: int) -> bool:
+    return house.statuses(ids).count("running") >= count
+
+
+def _ended(house: House, ids: list[str]) -> bool:
+    return set(house.statuses(ids)) <= {"succeeded", "failed"}
+
+
+def _succeeded(house: House, count: int) -> bool:
+    return int(house.store.hget(keys.OUTCOMES, "succeeded") or 0) == count
 
 
 def _given_back(house: House, ids: list[str]) -> bool:
@@ -62,22 +76,20 @@ def _given_back(house: House, ids: list[str]) -> bool:
 def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
     """Many small jobs through the real queue around a stub stack: resident memory after `first` and after all, jobs a second, and what
     Redis holds once everything has had its time."""
-    with House(worker="benchmarks.stub_worker", result_ttl=60) as house:
-        memory = []
+    with House(worker=["benchmarks.stub_worker"], result_ttl=60) as house:
+        memory: list[tuple[int, int]] = []
         started = time.monotonic()
         for upto in (first, jobs):
             done = 0 if not memory else first
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(done, upto)))
-            until(lambda upto=upto: int(house.store.hget(keys.OUTCOMES, "succeeded") or 0) == upto, "all have succeeded")
+            until(partial(_succeeded, house, upto), "all have succeeded")
             memory.append((resident_bytes(house.service), resident_bytes(house.workers[0])))
         rate = jobs / (time.monotonic() - started)
         time.sleep(75)
         left = sorted(key.decode() for key in house.store.scan_iter())
     grown = [after / before - 1 for before, after in zip(*memory, strict=True)]
-    print(
-        f"| {jobs} jobs, stub stack | {rate:.0f} jobs/s; resident memory since job {first}: service {grown[0]:+.1%}, worker {grown[1]:+.1%} |"
-    )
+    print(f"| {jobs} jobs, stub stack | {rate:.0f} jobs/s; {_growth(grown)} since job {first} |")
     print(f"| keys in Redis after the TTLs | {len(left)}: {', '.join(left)} |")
     return {"jobs_per_s": rate, "memory_bytes": memory, "grown": grown, "keys_left": left}
 
@@ -85,7 +97,7 @@ def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
 def overhead(requests: int = 200) -> dict[str, Any]:
     """HTTP, queue and PNG for one 64² picture around a stub stack, one after the other: milliseconds from request to picture."""
     taken = []
-    with House(worker="benchmarks.stub_worker") as house:
+    with House(worker=["benchmarks.stub_worker"]) as house:
         for seed in range(requests + 10):
             started = time.perf_counter()
             answer = house.http.post("/generate", json=SMALL | {"seed": seed}, headers={"prefer": "wait=60", "accept": "image/png"})
@@ -148,10 +160,9 @@ def listeners(count: int = 200) -> dict[str, Any]:
         for thread in threads:
             thread.join()
         blocked = sum(client["cmd"] == "xread" for client in house.store.client_list())
-    print(
-        f"| {count} listeners of one job | {len(heard)} heard its end, within {max(heard) - min(heard):.2f} s; {previews / count:.1f} previews each |"
-    )
-    return {"heard": len(heard), "spread_s": max(heard) - min(heard), "previews_each": previews / count, "readers_left": blocked}
+    spread = max(heard) - min(heard)
+    print(f"| {count} listeners of one job | {len(heard)} heard its end, within {spread:.2f} s; {previews / count:.1f} previews each |")
+    return {"heard": len(heard), "spread_s": spread, "previews_each": previews / count, "readers_left": blocked}
 
 
 def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
@@ -160,7 +171,7 @@ def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
     whole = [_picture(kind, rng) for kind in ("PNG", "JPEG", "WEBP") for _ in range(10)]
     statuses: dict[int, int] = {}
     memory: list[tuple[int, int]] = []
-    with House(worker="benchmarks.stub_worker") as house:
+    with House(worker=["benchmarks.stub_worker"]) as house:
         for number in range(files):
             answer = house.http.post("/variations", files={"image": _mutated(rng.choice(whole), rng)}, data={"size": "64"})
             statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
@@ -168,9 +179,8 @@ def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
                 until(lambda: house.store.llen(keys.QUEUE_LIST) == 0, "the queue is empty")
                 memory.append((resident_bytes(house.service), resident_bytes(house.workers[0])))
     grown = [after / before - 1 for before, after in zip(*memory, strict=True)]
-    print(
-        f"| {files} mutated pictures | answers {dict(sorted(statuses.items()))}; memory: service {grown[0]:+.1%}, worker {grown[1]:+.1%} |"
-    )
+    answers = ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items()))
+    print(f"| {files} mutated pictures | {answers}; {_growth(grown)} |")
     return {"statuses": statuses, "grown": grown}
 
 
@@ -196,8 +206,19 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(data + data) if cut < 0.35 else bytes(data)
 
 
+def _growth(grown: list[float]) -> str:
+    return f"resident memory of the service {grown[0]:+.1%}, of the worker {grown[1]:+.1%}"
+
+
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} (largest {max(values):.1f})"
 
 
-MEASURES = {"kills": kills, "soak": soak, "overhead": overhead, "cancels": cancels, "listeners": listeners, "fuzz": fuzz}
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "kills": kills,
+    "soak": soak,
+    "overhead": overhead,
+    "cancels": cancels,
+    "listeners": listeners,
+    "fuzz": fuzz,
+}

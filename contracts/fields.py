@@ -16,9 +16,10 @@ MAX_GUIDANCE = 30.0
 
 Size = Literal[64, 256, 1024]
 Prior = Literal["diffusion", "autoregressive"]
-Sampler = Literal["ddpm", "ddim", "dpm++"]
+Sampler = Literal["ddpm", "ddim", "dpm++", "unipc", "heun"]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 def _speakable(text: str) -> str:
@@ -65,6 +66,9 @@ PARAMETERS = {
     "prior_temperature",
     "prior_top_p",
     "decoder_guidance_scale",
+    "decoder_guidance_start",
+    "decoder_guidance_stop",
+    "dynamic_threshold",
 }
 
 
@@ -89,13 +93,18 @@ class Drawing(Queued):
 
     size: Size | None = Field(None, description="Width and height in pixels.")
     seed: Seed | None = Field(None, description="Where all random numbers come from. Left out, one is drawn, and told in the job.")
-    sampler: Sampler | None = Field(None, description="The decoder's sampler; dpm++ is DPM-Solver++ 2M.")
+    sampler: Sampler | None = Field(None, description="The decoder's sampler; dpm++ is DPM-Solver++ 2M, heun takes two evaluations a step.")
     eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None, description="Noise of the ddim sampler: 0 is deterministic, 1 as much as ddpm. The other samplers have none."
     )
     decoder_num_inference_steps: Steps | None = Field(None, description="Denoising steps of the decoder.")
     upsampler_num_inference_steps: Steps | None = Field(None, description="Denoising steps of each upsampler.")
     decoder_guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance of the decoder; 1 is none.")
+    decoder_guidance_start: Share | None = Field(None, description="The decoder is guided from this share of its steps on; 0 is the first.")
+    decoder_guidance_stop: Share | None = Field(None, description="The decoder is guided up to this share of its steps; 1 is the last.")
+    dynamic_threshold: Share | None = Field(
+        None, description="Dynamic thresholding: the share of pixels that strong guidance is scaled down to fit, such as 0.995; 0 clamps."
+    )
 
 
 class Priming(Fields):

@@ -109,7 +109,8 @@ class AutoregressivePrior(nn.Module):
     def _prefix(self, text: TextEncoding) -> tuple[Tensor, Tensor]:
         """Caption and z_t as `[B, L + 1, C]`, and the mask `[B, L + 1]`."""
         length = text.mask.shape[1]
-        z_t = self.z_t_proj(text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t)
+        z_t = text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t
+        z_t = self.z_t_proj(z_t.to(self.positions.dtype))
         positions = torch.cat((self.positions[:length], self.positions[self.config.context_length][None]))
         return torch.cat((self.text_proj(text.hidden), z_t[:, None]), dim=1) + positions, F.pad(text.mask, (0, 1), value=True)
 

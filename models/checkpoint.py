@@ -1,20 +1,24 @@
 """A checkpoint is a folder: config.json, a .safetensors file a network, and CARD.md.
 
 Weights lie on disk in fp16 and are loaded strictly: a tensor that is missing, left over or of another shape is an
-error that names it.
+error that names it. They go from the file to their device one at a time, so that no second copy of a network is held.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from models.ar_prior import AutoregressivePrior, AutoregressivePriorConfig
 from models.clip import CLIP
@@ -69,20 +73,67 @@ def build(name: str, config: dict[str, Any]) -> nn.Module:
     )
 
 
-def load(folder: Path | str | None = None, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint folder (None: the embedded default) in fp32 onto `device`, ready to sample."""
+def build_empty(name: str, config: dict[str, Any]) -> nn.Module:
+    """`build`, with parameters that have shapes and no memory, for `fill`. Buffers are real: some are constants that no file has."""
+    hook = register_module_parameter_registration_hook(
+        lambda module, name, parameter: nn.Parameter(parameter.to("meta"), requires_grad=False)  # type: ignore[arg-type]
+    )
+    try:
+        return build(name, config)
+    finally:
+        hook.remove()
+
+
+def load(folder: Path | str | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Read a checkpoint folder (None: the embedded default) onto `device`, ready to sample; `dtype` as in `fill`."""
     folder = DEFAULT_FOLDER if folder is None else Path(folder)
-    config = _config(folder)
-    parts = [part for part in PARTS if part in config]
-    networks = {}
-    for part in parts:
-        network = build(part, config[part])
-        load_strictly(network, folder / f"{part}.safetensors")
-        networks[part] = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    config = read_config(folder)
+    networks = {part: load_network(folder, part, config[part], device, dtype) for part in PARTS if part in config}
     return Checkpoint(config["name"], config, networks)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def load_network(
+    folder: Path, part: str, config: dict[str, Any], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """One network of a checkpoint folder."""
+    path = folder / f"{part}.safetensors"
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: config.json names this network")
+    network, file = build_empty(part, config), TensorFile(path)
+    wanted = {key: value.shape for key, value in network.state_dict().items()}
+    faults = [f"missing {key} {list(wanted[key])}" for key in wanted.keys() - file.shapes.keys()]
+    faults += [f"unexpected {key} {list(file.shapes[key])}" for key in file.shapes.keys() - wanted.keys()]
+    faults += [
+        f"{key} is {list(file.shapes[key])}, the network has {list(wanted[key])}"
+        for key in wanted.keys() & file.shapes.keys()
+        if file.shapes[key] != wanted[key]
+    ]
+    refuse(path, faults)
+    return fill(network, file.read, device, dtype)
+
+
+def fill(
+    network: nn.Module, value_of: Callable[[str], Tensor], device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+) -> nn.Module:
+    """Give a network from `build_empty` its tensors by name, one at a time, and make it ready to sample on `device`.
+
+    Parameters come in `dtype`, as they are stored where it is None. Buffers and CLIP's temperature keep fp32: they are a few
+    statistics and constants that z_i and probabilities are scaled by. There is no need to except the norms: torch sums their
+    statistics in fp32 whatever they are given."""
+    parameters = {name for name, parameter in network.named_parameters() if parameter.dim()}
+    values = {}
+    for key, own in network.state_dict().items():
+        value = value_of(key)
+        kind = own.dtype if key not in parameters else dtype or value.dtype
+        layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
+        # A copy always: a tensor that lay in the mapped file would change, or end the process, with the file.
+        values[key] = value.to(device, kind, copy=True, memory_format=layout)
+    network.load_state_dict(values, assign=True)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint folder's config.json. CheckpointError for one that cannot be."""
     path = folder / "config.json"
     if not path.exists():
         raise CheckpointError(f"{folder} is not a checkpoint folder: it has no config.json")
@@ -101,30 +152,49 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_strictly(network: nn.Module, path: Path) -> None:
-    """Fill a network from a file, every tensor of both and nothing else."""
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing: config.json names this network")
-    stored = read(path)
-    wanted = network.state_dict()
-    faults = [f"missing {key} {list(wanted[key].shape)}" for key in wanted.keys() - stored.keys()]
-    faults += [f"unexpected {key} {list(stored[key].shape)}" for key in stored.keys() - wanted.keys()]
-    faults += [
-        f"{key} is {list(stored[key].shape)}, the network has {list(wanted[key].shape)}"
-        for key in wanted.keys() & stored.keys()
-        if stored[key].shape != wanted[key].shape
-    ]
-    refuse(path, faults)
-    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in stored.items()})
+class TensorFile:
+    """A .safetensors file: `shapes` of its tensors by name, and the numbers of each when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with safe_open(path, "pt") as file:
+                self.shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (no dict)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+
+    def read(self, key: str) -> Tensor:
+        """A tensor that lies in the mapped file. Mapped anew each time: what was read of a mapping counts as this process's
+        memory until the mapping ends."""
+        with safe_open(self.path, "pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        return tensor
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file."""
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
-    return tensors
+class PickledFile:
+    """What `TensorFile` is, of a .bin or .pth file. It is read as tensors only: nothing in it is run."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of TorchScript, which is refused right after
+                try:
+                    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                except RuntimeError:  # a file older than torch 1.6 cannot be mapped
+                    tensors = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise CheckpointError(f"{path} holds something else than tensors, or is cut short: {error}") from error
+        self.contents: dict[str, Any] = tensors
+        self.shapes = {key: value.shape for key, value in tensors.items() if isinstance(value, Tensor)}
+
+    def read(self, key: str) -> Tensor:
+        tensor: Tensor = self.contents[key]
+        return tensor
+
+
+def open_tensors(path: Path) -> TensorFile | PickledFile:
+    """A file of tensors, by its suffix. CheckpointError for one that is none."""
+    return TensorFile(path) if path.suffix == ".safetensors" else PickledFile(path)
 
 
 def refuse(path: Path, faults: list[str]) -> None:
@@ -139,10 +209,15 @@ def halved(network: nn.Module) -> dict[str, Tensor]:
     return {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in network.state_dict().items()}
 
 
-def save(folder: Path, config: dict[str, Any], networks: dict[str, nn.Module], card: str) -> None:
+def save(folder: Path, config: dict[str, Any], networks: Mapping[str, nn.Module], card: str) -> None:
     """Write a checkpoint folder: floating tensors in fp16, config.json with the format added, CARD.md."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, network in networks.items():
         save_file(halved(network), folder / f"{part}.safetensors")
+    save_texts(folder, config, card)
+
+
+def save_texts(folder: Path, config: dict[str, Any], card: str) -> None:
+    """Write what a checkpoint folder has beside its networks."""
     (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     (folder / "CARD.md").write_text(card)

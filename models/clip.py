@@ -23,12 +23,17 @@ _PLACEHOLDER = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """Encoded captions: z_t `[B, D]` (unit norm, unless the config keeps CLIP's own scale), the final hidden states
-    `[B, L, W]`, and a mask `[B, L]`, True where there is a token. L is the longest caption's length."""
+    """Encoded captions: z_t `[B, D]` in fp32 (unit norm, unless the config keeps CLIP's own scale), the final hidden states
+    `[B, L, W]` in the encoder's dtype, and a mask `[B, L]`, True where there is a token. L is the longest caption's length."""
 
     z_t: Tensor
     hidden: Tensor
     mask: Tensor
+
+
+def widened(x: Tensor) -> Tensor:
+    """In fp32 where a network of half precision has made it: what is computed with between networks is not to be rounded again."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class CLIP(nn.Module):
@@ -91,6 +96,7 @@ class CLIP(nn.Module):
             z_t = network.text_projection(z_t)
         elif network.text_projection is not None:
             z_t = z_t @ network.text_projection
+        z_t = widened(z_t)
         mask = torch.arange(length, device=end.device)[None] <= end[:, None]
         return TextEncoding(F.normalize(z_t, dim=-1) if self.unit_norm else z_t, hidden, mask)
 
@@ -100,5 +106,6 @@ class CLIP(nn.Module):
             raise ValueError("this checkpoint has no image encoder: use one that has, or give a prompt instead of a picture")
         if pictures.shape[-2:] != (self.image_size, self.image_size):
             pictures = F.interpolate(pictures, (self.image_size, self.image_size), mode="bicubic", antialias=True)
-        z_i: Tensor = self.network.encode_image((pictures.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std, normalize=self.unit_norm)
-        return z_i
+        pictures = (pictures.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std
+        z_i = widened(self.network.encode_image(pictures.to(self.network.positional_embedding.dtype)))
+        return F.normalize(z_i, dim=-1) if self.unit_norm else z_i

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.clip import TextEncoding
+from models.clip import TextEncoding, widened
 from models.unet import UNet, UNetConfig
 
 
@@ -52,10 +52,12 @@ class Decoder(nn.Module):
         self.text_to_tokens = nn.Linear(config.text_width, context_dim)
 
     def forward(self, x_t: Tensor, t: Tensor, z_i: Tensor, text: TextEncoding, drop_image: Tensor) -> Tensor:
-        """x_t `[B, 3, 64, 64]`, t `[B]`, z_i `[B, D]`, drop_image `[B]` True where z_i is withheld -> prediction
-        `[B, 3, 64, 64]`; `[B, 6, 64, 64]` where the U-Net has 6 output channels: the last three say where the log-variance
-        of a DDPM step lies between its bounds, -1 the smaller and 1 the larger (Nichol & Dhariwal 2021, eq. 15)."""
-        z_i = torch.where(drop_image[:, None], self.null_image, z_i * z_i.shape[1] ** 0.5 if self.config.unit_norm else z_i)
+        """In fp32 whatever the weights' dtype: x_t `[B, 3, 64, 64]`, t `[B]`, z_i `[B, D]`, drop_image `[B]` True where z_i is
+        withheld -> prediction `[B, 3, 64, 64]`; `[B, 6, 64, 64]` where the U-Net has 6 output channels: the last three say where the
+        log-variance of a DDPM step lies between its bounds, -1 the smaller and 1 the larger (Nichol & Dhariwal 2021, eq. 15)."""
+        dtype = self.null_image.dtype
+        z_i = (z_i * z_i.shape[1] ** 0.5 if self.config.unit_norm else z_i).to(dtype)
+        z_i = torch.where(drop_image[:, None], self.null_image, z_i)
         image_tokens = self.image_to_tokens(z_i).unflatten(1, (self.config.image_tokens, -1))  # (B, 4, C)
         if self.config.norm_last:
             text_tokens = self.text_norm(self.text_to_tokens(text.hidden))
@@ -65,9 +67,8 @@ class Decoder(nn.Module):
         mask = torch.cat((text.mask.new_ones(len(text.mask), self.config.image_tokens), text.mask), dim=1)
         emb = self.image_to_time(z_i)
         if self.config.text_to_time:
-            emb = emb + self.text_to_time(text.z_t)
-        prediction: Tensor = self.unet(x_t, t, emb, context, mask)
-        return prediction
+            emb = emb + self.text_to_time(text.z_t.to(dtype))
+        return widened(self.unet(x_t.to(dtype), t, emb, context, mask))
 
 
 def _tuples(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import BASE_SIZE, Checkpoint, CheckpointError, build, read, refuse
+from models.checkpoint import BASE_SIZE, Checkpoint, CheckpointError, PickledFile, TensorFile, build_empty, fill, open_tensors, refuse
 from models.decoder import Decoder
 from models.prior import DiffusionPrior
 from models.unet import UNetConfig
@@ -32,6 +31,7 @@ PARTS = {
     "upsampler_256": ("super_res_first", "super_res_last"),
 }
 OPTIONAL = "image_encoder"
+SCHEDULERS = ("prior_scheduler", "decoder_scheduler", "super_res_scheduler")
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin")
 
 # Karlo's "fast" preset, as diffusers has it (its own "default" has 50 decoder steps). The upsampler was made for 7.
@@ -200,26 +200,27 @@ def is_karlo(folder: Path | str) -> bool:
     return (Path(folder) / "model_index.json").exists()
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read Karlo's folder in fp32 onto `device`, ready to sample. CheckpointError for one that does not fit."""
+def load(folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Read Karlo's folder onto `device`, ready to sample; `dtype` as in `checkpoint.fill`. CheckpointError for one that does not fit."""
     folder = Path(folder)
     config = read_config(folder)
-    networks = {}
-    for name, parts in PARTS.items():
-        stored = {f"{part}.{key}": x for part in parts if (folder / part).exists() for key, x in read_weights(folder / part).items()}
-        # CLIP has constants in it; the others would only lose time, and memory, with weights that are not to stay.
-        with torch.device("cpu" if name == "clip" else "meta"):
-            network = build(name, config[name])
-        fill(network, names_of(name, network), stored, folder)
-        networks[name] = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    networks = {name: fill(network, value_of, device, dtype) for name, network, value_of in translated(folder, config)}
     return Checkpoint(config["name"], config, networks)
+
+
+def translated(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, nn.Module, Callable[[str], Tensor]]]:
+    """Each of our networks, empty, with what reads its tensors by our names from their folder."""
+    for name, parts in PARTS.items():
+        network = build_empty(name, config[name])
+        files = {part: open_weights(folder / part) for part in parts if (folder / part).exists()}
+        yield name, network, reader(network, names_of(name, network), files, folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Their config files as one of ours."""
     names = [part for parts in PARTS.values() for part in parts if part != OPTIONAL or (folder / part).exists()]
     given = {name: _json(folder / name / "config.json") for name in names}
-    for name in ("prior_scheduler", "decoder_scheduler", "super_res_scheduler"):
+    for name in SCHEDULERS:
         given[name] = _json(folder / name / "scheduler_config.json")
     faults = [
         f"{name} has {field} {given[name][field]!r}, only {value!r} is understood"
@@ -321,19 +322,14 @@ def _unet(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def open_weights(folder: Path) -> TensorFile | PickledFile:
     """The tensors of one of their folders, from .safetensors or .bin, less what old versions saved without need."""
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has no weights: one of {', '.join(WEIGHTS)} should be there")
-    if path.suffix == ".safetensors":
-        tensors = read(path)
-    else:
-        try:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise CheckpointError(f"{path} holds something else than tensors, or is cut short: {error}") from error
-    return {key: value for key, value in tensors.items() if not key.endswith(".position_ids")}
+    file = open_tensors(path)
+    file.shapes = {key: shape for key, shape in file.shapes.items() if not key.endswith(".position_ids")}
+    return file
 
 
 def names_of(name: str, network: nn.Module) -> Names:
@@ -405,31 +401,35 @@ def sources(key: str, names: Names) -> list[str]:
     return [f"{name}.{leaf}" for name in names[module].split()]
 
 
-def fill(network: nn.Module, names: Names, stored: dict[str, Tensor], folder: Path) -> None:
-    """Give a network their tensors, every one of both and nothing else."""
-    faults, values, unused = [], {}, set(stored)
+def reader(network: nn.Module, names: Names, files: Mapping[str, TensorFile | PickledFile], folder: Path) -> Callable[[str], Tensor]:
+    """What reads a network's tensors from theirs, every one of both and nothing else. `files` by the names of their folders."""
+    found = {f"{part}.{key}": (file, key) for part, file in files.items() for key in file.shapes}
+    blank = {name: torch.empty(file.shapes[key], device="meta") for name, (file, key) in found.items()}
+    faults, unused = [], set(found)
     for key, own in network.state_dict().items():
         theirs = sources(key, names)
-        missing = [name for name in theirs if name not in stored]
+        missing = [name for name in theirs if name not in found]
         unused.difference_update(theirs)
         if missing:
             faults += [f"missing {name} (of our {key} {list(own.shape)})" for name in missing]
-            continue
-        values[key] = _ours(key, [stored[name] for name in theirs])
-        if values[key].shape != own.shape:
-            shapes = ", ".join(f"{name} is {list(stored[name].shape)}" for name in theirs)
+        elif _ours(key, [blank[name] for name in theirs]).shape != own.shape:
+            shapes = ", ".join(f"{name} is {list(blank[name].shape)}" for name in theirs)
             faults.append(f"{shapes}; our {key} is {list(own.shape)}")
-    faults += [f"unexpected {name} {list(stored[name].shape)}" for name in unused]
+    faults += [f"unexpected {name} {list(blank[name].shape)}" for name in unused]
     refuse(folder, faults)
-    network.load_state_dict(values, assign=True)
+
+    def value_of(key: str) -> Tensor:
+        return _ours(key, [file.read(name) for file, name in (found[theirs] for theirs in sources(key, names))])
+
+    return value_of
 
 
 def _ours(key: str, theirs: list[Tensor]) -> Tensor:
-    """Our tensor from theirs, in fp32; of a wrong shape if theirs are."""
+    """Our tensor from theirs; of a wrong shape if theirs are."""
     if not theirs:
         return torch.tensor(CONSTANTS[key])
     try:
         value = torch.cat(theirs) if len(theirs) > 1 else theirs[0]
-        return REARRANGED.get(key, Tensor.contiguous)(value).float().contiguous()
+        return REARRANGED.get(key, Tensor.contiguous)(value)
     except (IndexError, RuntimeError):
         return theirs[0].new_empty(0)

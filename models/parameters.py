@@ -9,7 +9,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Parameters:
     """Resolved parameters of one request. `sampler` and `eta` are the decoder's; the prior and the upsamplers use their
-    checkpoint's own. A guidance scale of 1 means none.
+    checkpoint's own. A guidance scale of 1 means none; the decoder is guided from one share of its steps, `decoder_guidance_start`,
+    to another, `decoder_guidance_stop`. `dynamic_threshold` is a share of the pixels, 0 for plain clamping.
     Candidates and steps are the diffusion prior's; temperature and top-p are the autoregressive one's."""
 
     size: int  # pixels, the picture is square
@@ -25,6 +26,9 @@ class Parameters:
     prior_temperature: float
     prior_top_p: float
     decoder_guidance_scale: float
+    decoder_guidance_start: float
+    decoder_guidance_stop: float
+    dynamic_threshold: float
 
     def as_dict(self) -> dict[str, Any]:
         """By field name, ready for JSON."""

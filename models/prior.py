@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.clip import TextEncoding
+from models.clip import TextEncoding, widened
 from models.unet import timestep_embedding
 
 
@@ -127,13 +127,13 @@ class DiffusionPrior(nn.Module):
         return x_0 * self.clip_std + self.clip_mean
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextEncoding) -> Tensor:
-        """x_t `[B, D]` (normalized, noised z_i), t `[B]`, the encoded captions -> prediction `[B, D]`."""
+        """In fp32 whatever the weights' dtype: x_t `[B, D]` (normalized, noised z_i), t `[B]`, the encoded captions -> prediction
+        `[B, D]`."""
         x = torch.cat((self._prefix(text), self._rest(x_t, t)), dim=1)
         keep = causal(F.pad(text.mask, (0, 4), value=True))
         for block in self.blocks:
             x = block(x, keep)
-        prediction: Tensor = self.out(self.norm_out(x[:, -1]))
-        return prediction
+        return widened(self.out(self.norm_out(x[:, -1])))
 
     def begin(self, text: TextEncoding) -> list[Cache]:
         """Each caption's keys and values, without padding, for `proceed`. The mask is causal, so what stands before the timestep is the
@@ -148,16 +148,16 @@ class DiffusionPrior(nn.Module):
         keep = torch.cat((seen[:, None, None].expand(-1, -1, x.shape[1], -1), tail), dim=3)
         for block, past in zip(cast(list[Block], list(self.blocks)), layers, strict=True):
             x, _ = block.attended(x, keep, past)
-        prediction: Tensor = self.out(self.norm_out(x[:, -1]))
-        return prediction
+        return widened(self.out(self.norm_out(x[:, -1])))
 
     def _prefix(self, text: TextEncoding) -> Tensor:
         """Caption and z_t, `[B, L + 1, C]`."""
-        z_t = self.z_t_proj(text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t)
+        z_t = text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t
+        z_t = self.z_t_proj(z_t.to(self.query.dtype))
         positions = torch.cat((self.positions[: text.mask.shape[1]], self.positions[-4:-3]))
         return torch.cat((self.text_proj(text.hidden), z_t[:, None]), dim=1) + positions
 
     def _rest(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Timestep, noised z_i and query, `[B, 3, C]`."""
-        time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.width).to(x_t.dtype))))
-        return torch.stack((time, self.x_proj(x_t), self.query.expand(len(x_t), -1)), dim=1) + self.positions[-3:]
+        time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.width).to(self.query.dtype))))
+        return torch.stack((time, self.x_proj(x_t.to(self.query.dtype)), self.query.expand(len(x_t), -1)), dim=1) + self.positions[-3:]

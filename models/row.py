@@ -72,11 +72,12 @@ class Row:
         self.image: Tensor | None = None
         self.error: str | None = None
         self.conditioning: Conditioning | None = None
-        # The running state of a stage: noisy x_t, the estimate x_0 of this step and the one before, and the table.
+        # The running state of a stage: noisy x_t, the estimates x_0 of the last step and the one before, and the table.
         self.steps = 1  # of the present stage, or of the last one
         self.table: Table | None = None
         self.x_t: Tensor | None = None
         self.x_0: Tensor | None = None
+        self.x_0_prev: Tensor | None = None
         self.generator = torch.Generator()
         # The running state of the priors: keys and values of the guided and the unguided half, and the autoregressive one's buckets.
         self.tokens: list[int] = []
@@ -119,28 +120,31 @@ class Row:
 
     def begin_tokens(self, stage: str, steps: int) -> None:
         """Enter a stage that draws one token a step, with its own random numbers."""
-        self.stage, self.step, self.steps, self.table, self.x_0 = stage, 0, steps, None, None
+        self.stage, self.step, self.steps, self.table = stage, 0, steps, None
+        self.x_0 = self.x_0_prev = None
         self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
         self.tokens, self.caches = [], []
 
     def end(self, image: Tensor | None = None, error: str | None = None) -> None:
         """Leave the stack, with a picture, with what the conditioning now holds, or with the reason for neither."""
-        self.stage, self.x_t, self.x_0, self.caches = None, None, None, []
+        self.stage, self.caches = None, []
+        self.x_t = self.x_0 = self.x_0_prev = None
         self.image, self.error = image, error
 
     def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:
         """Move x_t one step along the table, given this step's estimate of x_0, and the learned variance in [-1, 1] where there
         is one: it puts log(d) between the table's bounds, if the sampler has them. True after the last step."""
         assert self.table is not None and self.x_t is not None
-        a, b, c, d = self.table.coefficients[self.step].tolist()
+        a, b, c, d, e = self.table.coefficients[self.step].tolist()
         x_next = a * self.x_t + b * x_0
-        if c != 0.0 and self.x_0 is not None:
-            x_next = x_next + c * self.x_0
+        for weight, earlier in ((c, self.x_0), (e, self.x_0_prev)):
+            if weight != 0.0 and earlier is not None:
+                x_next = x_next + weight * earlier
         if d != 0.0:
             noise = torch.randn(x_0.shape, generator=self.generator).to(x_0)
             if variance is not None and self.table.widest is not None:
                 noise = noise * (self.table.widest[self.step] / d) ** ((variance + 1) / 2)
             x_next = x_next + d * noise
-        self.x_t, self.x_0 = x_next, x_0
+        self.x_t, self.x_0, self.x_0_prev = x_next, x_0, self.x_0
         self.step += 1
         return self.step == len(self.table)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import karlo
+from models import karlo, upscaler
 from models.ar_prior import AutoregressivePrior, nucleus, upper_half
 from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
 from models.clip import CLIP, TextEncoding
@@ -23,6 +23,7 @@ from models.decoder import Decoder
 from models.parameters import Parameters
 from models.pca import PCA
 from models.prior import Cache, DiffusionPrior
+from models.residents import Residents
 from models.row import Conditioning, Row, Source
 from models.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.schedule import alphas_cumprod
@@ -49,15 +50,29 @@ _STEP_COST = {
     "upsampler_256": 2.0,
     "upsampler_1024": 20.0,
 }
+# The networks of stages that are not called after theirs.
+_NETWORKS = {"text": "clip", "image": "clip", "inversion": "decoder"}
+# A step that ends with x_0, whatever it began with.
+_ONE_STEP = Table((0,), torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64))
 _PRIOR_STAGES = {"diffusion": "prior", "autoregressive": "ar_prior"}
 # How often an edit makes each of the decoder's steps, so that the new agrees with the kept.
 EDIT_RESAMPLES = 3
+# For checkpoints from before there were these parameters.
+_LATER_DEFAULTS: dict[str, Any] = {
+    "prior_temperature": 1.0,
+    "prior_top_p": 1.0,
+    "decoder_guidance_start": 0.0,
+    "decoder_guidance_stop": 1.0,
+    "dynamic_threshold": 0.0,
+}
 
 
 class UnCLIP:
     """A loaded stack. Not thread-safe: one thread owns it."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", residents: Residents | None = None) -> None:
+        """`residents`: where the networks take turns on the device."""
+        self.residents = residents
         self.checkpoint, self.device, self.name = checkpoint, torch.device(device), checkpoint.name
         networks = checkpoint.networks
         self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
@@ -65,23 +80,39 @@ class UnCLIP:
         self.ar_prior = cast(AutoregressivePrior | None, networks.get("ar_prior"))
         self.priors = ("diffusion",) if self.ar_prior is None else ("diffusion", "autoregressive")
         self.pca = cast(PCA | None, networks.get("pca"))
-        self.upsamplers = {size: cast(Upsampler, networks[part]) for size, part in UPSAMPLERS.items() if part in networks}
-        self.sizes = (BASE_SIZE, *self.upsamplers)
+        self.upsamplers = {size: network for size, part in UPSAMPLERS.items() if isinstance(network := networks.get(part), Upsampler)}
+        self.sizes = (BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks))
         self._alphas = {schedule: alphas_cumprod(schedule) for schedule in ("cosine", "linear")}
 
     @classmethod
-    def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> UnCLIP:
+    def load(
+        cls,
+        folder: Path | str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        upsampler: Path | str | None = None,
+        device_memory: int | None = None,
+    ) -> UnCLIP:
         """Load a checkpoint folder, ours or Karlo's; None is the embedded default. Raises CheckpointError for one that does not
-        fit."""
-        if folder is not None and karlo.is_karlo(folder):
-            return cls(karlo.load(folder, device), device)
-        return cls(load(folder, device), device)
+        fit.
+
+        `dtype`: of the networks' weights; samplers, guidance and what goes from stage to stage are in fp32 always, since a rounding
+        error is multiplied there (by 1 / sqrt(alphas_cumprod), 2e4 at the cosine schedule's first step). `upsampler`: a last one
+        from elsewhere, see `upscaler.borrowed`. `device_memory`: bytes of weights on the device at a time; the others wait in host memory
+        (None: all are on the device)."""
+        home = device if device_memory is None else "cpu"
+        checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
+        if upsampler is not None:
+            checkpoint = upscaler.borrowed(checkpoint, Path(upsampler), home, dtype)
+        residents = None if device_memory is None else Residents(checkpoint.networks, torch.device(device), device_memory)
+        return cls(checkpoint, device, residents)
 
     def resolve(self, operation: str = "generate", **given: Any) -> Parameters:
         """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
         cannot do."""
         defaults = self.checkpoint.defaults | OPERATION_DEFAULTS.get(operation, {})
-        defaults = {"prior_temperature": 1.0, "prior_top_p": 1.0} | defaults
+        defaults = _LATER_DEFAULTS | defaults
         known = Parameters.__dataclass_fields__
         unknown = given.keys() - known.keys()
         if unknown:
@@ -89,6 +120,11 @@ class UnCLIP:
         parameters = Parameters(**{name: defaults[name] if given.get(name) is None else given[name] for name in known})
         if parameters.size not in self.sizes:
             raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
+        if parameters.decoder_guidance_start > parameters.decoder_guidance_stop:
+            raise ValueError(
+                f"decoder_guidance_start is {parameters.decoder_guidance_start:g} and decoder_guidance_stop "
+                f"{parameters.decoder_guidance_stop:g}: the start comes first"
+            )
         if parameters.prior not in self.priors:
             raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has {' and '.join(map(repr, self.priors))}")
         for stage in ("prior", "decoder", *self._upsampler_stages(parameters)):
@@ -131,7 +167,7 @@ class UnCLIP:
         return 1 if table is None else len(table)
 
     def _upsampler_stages(self, parameters: Parameters) -> list[str]:
-        return [UPSAMPLERS[size] for size in self.upsamplers if size <= parameters.size]
+        return [UPSAMPLERS[size] for size in self.sizes[1:] if size <= parameters.size]
 
     def _table(self, stage: str, parameters: Parameters, source: Source | None = None) -> Table | None:
         """The sampler table of a stage; None for the encoders, which have no steps."""
@@ -147,8 +183,10 @@ class UnCLIP:
             return resampled(table, self._alphas[schedule], EDIT_RESAMPLES) if masked else table
         if stage in ("text", "image", "ar_prior"):
             return None
-        schedule = self.upsamplers[_size(stage)].config.schedule
-        return sampler_table(defaults["upsampler_sampler"], schedule, parameters.upsampler_num_inference_steps)
+        if _size(stage) not in self.upsamplers:
+            return _ONE_STEP
+        sampler = defaults.get(f"{stage}_sampler", defaults["upsampler_sampler"])
+        return sampler_table(sampler, self.upsamplers[_size(stage)].config.schedule, parameters.upsampler_num_inference_steps)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> None:
@@ -157,7 +195,9 @@ class UnCLIP:
         stages = {row.stage for row in rows}
         if len(stages) != 1 or None in stages:
             raise ValueError(f"rows of one step must need one and the same stage, these need {stages}")
-        stage = rows[0].stage
+        stage = str(rows[0].stage)
+        if self.residents is not None:
+            self.residents.need(_NETWORKS.get(stage, stage))
         if stage in ("text", "image"):
             (self._encode if stage == "text" else self._encode_images)(rows)
             for row in rows:
@@ -321,7 +361,7 @@ class UnCLIP:
         config = self.decoder.config
         x_t = torch.stack([_state(row) for row in rows])
         t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
-        guided = [k for k, row in enumerate(rows) if row.parameters.decoder_guidance_scale != 1]
+        guided = [k for k, row in enumerate(rows) if _is_guided(row)]
         order = [*range(len(rows)), *guided]
         z_i = torch.stack([cast(Tensor, _conditioning(row).z_i) for row in rows])[order]
         text = _stacked([_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided])
@@ -329,15 +369,18 @@ class UnCLIP:
         batch = x_t[order].contiguous(memory_format=torch.channels_last)
         prediction, variance = self.decoder(batch, t[order], z_i, text, drop_image).split((3, self.decoder.variance_channels), dim=1)
         prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
-        x_0 = _clamped(to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type), 1.0)
-        return list(x_0), list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
+        x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
+        x_0s = [_thresholded(one, row.parameters.dynamic_threshold) for one, row in zip(x_0, rows, strict=True)]
+        return x_0s, list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
 
     def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """An upsampler's estimates, `[3, S, S]` a row; no guidance."""
         x_t = torch.stack([_state(row) for row in rows]).contiguous(memory_format=torch.channels_last)
+        low = torch.stack([cast(Tensor, _conditioning(row).low) for row in rows])
+        if x_t.shape[-1] not in self.upsamplers:
+            return list(self.checkpoint.networks[UPSAMPLERS[x_t.shape[-1]]](low))
         upsampler = self.upsamplers[x_t.shape[-1]]
         t, alpha, sigma = self._alpha_sigma(rows, upsampler.config.schedule)
-        low = torch.stack([cast(Tensor, _conditioning(row).low) for row in rows])
         prediction = upsampler(x_t, t, low)
         x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), upsampler.config.prediction_type)
         return list(_clamped(x_0, 1.0))
@@ -403,6 +446,26 @@ def _like(values: Tensor, x: Tensor) -> Tensor:
 def _clamped(x: Tensor, bound: float) -> Tensor:
     """Clamped to ±bound; nan stays nan, for `step` to see."""
     return x.clamp(-bound, bound)
+
+
+def _thresholded(x_0: Tensor, share: float) -> Tensor:
+    """x_0 within ±1. With a share, by dynamic thresholding (Saharia et al. 2022, §2.3): what that share of the pixels does not exceed
+    becomes the bound, if it is above 1, and the whole is divided by it, so that strong guidance saturates less."""
+    if share == 0:
+        return _clamped(x_0, 1.0)
+    bound = x_0.abs().flatten().quantile(share).clamp(min=1.0)
+    return x_0.clamp(-bound, bound) / bound
+
+
+def _is_guided(row: Row) -> bool:
+    """Whether the decoder's present step is guided: within the interval (Kynkäänniemi et al. 2024, arXiv 2404.07724). Inversion goes
+    through the same noise the other way."""
+    p, done = row.parameters, row.step / row.steps
+    if p.decoder_guidance_scale == 1:
+        return False
+    if row.stage == "inversion":
+        return p.decoder_guidance_start <= 1 - (row.step + 1) / row.steps < p.decoder_guidance_stop
+    return p.decoder_guidance_start <= done < p.decoder_guidance_stop
 
 
 def _guide(predictions: Tensor, count: int, guided: list[int], scales: Sequence[float]) -> Tensor:

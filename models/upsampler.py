@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.clip import widened
 from models.decoder import _tuples
 from models.unet import UNet, UNetConfig
 
@@ -38,14 +39,13 @@ class Upsampler(nn.Module):
             self.unet_last = UNet(self.unet.config)
 
     def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
-        """x_t `[B, 3, S, S]`, t `[B]`, low `[B, 3, s, s]` in [-1, 1] -> prediction `[B, 3, S, S]`."""
+        """In fp32 whatever the weights' dtype: x_t `[B, 3, S, S]`, t `[B]`, low `[B, 3, s, s]` in [-1, 1] -> prediction `[B, 3, S, S]`."""
         resized = F.interpolate(low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
-        x = torch.cat((x_t, resized), dim=1)
+        x = torch.cat((x_t, resized), dim=1).to(self.unet.conv_in.weight.dtype)
         if not self.config.own_last_step:
-            prediction: Tensor = self.unet(x, t)
-            return prediction
+            return widened(self.unet(x, t))
         prediction = torch.empty_like(x_t)
         for unet, rows in ((self.unet, t > 0), (self.unet_last, t == 0)):
             if rows.any():
-                prediction[rows] = unet(x[rows], t[rows])
+                prediction[rows] = unet(x[rows], t[rows]).to(x_t.dtype)
         return prediction

@@ -1,4 +1,4 @@
-"""The training loop that every network shares: AdamW, warm-up and cosine decay, EMA, resume, and what it shows.
+"""The training loop that every network shares: AdamW or Muon, warm-up and cool-down, EMA, resume, and what it shows.
 
 A step is a function of its number: its batch, timesteps and noise all come from a generator seeded by (seed, step).
 So a run that was killed goes on from its last save with the loss curve it would have had, bit for bit.
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.muon import Muon
+
 SAVE_EVERY_S = 180.0
 
 
@@ -29,6 +31,8 @@ class Plan:
     batch: int
     lr: float
     warmup: int = 100  # steps
+    cooldown: float = 1.0  # share of the steps, the last ones, in which the rate falls by a cosine to nothing
+    muon: bool = False  # for the inner weight matrices, in place of AdamW
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     ema: float = 0.999
@@ -50,9 +54,26 @@ Loss = Callable[[Step], Tensor]
 
 
 def learning_rate(plan: Plan, step: int) -> float:
-    """Linear warm-up, then a cosine to nothing."""
+    """Linear warm-up, a plateau where the plan has one, then a cosine to nothing. A run that may be lengthened keeps its plateau."""
     warm = min(1.0, (step + 1) / max(1, plan.warmup))
-    return plan.lr * warm * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
+    cooled = max(0.0, 1 - (1 - step / plan.steps) / plan.cooldown)
+    return plan.lr * warm * 0.5 * (1 + math.cos(math.pi * cooled))
+
+
+def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """AdamW for all parameters; with `plan.muon` Muon for the inner weight matrices, and AdamW for the first and last layers, whose
+    sides are pixels or time, and for norms and biases."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    edges = ("conv_in", "conv_out", "time_in")
+    inner = [p for name, p in named if plan.muon and p.dim() >= 2 and not any(edge in name for edge in edges)]
+    chosen = {id(p) for p in inner}
+    rest = [p for _, p in named if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": plan.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, fused=True)
+    return [adam, Muon(inner, lr=plan.lr, weight_decay=plan.weight_decay)] if inner else [adam]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -79,22 +100,25 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     state_path, curve_path = folder / f"{name}.pt", folder / f"{name}-loss.csv"
     parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.dim() >= 2]
-    others = [p for p in parameters if p.dim() < 2]
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, fused=True)
+    steppers = optimizers(model, plan)
     averaged = {key: value.detach().clone() for key, value in model.state_dict().items()}
     start = 0
     if state_path.exists():
         state = torch.load(state_path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for stepper, kept in zip(steppers, state["optimizers"], strict=True):
+            stepper.load_state_dict(kept)
         averaged, start = state["averaged"], state["step"]
     curve = _read_curve(curve_path, start)
     end = plan.steps if stop_after is None else min(plan.steps, start + stop_after)
 
     def save(step: int) -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "averaged": averaged, "step": step}
+        state = {
+            "model": model.state_dict(),
+            "optimizers": [stepper.state_dict() for stepper in steppers],
+            "averaged": averaged,
+            "step": step,
+        }
         torch.save(state, state_path.with_suffix(".part"))
         os.replace(state_path.with_suffix(".part"), state_path)
         _write_curve(curve_path, curve)
@@ -112,7 +136,7 @@ def train(
     autocast = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or plan.bf16)
     bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0)
     for number in bar:
-        for group in optimizer.param_groups:
+        for group in (group for stepper in steppers for group in stepper.param_groups):
             group["lr"] = learning_rate(plan, number)
         generator = step_generator(seed, number)
         torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))  # for dropout
@@ -120,8 +144,9 @@ def train(
             value = loss(Step(number, plan.batch, torch.device(device), generator))
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for stepper in steppers:
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
         _average(averaged, model, min(plan.ema, (1 + number) / (10 + number)))
         curve.append(value.detach())
         if number % 20 == 0:

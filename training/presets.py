@@ -1,6 +1,7 @@
 """Presets: what is drawn, which networks learn from it, and for how long. `cpu` takes hours on 2 cores, `gpu` under 25 minutes.
 
-Batches and learning rates are for AdamW with a cosine decay. What a preset scored stands in the CARD.md that `bake` writes.
+Batches and learning rates are for AdamW with a cosine decay, where a plan does not say otherwise. What a preset scored stands in
+the CARD.md that `bake` writes.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ PRESETS: dict[str, Preset] = {
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
             "ar_prior": Plan(steps=1000, batch=64, lr=1e-3, ema=0.998, weight_decay=0.04),
-            "decoder": Plan(steps=14_000, batch=32, lr=1e-3, ema=0.999, bf16=True),
+            "decoder": Plan(steps=10_500, batch=64, lr=7e-4, ema=0.998, cooldown=0.6, muon=True, bf16=True),
             "upsampler_256": Plan(steps=1300, batch=16, lr=1e-3, ema=0.995),
             "upsampler_1024": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),
         },

@@ -72,12 +72,12 @@ def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, A
     table = sampler_table(defaults["upsampler_sampler"], config.schedule, defaults["upsampler_num_inference_steps"])
     kept = alphas_cumprod(config.schedule)
     x_t = torch.randn(len(low), 3, size, size, generator=torch.Generator().manual_seed(0)).to(low)
-    noise, before = torch.Generator().manual_seed(1), torch.zeros_like(x_t)
-    for t, (a, b, c, d) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+    noise, prev, before = torch.Generator().manual_seed(1), torch.zeros_like(x_t), torch.zeros_like(x_t)
+    for t, (a, b, c, d, e) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
         prediction = upsampler(x_t, torch.full((len(low),), t, device=low.device), low)
         x_0 = to_x_0(prediction, x_t, kept[t].sqrt().float(), (1 - kept[t]).sqrt().float(), config.prediction_type).clamp(-1, 1)
-        x_t = a * x_t + b * x_0 + c * before + d * torch.randn(x_t.shape, generator=noise).to(x_t)
-        before = x_0
+        x_t = a * x_t + b * x_0 + c * prev + d * torch.randn(x_t.shape, generator=noise).to(x_t) + e * before
+        prev, before = x_0, prev
     return x_t
 
 

@@ -19,10 +19,12 @@ from worker.settings import Settings
 from worker.store import Store, sweep_beside
 
 log = logging.getLogger("worker")
+# Copying a network to the device takes about as long as a few steps, so it stays for more than a few.
+OFFLOADED_PATIENCE = 32
 
 
-def main(kind: type[UnCLIP] = UnCLIP) -> None:
-    """Check the settings, load and warm up a stack of this kind, work until told to stop."""
+def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
+    """Check the settings, load and warm up the stack, work until told to stop. Benchmarks put other classes in."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings()
@@ -38,10 +40,14 @@ def main(kind: type[UnCLIP] = UnCLIP) -> None:
         sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
     started = time.perf_counter()
     try:
-        stack = kind.load(settings.checkpoint, device)
+        # A CPU's memory is the host's: there is nowhere to wait.
+        budget = None if settings.device_memory is None or torch.device(device).type == "cpu" else settings.device_memory * 2**20
+        stack = stack_class.load(
+            settings.checkpoint, device, getattr(torch, settings.dtype), upsampler=settings.upsampler, device_memory=budget
+        )
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
-    engine = Engine(stack, batch_limits(settings.max_batch), metrics.observe)
+    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)

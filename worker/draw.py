@@ -71,7 +71,7 @@ def draw(job_id: str) -> None:
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
             return  # cancelled, or another worker has just ended it
-        outcome, cuts = _move(context, record, begin(context.stack, found.operation, fields, pictures, parameters))
+        outcome, cuts = _move(context, record, found.priority, begin(context.stack, found.operation, fields, pictures, parameters))
     except (ValidationError, ValueError) as error:
         record.fail("invalid", str(error))
     except RowError as error:
@@ -93,7 +93,7 @@ class CancelledError(RuntimeError):
     """The job has ended meanwhile, by somebody else."""
 
 
-def _move(context: Context, record: JobRecord, operation: Operation) -> tuple[Outcome, list[str]]:
+def _move(context: Context, record: JobRecord, priority: int, operation: Operation) -> tuple[Outcome, list[str]]:
     """Move an operation to its end by way of the engine, and tell how far it is. Gives what it came to, and what of its prompts
     CLIP did not read."""
     done, cuts = 0.0, dict[str, None]()
@@ -102,7 +102,7 @@ def _move(context: Context, record: JobRecord, operation: Operation) -> tuple[Ou
             phase = next(operation)
         except StopIteration as end:
             return cast(Outcome, end.value), list(cuts)
-        ticket = context.engine.submit(phase.rows)
+        ticket = context.engine.submit(phase.rows, priority)
         try:
             with context.cancellations.of(record.job_id, ticket):
                 _follow(context, ticket, record, (done, phase.done))

@@ -2,7 +2,11 @@
 
 At every tick it takes the rows that need one network, up to the batch limit, makes one forward pass, and each row
 has moved a step along its own table. A new request joins at the next tick; nobody waits for somebody else's batch
-to end (in-flight batching). The row that has waited longest decides which network runs, so none starves.
+to end (in-flight batching).
+
+Which network runs, the row decides that is nearest to its end, in seconds of the device: short requests are not stuck behind long
+ones. Every second that others had meanwhile counts for a row that waits as if it were nearer, so none starves. Where networks take
+turns on the device, one runs for several ticks before it is asked again.
 """
 
 from __future__ import annotations
@@ -49,9 +53,9 @@ class Ticket:
 
 
 class _Entry:
-    def __init__(self, row: Row, ticket: Ticket, last_tick: int) -> None:
-        self.row, self.ticket, self.last_tick = row, ticket, last_tick
-        self.moved_at = time.perf_counter()
+    def __init__(self, row: Row, ticket: Ticket, busy: float, priority: int) -> None:
+        self.row, self.ticket, self.haste = row, ticket, 2.0**-priority
+        self.moved_at, self.moved_busy = time.perf_counter(), busy
 
 
 def batch_limits(max_batch: int) -> dict[str, int]:
@@ -69,16 +73,20 @@ class Engine:
         limits: dict[str, int],
         observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None,
         on_failure: Callable[[], None] = lambda: os._exit(1),
+        patience: int = 1,
     ) -> None:
         """`observe(stage, rows in the pass, seconds)` is told of every tick. `on_failure` is called should the engine itself
         break: a worker without one would take jobs for ever and draw none, so by default the process ends and its jobs go
-        to another."""
+        to another. `patience`: ticks that a network keeps running while rows need it, whoever else waits."""
+        self.patience, self._running, self._ticks_left = patience, "", 0
         self.stack, self.limits, self.observe, self.on_failure = stack, dict(limits), observe, on_failure
         self._entries: list[_Entry] = []
-        self._pace: dict[str, float] = {}  # seconds that a row took lately for each unit of cost, waits for its turn included
+        # Seconds that a row took lately for each unit of cost, by stage: of the device, and with the waits for its turn.
+        self._work_pace: dict[str, float] = {}
+        self._pace: dict[str, float] = {}
+        self._busy = 0.0  # seconds that the device has worked
         self._changed = threading.Condition()
         self._stopping = False
-        self._tick_number = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -92,14 +100,13 @@ class Engine:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, rows: Sequence[Row]) -> Ticket:
-        """Let rows join at the next tick."""
+    def submit(self, rows: Sequence[Row], priority: int = 0) -> Ticket:
+        """Let rows join at the next tick. Each `priority` above another counts as having half as much left to do."""
         ticket = Ticket(rows)
         with self._changed:
             if self._stopping:
                 raise RuntimeError("the engine has stopped: it takes no more rows")
-            # As if they had waited one tick: they join at once, but not before rows that wait longer, however many come.
-            self._entries += [_Entry(row, ticket, self._tick_number - 1) for row in rows]
+            self._entries += [_Entry(row, ticket, self._busy, priority) for row in rows]
             self._changed.notify()
         return ticket
 
@@ -145,17 +152,24 @@ class Engine:
                 self._settle()
 
     def _choose(self) -> list[_Entry]:
-        """The rows of the next tick: the one that has waited longest, and those that need the same network."""
-        entries = sorted((e for e in self._entries if not e.ticket.abandoned), key=lambda e: e.last_tick)
+        """The rows of the next tick: the one nearest to its end, and those that need the same network."""
+        entries = sorted((entry for entry in self._entries if not entry.ticket.abandoned), key=self._distance)
         if not entries:
             return []
-        stage = entries[0].row.stage
-        return [entry for entry in entries if entry.row.stage == stage][: self.limits[str(stage)]]
+        if self._ticks_left == 0 or all(entry.row.stage != self._running for entry in entries):
+            self._running, self._ticks_left = str(entries[0].row.stage), self.patience
+        self._ticks_left -= 1
+        stage = self._running
+        return [entry for entry in entries if entry.row.stage == stage][: self.limits[stage]]
+
+    def _distance(self, entry: _Entry) -> float:
+        """Seconds of the device until the row has ended, less those that others had since it last moved."""
+        known = self._work_pace
+        usual = sum(known.values()) / len(known) if known else 1.0
+        left = sum(cost * known.get(stage, usual) for stage, cost in entry.row.left().items())
+        return left * entry.haste - (self._busy - entry.moved_busy)
 
     def _tick(self, chosen: list[_Entry]) -> None:
-        self._tick_number += 1
-        for entry in chosen:
-            entry.last_tick = self._tick_number
         rows = [entry.row for entry in chosen]
         stage, started = str(rows[0].stage), time.perf_counter()
         costs = [row.plan[stage] / row.steps for row in rows]
@@ -171,10 +185,11 @@ class Engine:
                 self._one_by_one(stage, rows)
         ended = time.perf_counter()
         self.observe(stage, len(rows), ended - started)
+        self._busy += ended - started
         for entry, cost in zip(chosen, costs, strict=True):
-            pace = (ended - entry.moved_at) / cost
-            self._pace[stage] = pace if stage not in self._pace else self._pace[stage] + PACE_MOMENTUM * (pace - self._pace[stage])
-            entry.moved_at = ended
+            _follow(self._work_pace, stage, (ended - started) / cost)
+            _follow(self._pace, stage, (ended - entry.moved_at) / cost)
+            entry.moved_at, entry.moved_busy = ended, self._busy
 
     def _one_by_one(self, stage: str, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -202,6 +217,11 @@ class Engine:
         if all(row.stage is None for row in entry.ticket.rows) or entry.ticket.abandoned:
             entry.ticket.done.set()
         return False
+
+
+def _follow(means: dict[str, float], stage: str, value: float) -> None:
+    """Move a running mean a little towards a value."""
+    means[stage] = value if stage not in means else means[stage] + PACE_MOMENTUM * (value - means[stage])
 
 
 def _fail(row: Row, error: Exception) -> None:

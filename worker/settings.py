@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, RedisDsn, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,11 @@ class Settings(BaseSettings):
 
     redis_url: RedisDsn = Field(RedisDsn("redis://127.0.0.1:6379/0"), description="Where Redis is.")
     checkpoint: Path | None = Field(None, description="Checkpoint folder; the embedded default where unset.")
+    upsampler: Path | None = Field(None, description="Last upsampler from elsewhere: a checkpoint folder of ours, or a file of a x4 model.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What the networks compute in.")
+    device_memory: int | None = Field(
+        None, ge=0, description="MiB of weights on a GPU at a time, the rest in host memory; all where unset."
+    )
     device: str = Field("auto", description="torch device, such as cpu or cuda:0; auto takes a GPU where there is one.")
     jobs_at_once: int = Field(32, ge=1, le=1000, description="Jobs in flight in one worker.")
     max_batch: int = Field(32, ge=1, description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.")

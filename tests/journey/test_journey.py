@@ -196,6 +196,7 @@ def test_a_job_tells_everything_of_itself(standing: House) -> None:
     parameters |= {"sampler": "ddim", "eta": 0.0, "prior_num_inference_steps": 5, "decoder_num_inference_steps": 6}
     parameters |= {"upsampler_num_inference_steps": 2, "prior_guidance_scale": 1.5, "decoder_guidance_scale": 2.0}
     parameters |= {"prior_num_candidates": 2, "prior_temperature": 1.0, "prior_top_p": 1.0}
+    parameters |= {"decoder_guidance_start": 0.0, "decoder_guidance_stop": 1.0, "dynamic_threshold": 0.0}
     assert job["parameters"] == parameters
     assert (job["operation"], job["status"], job["error"], job["warnings"], job["queue_position"]) == (
         "generate",

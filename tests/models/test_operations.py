@@ -73,7 +73,7 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
         start = there.timesteps[0]
         assert math.sqrt(1 - float(a[start])) >= INVERSION_SIGMA_MIN
         x = begun = math.sqrt(float(a[start])) * x_0
-        for t, (of_x, of_x_0, _, _) in zip(there.timesteps, there.coefficients.tolist(), strict=True):
+        for t, (of_x, of_x_0, *_) in zip(there.timesteps, there.coefficients.tolist(), strict=True):
             x = of_x * x + of_x_0 * denoised(x, t)
         # Back by the sampler's own steps, as far as the start.
         for t, after in zip([999, *reversed(there.timesteps)], reversed(there.timesteps), strict=False):
@@ -143,12 +143,12 @@ def test_resampling_is_a_step_and_the_noise_back_in_one_row() -> None:
     longer = resampled(table, a, 3)
     assert longer.timesteps == tuple(t for t in table.timesteps[:-1] for _ in range(3)) + table.timesteps[-1:]
     for step in range(4):
-        of_x, of_x_0, _, d = table.coefficients[step].tolist()
+        of_x, of_x_0, _, d, _ = table.coefficients[step].tolist()
         r = math.sqrt(float(a[table.timesteps[step]] / a[table.timesteps[step + 1]]))
         back = longer.coefficients[3 * step]
-        assert back.tolist() == pytest.approx([r * of_x, r * of_x_0, 0, math.sqrt((r * d) ** 2 + 1 - r**2)])
+        assert back.tolist() == pytest.approx([r * of_x, r * of_x_0, 0, math.sqrt((r * d) ** 2 + 1 - r**2), 0])
         assert longer.coefficients[3 * step + 2].equal(table.coefficients[step])
-    with pytest.raises(ValueError, match="multistep"):
+    with pytest.raises(ValueError, match="looks back"):
         resampled(dpmpp_table(a, 5), a, 2)
 
 

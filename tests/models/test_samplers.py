@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.samplers import Table, ddim_inversion_table, ddim_table, ddpm_table, dpmpp_table, sampler_table, to_x_0
+from models.samplers import (
+    SAMPLERS,
+    Table,
+    ddim_inversion_table,
+    ddim_table,
+    ddpm_table,
+    dpmpp_table,
+    heun_table,
+    resampled,
+    sampler_table,
+    to_x_0,
+    unipc_table,
+)
 from models.schedule import alphas_cumprod
 
 A = alphas_cumprod("cosine")
@@ -22,11 +34,11 @@ def denoiser(x_t: Tensor, t: int) -> Tensor:
 
 
 def run(table: Table, x_t: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    before = torch.zeros_like(x_t)
-    for t, (a, b, c, d) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+    prev = before = torch.zeros_like(x_t)
+    for t, (a, b, c, d, e) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
         x_0 = denoiser(x_t, t)
         noise = torch.randn(x_t.shape, generator=generator, dtype=x_t.dtype) if d else 0.0
-        x_t, before = a * x_t + b * x_0 + c * before + d * noise, x_0
+        x_t, prev, before = a * x_t + b * x_0 + c * prev + d * noise + e * before, x_0, prev
     return x_t
 
 
@@ -49,8 +61,10 @@ def noise(count: int = 200_000) -> Tensor:
         ddim_table(A, 200),
         dpmpp_table(A, 60),
         dpmpp_table(A, 200, 1),
+        unipc_table(A, 60),
+        heun_table(A, 30),
     ],
-    ids=["ddpm", "ddim eta 1", "ddim eta 0.5", "ddim", "dpm++ 2M", "dpm++ 1S"],
+    ids=["ddpm", "ddim eta 1", "ddim eta 0.5", "ddim", "dpm++ 2M", "dpm++ 1S", "unipc", "heun"],
 )
 def test_every_sampler_draws_the_gaussian_it_should(table: Table) -> None:
     """Mean and standard deviation of the samples are the data's."""
@@ -60,9 +74,16 @@ def test_every_sampler_draws_the_gaussian_it_should(table: Table) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "order"), [(ddim_table, 1), (lambda a, n: dpmpp_table(a, n, 1), 1), (lambda a, n: dpmpp_table(a, n, 2), 2)]
+    ("make", "order"),
+    [
+        (ddim_table, 1),
+        (lambda a, n: dpmpp_table(a, n, 1), 1),
+        (lambda a, n: dpmpp_table(a, n, 2), 2),
+        (unipc_table, 2.4),  # 3 in the limit of small steps (Zhao et al. 2023, theorem 3.1)
+        (heun_table, 2),
+    ],
 )
-def test_ode_solvers_converge_to_the_exact_flow_at_their_order(make: object, order: int) -> None:
+def test_ode_solvers_converge_to_the_exact_flow_at_their_order(make: object, order: float) -> None:
     """Doubling the steps divides the error from the closed-form ODE solution by 2^order, about."""
     errors = []
     for steps in (25, 50, 100):
@@ -79,6 +100,40 @@ def test_two_m_is_far_closer_than_one_s_at_the_same_steps() -> None:
     one, two = (dpmpp_table(A, 100, order) for order in (1, 2))
     exact = flow(x_t, one.timesteps[0])
     assert (run(two, x_t) - exact).abs().max() < 0.5 * (run(one, x_t) - exact).abs().max()
+
+
+def test_unipc_is_closer_than_two_m_and_heun_closer_at_the_same_evaluations() -> None:
+    """What the corrector is for, and what two evaluations a step are."""
+    x_t = noise(1000)
+    tables = (dpmpp_table(A, 51), unipc_table(A, 51), heun_table(A, 26))
+    assert {len(table) for table in tables} == {51}
+    errors = [float((run(table, x_t) - flow(x_t, table.timesteps[0])).abs().max()) for table in tables]
+    assert errors[0] > 1.1 * errors[1] > 1.1 * errors[2]
+
+
+def test_unipc_without_its_corrector_is_dpm_solver() -> None:
+    """Its predictor is 2M, so on the first step, which nothing corrects, both have the same row; and a corrector that is undone leaves
+    2M's rows: what the second point is corrected by, is the step's error there."""
+    unipc, two_m = unipc_table(A, 20), dpmpp_table(A, 20)
+    assert unipc.timesteps == two_m.timesteps
+    assert unipc.coefficients[0].tolist() == pytest.approx(two_m.coefficients[0].tolist())
+    assert unipc.coefficients[:, 0].tolist() == pytest.approx(two_m.coefficients[:, 0].tolist())
+    constant = unipc.coefficients[:, [1, 2, 4]].sum(1)  # where x_0 does not change, there is nothing to correct
+    assert constant.tolist() == pytest.approx(two_m.coefficients[:, [1, 2, 4]].sum(1).tolist())
+
+
+def test_heuns_rows_come_in_pairs_but_the_last() -> None:
+    """Evaluations at the beginning and the end of each step; 2n - 1 of them."""
+    table = heun_table(A, 10)
+    assert len(table) == 19 and table.timesteps[1:-1:2] == table.timesteps[2::2]
+    assert heun_table(A, 1).coefficients.tolist() == [[0, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "unipc", "heun"])
+def test_samplers_that_look_back_are_not_resampled(sampler: str) -> None:
+    """Putting noise back would make what they remember false."""
+    with pytest.raises(ValueError, match="use 'ddpm' or 'ddim'"):
+        resampled(sampler_table(sampler, "cosine", 10), A, 3)
 
 
 def test_first_order_dpm_solver_is_ddim() -> None:
@@ -103,7 +158,7 @@ def test_ddpm_coefficients_are_the_posteriors_of_seven_steps() -> None:
         166: (0.00054921, 0.999450, 0.00642358),
         0: (0.0, 1.0, 0.0),
     }
-    for t, (a, b, _, d) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+    for t, (a, b, _, d, _) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
         assert (a, b, d) == pytest.approx(expected[t], rel=2e-5, abs=1e-9)
 
 
@@ -117,11 +172,11 @@ def test_a_learned_variance_reaches_from_the_posteriors_to_beta() -> None:
     assert ddim_table(A, 7, 1.0).widest is None
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_the_last_step_lands_on_x_0(sampler: str, steps: int) -> None:
     """Nothing of the noise is left in what a table returns."""
-    assert sampler_table(sampler, "cosine", steps).coefficients[-1].tolist() == pytest.approx([0, 1, 0, 0])
+    assert sampler_table(sampler, "cosine", steps).coefficients[-1].tolist() == pytest.approx([0, 1, 0, 0, 0])
 
 
 def test_inversion_then_ddim_gives_the_picture_back() -> None:

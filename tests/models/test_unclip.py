@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from models import CheckpointError, UnCLIP
 from models.row import Row
+from models.unclip import _thresholded
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,41 @@ def test_prompt_negative_prompt_and_guidance_all_matter(stack: UnCLIP) -> None:
         ("a red cube", {"sampler": "ddpm"}),
     ):
         assert not torch.allclose(base, stack.generate([prompt], seeds=[3], size=64, **change), atol=1e-3), (prompt, change)
+
+
+def test_guidance_may_be_limited_to_an_interval_of_the_steps(stack: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside it no unconditional half is computed; an empty interval is no guidance, the whole one is the default."""
+    halves: list[int] = []
+    forward = stack.decoder.forward
+
+    def counted(x_t: Tensor, *rest: Tensor) -> Tensor:
+        halves.append(len(x_t))
+        return forward(x_t, *rest)
+
+    monkeypatch.setattr(stack.decoder, "forward", counted)
+    asked: dict[str, Any] = {"size": 64, "decoder_num_inference_steps": 10, "decoder_guidance_scale": 3.0}
+
+    def drawn(**given: Any) -> Tensor:
+        return stack.generate(["a red cube"], seeds=[1], **asked | given)
+
+    limited = drawn(decoder_guidance_start=0.2, decoder_guidance_stop=0.5)
+    assert halves == [1, 1, 2, 2, 2, 1, 1, 1, 1, 1]
+    whole, none = drawn(), drawn(decoder_guidance_scale=1.0)
+    assert torch.equal(drawn(decoder_guidance_start=0.0, decoder_guidance_stop=1.0), whole)
+    assert torch.equal(drawn(decoder_guidance_start=0.5, decoder_guidance_stop=0.5), none)
+    assert not torch.equal(limited, whole) and not torch.equal(limited, none)
+
+
+def test_dynamic_thresholding_scales_where_clamping_cuts(stack: UnCLIP) -> None:
+    """Saharia et al. 2022, section 2.3: within the bounds nothing changes; beyond, the share's quantile becomes 1."""
+    inside, outside = torch.linspace(-0.9, 0.9, 100), torch.linspace(-4, 4, 101)
+    assert torch.equal(_thresholded(inside, 0.9), inside) and torch.equal(_thresholded(inside, 0.0), inside)
+    assert torch.equal(_thresholded(outside, 0.0), outside.clamp(-1, 1))
+    assert torch.allclose(_thresholded(outside, 1.0), outside / 4)
+    assert torch.allclose(_thresholded(outside, 0.5), (outside / outside.abs().median()).clamp(-1, 1))
+    loud = {"size": 64, "decoder_guidance_scale": 20.0}
+    pictures = [stack.generate(["a red cube"], seeds=[1], **loud, dynamic_threshold=share) for share in (0.0, 0.9)]
+    assert pictures[1].abs().mean() < pictures[0].abs().mean()
 
 
 def test_a_row_that_yields_nan_fails_alone(stack: UnCLIP) -> None:

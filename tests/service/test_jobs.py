@@ -54,6 +54,7 @@ async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient
     open_parameters = {"size", "prior", "negative_prompt", "sampler", "eta", "prior_num_inference_steps", "decoder_num_inference_steps"}
     open_parameters |= {"upsampler_num_inference_steps", "prior_guidance_scale", "decoder_guidance_scale"}
     open_parameters |= {"prior_num_candidates", "prior_temperature", "prior_top_p"}
+    open_parameters |= {"decoder_guidance_start", "decoder_guidance_stop", "dynamic_threshold"}
     assert job == {
         "id": job["id"],
         "operation": "generate",

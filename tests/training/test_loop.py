@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,9 @@ def lesson(network: nn.Module) -> object:
     return loss
 
 
-def run(folder: Path, stop_after: int | None = None) -> nn.Module:
+def run(folder: Path, stop_after: int | None = None, plan: Plan = PLAN) -> nn.Module:
     network = model()
-    return train("line", network, lesson(network), PLAN, folder, stop_after=stop_after)  # type: ignore[arg-type]
+    return train("line", network, lesson(network), plan, folder, stop_after=stop_after)  # type: ignore[arg-type]
 
 
 def curve(folder: Path) -> list[str]:
@@ -37,11 +38,12 @@ def curve(folder: Path) -> list[str]:
         return [row["loss"] for row in csv.DictReader(file)]
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, muon=True, cooldown=0.5)], ids=["adamw", "muon"])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, plan: Plan) -> None:
     """Stopped twice: the same loss curve to the last digit, and the same averaged weights."""
-    whole = run(tmp_path / "whole")
+    whole = run(tmp_path / "whole", plan=plan)
     for stop in (7, 11, None):
-        pieces = run(tmp_path / "pieces", stop)
+        pieces = run(tmp_path / "pieces", stop, plan)
     assert curve(tmp_path / "pieces") == curve(tmp_path / "whole")
     assert len(curve(tmp_path / "whole")) == PLAN.steps
     for key, value in whole.state_dict().items():
@@ -66,3 +68,10 @@ def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
     rates = [learning_rate(PLAN, step) for step in range(PLAN.steps + 1)]
     assert rates[0] == pytest.approx(PLAN.lr / 5)
     assert max(rates) == max(rates[3:7]) and rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_plateau_keeps_the_rate_until_the_cool_down() -> None:
+    """So that a run on it can be lengthened; the last share of the steps falls to nothing."""
+    plan = replace(PLAN, cooldown=0.4)
+    rates = [learning_rate(plan, step) for step in range(plan.steps + 1)]
+    assert set(rates[4:19]) == {PLAN.lr} and rates[24] == pytest.approx(PLAN.lr / 2) and rates[-1] == pytest.approx(0, abs=1e-12)
