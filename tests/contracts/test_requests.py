@@ -51,6 +51,8 @@ def test_a_request_survives_json() -> None:
         decoder_guidance_stop=1.0,
         dynamic_threshold=0.995,
         priority=-10,
+        webhook="https://hooks.example/x",
+        webhook_events=["started", "failed"],
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request

@@ -16,7 +16,7 @@ from PIL import Image
 
 from contracts import keys
 from contracts.ending import end
-from contracts.jobs import Progress, now, written
+from contracts.jobs import Progress, now, read_record, written
 from models import UnCLIP
 from models.row import Row
 from worker.cancel import Cancellations
@@ -52,8 +52,9 @@ class House:
 
     def cancel(self, job_id: str) -> None:
         """As the service does."""
+        record = read_record(self.client.hgetall(keys.job(job_id)))
         with self.client.pipeline() as pipe:
-            end(pipe, job_id, "cancelled", (), 100)
+            end(pipe, job_id, record, "cancelled", 100)
             pipe.publish(keys.CANCELLED, job_id)
             pipe.execute()
 
