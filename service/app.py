@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Header, Path, Query, Request
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with background(index.keep_clear(jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run()):
+        async with background(partial(index.keep_clear, jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run):
             yield
         await jobs.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ log = logging.getLogger("service.background")
 
 
 @asynccontextmanager
-async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background(*work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Let these run beside the block. At its end they are cancelled, and awaited; one that breaks before is logged."""
     tasks = [asyncio.create_task(_logged(one)) for one in work]
     try:
@@ -23,8 +23,8 @@ async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
+async def _logged(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
-        await work
+        await work()
     except Exception:
         log.exception("%r ended by an error", work)
