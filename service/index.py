@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from contracts import keys
 from contracts.jobs import Record, now, read_record
+from service.background import rest
 from service.problems import ProblemError
 
 log = logging.getLogger("service.index")
@@ -104,14 +105,14 @@ async def clear(redis: Any, ttl: int) -> int:
     return cleared
 
 
-async def keep_clear(redis: Any, ttl: int) -> None:
-    """Clear the index now and then, for ever."""
-    while True:
+async def keep_clear(redis: Any, ttl: int, stop: asyncio.Event) -> None:
+    """Clear the index now and then, until told to stop."""
+    while not stop.is_set():
         try:
             await clear(redis, ttl)
         except RedisError as error:
             log.warning("the index of jobs is cleared later, as Redis does not answer: %s", error)
-        await asyncio.sleep(CLEAR_EVERY_S)
+        await rest(stop, CLEAR_EVERY_S)
 
 
 async def _exist(redis: Any, entries: list[bytes]) -> set[bytes]:
