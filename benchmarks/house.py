@@ -16,6 +16,7 @@ import httpx
 import redis
 
 from contracts import keys
+from contracts.jobs import Beat
 from launch import free_port, redis_binary
 
 PATIENCE_S = 300.0
@@ -101,6 +102,17 @@ class House:
             for job_id in ids:
                 pipe.hget(keys.job(job_id), "status")
             return [status.decode() if status else "gone" for status in pipe.execute()]
+
+    def name_of(self, worker: subprocess.Popen[bytes]) -> str:
+        """What a worker calls itself in Redis."""
+        names = [name.decode() for name in self.store.smembers(keys.WORKERS)]
+        beats = {name: self.store.get(keys.worker(name)) for name in names}
+        return next(str(name) for name, beat in beats.items() if beat and Beat.model_validate_json(beat).pid == worker.pid)
+
+    def owner(self, job_id: str) -> str | None:
+        """The worker that runs a job, or ran it last, by RQ's books; None where there is none, or no more."""
+        name = self.store.hget(f"rq:job:{job_id}", "worker_name")
+        return None if name is None else str(name.decode())
 
     def _redis_answers(self) -> bool:
         try:

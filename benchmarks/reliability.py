@@ -35,13 +35,13 @@ def kills(rounds: int = 20, jobs: int = 64) -> dict[str, Any]:
             ids = [house.accept(**QUICK, seed=number * jobs + k) for k in range(jobs)]
             until(partial(_running, house, ids, 24), "the workers are busy")
             victim = house.workers.pop(0)
+            name = house.name_of(victim)
             victim.kill()
             victim.wait()
             killed = time.monotonic()
-            begun = [job_id for job_id, status in zip(ids, house.statuses(ids), strict=True) if status == "running"]
+            begun = [job_id for job_id in ids if house.owner(job_id) == name]
             house.start_worker()
-            # A job that is given back is queued for a moment; those of the living worker just go on.
-            until(partial(_given_back, house, begun), "the dead worker's jobs are running again")
+            until(partial(_taken_over, house, begun, name), "the dead worker's jobs are another's")
             recovered.append(time.monotonic() - killed)
             until(partial(_ended, house, ids), "all jobs have ended")
             failures += house.statuses(ids).count("failed")
@@ -63,14 +63,9 @@ def _succeeded(house: House, count: int) -> bool:
     return int(house.store.hget(keys.OUTCOMES, "succeeded") or 0) == count
 
 
-def _given_back(house: House, ids: list[str]) -> bool:
-    """No started execution of RQ's books is without a heartbeat, and none of the jobs still belongs to a worker that is gone."""
-    alive = {name.decode() for name in house.store.smembers(keys.WORKERS) if house.store.exists(keys.worker(name.decode()))}
-    for job_id, status in zip(ids, house.statuses(ids), strict=True):
-        owner = house.store.hget(f"rq:job:{job_id}", "worker_name")
-        if status == "running" and owner is not None and owner.decode() not in alive:
-            return False
-    return True
+def _taken_over(house: House, ids: list[str], name: str) -> bool:
+    """No job that had not ended is still the dead worker's, by RQ's books."""
+    return all(house.owner(job_id) != name or status != "running" for job_id, status in zip(ids, house.statuses(ids), strict=True))
 
 
 def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
