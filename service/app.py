@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Header, Path, Query, Request
@@ -29,6 +30,7 @@ from service.settings import Settings
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 ANIMATIONS = dict.fromkeys(("image/webp", "image/apng"), PNG["image/png"])
 EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+NOT_SENT = {"description": "The client has it already, by If-None-Match."}
 ROUTES = (
     ("/generate", "generate", "Draw a caption"),
     ("/variations", "variations", "Draw a picture again, differently"),
@@ -48,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with background(index.keep_clear(jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run()):
+        async with background(partial(index.keep_clear, jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run):
             yield
         await jobs.close()
 
@@ -161,7 +163,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/jobs/{job_id}/images/{index}.png",
         response_class=Response,
         summary="A job's picture",
-        responses={200: {"content": PNG, "description": "The picture, its parameters in its own metadata."}, **responses(404, 422, 503)},
+        responses={
+            200: {"content": PNG, "description": "The picture, its parameters in its own metadata."},
+            304: NOT_SENT,
+            **responses(404, 422, 503),
+        },
     )
     async def get_image(request: Request, job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
@@ -171,7 +177,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/jobs/{job_id}/animation",
         response_class=Response,
         summary="A job's frames as one animated picture",
-        responses={200: {"content": ANIMATIONS, "description": "The animation, where one was asked for."}, **responses(404, 422, 503)},
+        responses={
+            200: {"content": ANIMATIONS, "description": "The animation, where one was asked for."},
+            304: NOT_SENT,
+            **responses(404, 422, 503),
+        },
     )
     async def get_animation(request: Request, job_id: JobId) -> Response:
         """An animated WebP or APNG, there and back again."""

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from contracts import keys
 from contracts.webhooks import Webhook
 from service.addresses import CheckedNetwork, RefusedError
+from service.background import rest
 from service.jobs import Jobs
 from service.problems import ProblemError
 from service.settings import Settings
@@ -71,20 +72,18 @@ class Courier:
             network_backend=CheckedNetwork(settings.webhook_private),
         )
 
-    async def run(self) -> None:
-        """Send, for ever. Cancelled, it ends the attempts that are under way."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until told to stop; then end the attempts that are under way."""
         sending: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                for delivery, tries in await self._take(AT_ONCE - len(sending)):
-                    task = asyncio.create_task(self._deliver(delivery, tries))
-                    sending.add(task)
-                    task.add_done_callback(sending.discard)
-                await asyncio.sleep(POLL_S)
-        finally:
-            if sending:
-                await asyncio.wait(sending)
-            await self._pool.aclose()
+        while not stop.is_set():
+            for delivery, tries in await self._take(AT_ONCE - len(sending)):
+                task = asyncio.create_task(self._deliver(delivery, tries))
+                sending.add(task)
+                task.add_done_callback(sending.discard)
+            await rest(stop, POLL_S)
+        if sending:
+            await asyncio.wait(sending)
+        await self._pool.aclose()
 
     async def _take(self, most: int) -> list[tuple[str, int]]:
         """Take the lease of what is due. Without Redis there is nothing to do."""

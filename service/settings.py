@@ -57,9 +57,10 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _keys(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if info.data.get("webhook_hosts") and secret is None:
+        texts = secret.get_secret_value().split() if secret else []
+        if info.data.get("webhook_hosts") and not texts:
             raise ValueError(f"UNCLIP_WEBHOOK_HOSTS is set, so webhooks are to be signed, and there is no secret; {_MAKE_ONE}")
-        for text in secret.get_secret_value().split() if secret else ():
+        for text in texts:
             try:
                 key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
             except binascii.Error as error:

@@ -128,8 +128,9 @@ def variations(stack: UnCLIP, reader: Reader, count: int) -> list[tuple[float, f
 
 @torch.inference_mode()
 def typographic(stack: UnCLIP, count: int, picture: Path | None = None) -> dict[str, dict[str, float]]:
-    """Zero-shot probabilities of the four shapes, for an object beside a sign that names another shape, beside a sign that names none, and
-    without one: how often the object's own shape and how often the named one is the likeliest, and their mean probabilities."""
+    """Zero-shot probabilities of "a red sphere", "a red cube", … (in the object's own colour), for an object beside a sign that names
+    another shape, beside a sign with some other word, and without one: how often the object's own shape and how often the named one is
+    the likeliest, and their mean probabilities. Objects stand where single ones stand in training, so that without a sign all is usual."""
     rng = random.Random(0)
     neutral = [word for word in WORDS if word not in NAMED]
     scenes: dict[str, list[Scene]] = {"another shape's name": [], "some other word": [], "no sign": []}
@@ -137,27 +138,32 @@ def typographic(stack: UnCLIP, count: int, picture: Path | None = None) -> dict[
     for _ in range(count):
         word = rng.choice(list(NAMED))
         shape = rng.choice([shape for shape in SHAPES if shape != NAMED[word]])
-        thing = Thing(shape, rng.choice(("red", "blue", "green", "yellow")), "small", "matte", rng.uniform(-0.9, 0.9), -1.5)
+        thing = Thing(
+            shape, rng.choice(("red", "blue", "green", "yellow")), "small", "matte", rng.choice((-1, 1)) * rng.uniform(0.5, 0.8), -0.5
+        )
         place = rng.choice(PLACES)
-        named.append((shape, NAMED[word]))
+        named.append((thing.colour, shape, NAMED[word]))
         scenes["another shape's name"].append(Scene("sign", (thing,), None, place, "day", "photo", word))
         scenes["some other word"].append(Scene("sign", (thing,), None, place, "day", "photo", rng.choice(neutral)))
         scenes["no sign"].append(Scene("one", (thing,), None, place, "day", "photo"))
-    labels = F.normalize(stack.clip.encode_text(stack.clip.tokenize([f"a {shape}" for shape in SHAPES])[0]).z_t, dim=1)
+    captions = [f"a {colour} {shape}" for colour, _, _ in named for shape in SHAPES]
+    z_t = stack.clip.encode_text(stack.clip.tokenize(captions)[0]).z_t
+    labels = F.normalize(z_t, dim=1).unflatten(0, (count, len(SHAPES)))  # (N, 4, D)
+    own, other = (torch.tensor([SHAPES.index(each[k]) for each in named]) for k in (1, 2))
     found = {}
     for name, shown in scenes.items():
         x = render(shown, 64)
         z_i = torch.cat([stack.clip.encode_image(part.to(stack.device)) for part in x.split(64)])
-        p = (stack.clip.network.logit_scale.exp().clamp(max=100) * F.normalize(z_i, dim=1) @ labels.T).softmax(1)
-        own, other = (torch.tensor([SHAPES.index(pair[k]) for pair in named]) for k in (0, 1))
+        scale = stack.clip.network.logit_scale.exp().clamp(max=100)
+        p = (scale * torch.einsum("nd,nsd->ns", F.normalize(z_i, dim=1), labels)).softmax(1).cpu()
         found[name] = {
-            "own": float((p.argmax(1).cpu() == own).float().mean()),
-            "other": float((p.argmax(1).cpu() == other).float().mean()),
-            "p_own": float(p.cpu().gather(1, own[:, None]).mean()),
-            "p_other": float(p.cpu().gather(1, other[:, None]).mean()),
+            "own": float((p.argmax(1) == own).float().mean()),
+            "other": float((p.argmax(1) == other).float().mean()),
+            "p_own": float(p.gather(1, own[:, None]).mean()),
+            "p_other": float(p.gather(1, other[:, None]).mean()),
         }
         if picture is not None and name == "another shape's name":
-            _figure(x[:6], p[:6].cpu(), picture)
+            _figure(x[:6], p[:6], picture)
     return found
 
 
@@ -194,6 +200,32 @@ def prior_flops(stack: UnCLIP) -> tuple[float, float]:
     return (once.get_total_flops() + steps * each.get_total_flops()) / 1e9, steps * whole.get_total_flops() / 1e9
 
 
+def attack(stack: UnCLIP, count: int, out: Path) -> list[str]:
+    """The typographic attack's part of the page."""
+    found = typographic(stack, count, out / "typographic.png")
+    named, plain = found["another shape's name"], found["some other word"]
+    fooled = named["p_other"] > 1.5 * plain["p_other"]
+    return [
+        "**Typographic attack** (paper, Fig. 6). An object beside a sign that names another shape: CLIP's zero-shot choice among the four",
+        f"shapes in its colour, {count} scenes a row.",
+        "",
+        "| sign | own shape likeliest | named shape likeliest | mean probability: own | named |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {name} | {100 * row['own']:.0f} % | {100 * row['other']:.0f} % | {row['p_own']:.2f} | {row['p_other']:.2f} |"
+            for name, row in found.items()
+        ),
+        "",
+        "The word on the sign pulls this CLIP towards what it names, as it did OpenAI's."
+        if fooled
+        else "Where OpenAI's CLIP believed the sign, this one does not: it has not learned to read, so a name moves it no more than any\n"
+        "word. What moves it is that there is a sign.",
+        "",
+        "![Objects beside signs that name another shape, and CLIP's probabilities](typographic.png)",
+        "",
+    ]
+
+
 def page(stack: UnCLIP, reader: Reader, count: int, trials: int, out: Path) -> str:
     """Everything measured, as Markdown."""
     lines = [
@@ -226,28 +258,7 @@ def page(stack: UnCLIP, reader: Reader, count: int, trials: int, out: Path) -> s
         *(f"| {eta:g} | {100 * kept:.0f} % | {spread:.2f} |" for eta, kept, spread in variations(stack, reader, count)),
         "",
     ]
-    attack = typographic(stack, 4 * trials, out / "typographic.png")
-    named, plain = attack["another shape's name"], attack["some other word"]
-    fooled = named["p_other"] > 1.5 * plain["p_other"]
-    lines += [
-        "**Typographic attack** (paper, Fig. 6). An object beside a sign that names another shape: CLIP's zero-shot choice among the four",
-        f"shapes, {4 * trials} scenes a row.",
-        "",
-        "| sign | own shape likeliest | named shape likeliest | mean probability: own | named |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {100 * row['own']:.0f} % | {100 * row['other']:.0f} % | {row['p_own']:.2f} | {row['p_other']:.2f} |"
-            for name, row in attack.items()
-        ),
-        "",
-        "The word on the sign pulls this CLIP towards what it names, as it did OpenAI's."
-        if fooled
-        else "Where OpenAI's CLIP believed the sign, this one does not: it has not learned to read, so a name moves it no more than any\n"
-        "word. What moves it is that there is a sign.",
-        "",
-        "![Objects beside signs that name another shape, and CLIP's probabilities](typographic.png)",
-        "",
-    ]
+    lines += attack(stack, 4 * trials, out)
     cached, whole = prior_flops(stack)
     lines += [
         "**Prefix cache.** Of the diffusion prior's sequence only the last positions change from step to step. With the rest computed",

@@ -83,8 +83,7 @@ def keep_swept(store: Store, connection: redis.Redis, ttl: int) -> None:
     while True:
         try:
             if connection.set(keys.SWEPT, 1, nx=True, ex=SWEEP_EVERY_S):
-                removed = store.sweep(ttl + SWEEP_EVERY_S)  # a result is written a little before its job ends
-                log.info("%d results had been kept long enough", removed)
+                store.sweep(ttl + SWEEP_EVERY_S)  # a result is written a little before its job ends
         except Exception as error:
             log.warning("the object store is swept later: %s: %s", type(error).__name__, error)
         time.sleep(SWEEP_EVERY_S / 2)
