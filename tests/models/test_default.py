@@ -33,7 +33,7 @@ def test_places_look_as_they_are_called(default: UnCLIP) -> None:
     pictures = default.generate([prompt for prompt in prompts for _ in range(8)], seeds=list(range(24)), size=64)
     snow, grass, night = pictures[:, :, 32:].unflatten(0, (3, 8)).mean((1, 3, 4))
     assert snow.min() > 0.2
-    assert grass[1] > grass[0] + 0.05 and grass[1] > grass[2] + 0.1
+    assert grass[1] > grass[0] + 0.02 and grass[1] > grass[2] + 0.2
     assert night.mean() < snow.mean() - 0.4
 
 
