@@ -12,6 +12,8 @@ WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
 STORED = "jobs"  # folder of the object store that holds all results
 SWEPT = "unclip:swept"  # string with a short life: the object store was swept lately
 CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
+API_KEYS = "unclip:keys"  # hash: API keys as JSON, by their ids; of their tokens only hashes
+RATES = "unclip:rate"  # prefix of the counts of requests by API key
 PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
 
@@ -23,6 +25,11 @@ def job(job_id: str) -> str:
 def listing(owner: str | None = None) -> str:
     """Sorted set: jobs, by when they were created; all of them, or one owner's."""
     return f"unclip:jobs:{owner}" if owner else "unclip:jobs"
+
+
+def held(key_id: str) -> str:
+    """Set: jobs of an API key that had not ended when its limit was last looked at."""
+    return f"unclip:keys:{key_id}:held"
 
 
 def image(job_id: str, index: int) -> str:
