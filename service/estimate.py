@@ -11,7 +11,6 @@ from typing import Any
 from contracts import keys
 from contracts.jobs import Beat
 
-
 UNMEASURED_S = 30  # told where nothing was measured yet, or no worker is alive
 
 

@@ -81,7 +81,8 @@ class Jobs:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
         `caller`: the API key whose job it becomes; None where none is required.
 
-        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where the Idempotency-Key was used for another request."""
+        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where the Idempotency-Key was used for another
+        request."""
         request = work.fields.model_dump()
         told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
         told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []

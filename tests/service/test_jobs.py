@@ -174,7 +174,7 @@ class TestIdempotency:
 
         def accept(at: int) -> Accepted:
             barrier.wait()
-            return stores[at % 5].accept(work, "mine")
+            return stores[at % 5].accept(work, "mine", None)
 
         with ThreadPoolExecutor(50) as pool:
             accepted = list(pool.map(accept, range(50)))
