@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from service import keys, slots
+from service import keys, rates, slots
 from service.settings import Settings
 
 
@@ -82,7 +82,7 @@ def _name(text: str) -> str:
 
 def _rate(text: str) -> str:
     try:
-        keys.rate_of(text)
+        rates.parsed(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text

@@ -6,20 +6,16 @@ against a request is raised by the dependency, behind the app's exception handle
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any
 
 from fastapi import Request
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contracts import keys
+from service import rates
 from service.jobs import Jobs
-from service.keys import ApiKey, proved, rate_of
+from service.keys import ApiKey, proved
 from service.problems import ProblemError, responses
 
 # What machines ask of a service's health, and what tells people how to ask. None of it knows of anybody's work.
@@ -47,9 +43,6 @@ class Gate:
 
     def __init__(self, app: ASGIApp, redis: Any) -> None:
         self.app, self.redis = app, redis
-        pool: dict[str, Any] = {"connection_pool": redis.connection_pool}
-        storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=keys.RATES, **pool)
-        self._rates = SlidingWindowCounterRateLimiter(storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -74,17 +67,15 @@ class Gate:
 
         await self.app(scope, receive, send_with_limit)
 
-    async def _spend(self, key: ApiKey, text: str) -> dict[str, str]:
+    async def _spend(self, key: ApiKey, rate: str) -> dict[str, str]:
         """Count one request: the headers that tell how many are left. ProblemError 429 where there are none."""
-        rate = rate_of(text)
-        within = await self._rates.hit(rate, key.id)
-        left = await self._rates.get_window_stats(rate, key.id)
-        reset = max(1, math.ceil(left.reset_time - time.time()))
-        told = {"RateLimit-Limit": str(rate.amount), "RateLimit-Remaining": str(left.remaining), "RateLimit-Reset": str(reset)}
-        if within:
+        asked = rates.parsed(rate)
+        left = await rates.spend(self.redis, key.id, asked)
+        told = {"RateLimit-Limit": str(asked.amount), "RateLimit-Remaining": str(left.remaining), "RateLimit-Reset": str(left.reset)}
+        if left.within:
             return told
-        detail = f"The API key {key.id} may make {rate} requests. The next may come in {reset} s."
-        raise ProblemError(429, detail, headers=told | {"RateLimit-Remaining": "0", "Retry-After": str(reset)})
+        detail = f"The API key {key.id} may make {rate} requests, and the next in {left.retry_after} s."
+        raise ProblemError(429, detail, headers=told | {"Retry-After": str(left.retry_after)})
 
 
 class Admitted:

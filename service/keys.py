@@ -13,7 +13,6 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
-from limits import RateLimitItem, parse_many
 from pydantic import BaseModel, Field
 
 from contracts import keys as names
@@ -42,17 +41,6 @@ class ApiKey(BaseModel):
         if self.expires_at is not None and self.expires_at <= now():
             return f"expired on {self.expires_at:%Y-%m-%d}"
         return None
-
-
-def rate_of(text: str) -> RateLimitItem:
-    """A rate such as 60/minute or 5/10 seconds. ValueError for what is none."""
-    try:
-        (rate,) = parse_many(text)
-        if rate.amount > 0:
-            return rate
-    except ValueError:
-        pass
-    raise ValueError(f"{text!r} is no rate: write 60/minute, 1000/day or 5/10 seconds")
 
 
 def create(redis: Any, name: str, *, rate: str | None = None, jobs: int | None = None, days: float | None = None) -> tuple[ApiKey, str]:

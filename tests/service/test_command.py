@@ -37,9 +37,9 @@ def test_a_key_is_made_listed_and_revoked(redis_server: RedisServer) -> None:
     ("arguments", "said"),
     [
         (["create", ""], "'' is no name"),
-        (["create", "ann", "--rate", "often"], "'often' is no rate: write 60/minute"),
+        (["create", "ann", "--rate", "often"], "'often' is no rate: write a number"),
         (["create", "ann", "--rate", "0/minute"], "'0/minute' is no rate"),
-        (["create", "ann", "--rate", "60/minute; 5/second"], "is no rate"),
+        (["create", "ann", "--rate", "60/minutes"], "is no rate"),
         (["create", "ann", "--jobs", "0"], "'0' will not do: a whole number from 1"),
         (["create", "ann"], "does not answer"),
     ],
