@@ -34,4 +34,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "-c", "\
 import os, urllib.request as u; \
 u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['UNCLIP_PORT'] + '/healthz', timeout=4)"]
-CMD ["python", "-m", "service"]
+# What follows the image's name is a command of the service: docker compose run --rm service keys list
+ENTRYPOINT ["python", "-m", "service"]

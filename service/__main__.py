@@ -1,24 +1,31 @@
-"""`python -m service`: serve HTTP."""
+"""`python -m service`: serve HTTP. `python -m service keys`: the API keys."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
 
+from service import command
 from service.app import create_app
 from service.settings import Settings
 
 
 def main() -> None:
-    """Check the settings, then serve until told to stop."""
+    """Check the settings, then serve until told to stop, or do what the command says."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="Without a command, the service is started.")
+    command.add(parser.add_subparsers(title="commands"))
+    arguments = parser.parse_args()
     try:
         settings = Settings()
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
+    if hasattr(arguments, "run"):
+        sys.exit(arguments.run(arguments, settings))
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
 
 

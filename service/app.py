@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from redis.exceptions import RedisError
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
-from service import index, listing, results
+from service import gate, index, listing, results
 from service.background import background
 from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The service. Settings are read from the environment unless given."""
     settings = settings or Settings()
     jobs, metrics = Jobs(settings), Metrics()
+    keys_required = settings.api_keys == "required"
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -60,9 +61,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         responses=responses(500),
+        dependencies=[Depends(gate.Admitted(jobs))] if keys_required else None,
     )
     install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths={path: settings.max_upload_bytes for path, *_ in ROUTES[1:]})
+    if keys_required:
+        app.add_middleware(gate.Gate, redis=jobs.redis)
     app.add_middleware(MeasureRequests, metrics=metrics)
 
     def base_url(request: Request) -> str:
@@ -96,18 +100,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ) -> Response:
             """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
             wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
-            work = await read(request, operation, settings, jobs.picture)
+            work = await read(request, operation, settings, partial(jobs.picture, owner=gate.owner(request)))
             count = pictures_out(work.fields)
             if png and count != 1:
                 raise ProblemError(406, f"image/png holds one picture, and this makes {count}. Ask for one, or for application/json.")
-            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key)
+            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, gate.caller(request))
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
             return await answer(request, accepted.job_id, wait, png)
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
-    listing.install(app, jobs, base_url)
+    listing.install(app, jobs, base_url, gate.owner)
 
     async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
         headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}
@@ -212,12 +216,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def home() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    _describe_problems(app)
+    _describe(app, keys_required)
     return app
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out."""
+def _describe(app: FastAPI, keys_required: bool) -> None:
+    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out; and what the gate wants."""
     made = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -227,6 +231,8 @@ def _describe_problems(app: FastAPI) -> None:
             known.pop(name, None)
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
+        if keys_required:
+            gate.describe(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

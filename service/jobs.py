@@ -26,10 +26,11 @@ from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
 from contracts.queue import PUSH
-from service import index
-from service.estimate import Place, beats, place
+from service import index, slots
+from service.estimate import Place, beats, place, room
 from service.events import Events
 from service.intake import Work
+from service.keys import ApiKey
 from service.problems import ProblemError
 from service.settings import Settings
 from service.store import Store
@@ -76,10 +77,12 @@ class Jobs:
         await self.redis.aclose()
         self._blocking.close()
 
-    def accept(self, work: Work, idempotency_key: str | None) -> Accepted:
+    def accept(self, work: Work, idempotency_key: str | None, caller: ApiKey | None) -> Accepted:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
+        `caller`: the API key whose job it becomes; None where none is required.
 
-        ProblemError 429 where the queue is full, 422 where the Idempotency-Key was used for another request."""
+        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where the Idempotency-Key was used for another
+        request."""
         request = work.fields.model_dump()
         told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
         told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
@@ -88,42 +91,48 @@ class Jobs:
             request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
         priority = request.pop("priority")
         job_id = uuid.uuid4().hex
-        key_hash = hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else None
+        owner = caller.id if caller else None
+        key_hash = hashlib.sha256(f"{owner or ''} {idempotency_key}".encode()).hexdigest() if idempotency_key else None
         key = keys.idempotency(key_hash) if key_hash else None
+        watched = ([key] if key else []) + ([keys.held(owner)] if owner else [])
         with self._blocking.pipeline() as pipe:
             while True:
                 try:
+                    if watched:
+                        pipe.watch(*watched)
                     if key is not None:
-                        pipe.watch(key)
                         earlier = json.loads(pipe.get(key) or "{}")
                         if earlier and pipe.exists(keys.job(earlier["id"])):
                             return self._repeat(earlier, fingerprint)
-                    waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))
-                    self._refuse_if_full(waiting)
+                    self._refuse_if_full()
+                    held = slots.take(self._blocking, caller) if caller else None
                     pipe.multi()
                     if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
-                    self._record(pipe, job_id, work, request, priority, key_hash)
+                    if caller is not None:
+                        slots.enter(pipe, caller, job_id, held)
+                    self._record(pipe, job_id, work, request, {"priority": priority, "idempotency": key_hash, "owner": owner})
                     pipe.execute()
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
-                    continue  # the same key came in just now by another request: look again
+                    continue  # the same Idempotency-Key or API key came in just now by another request: look again
 
-    def _refuse_if_full(self, waiting: int) -> None:
-        if waiting >= self.settings.max_queued_jobs:
-            detail = f"{waiting} jobs are waiting, and this service holds {self.settings.max_queued_jobs}. Try again later."
-            raise ProblemError(429, detail, headers={"Retry-After": "30"})
+    def _refuse_if_full(self) -> None:
+        waiting, most = int(self._blocking.llen(keys.QUEUE_LIST)), self.settings.max_queued_jobs
+        if waiting >= most:
+            detail = f"{waiting} jobs are waiting, and this service holds {most}. Try again later."
+            raise ProblemError(429, detail, headers={"Retry-After": str(room(self._blocking, waiting - most + 1))})
 
     def _repeat(self, earlier: dict[str, str], fingerprint: str) -> Accepted:
         if earlier["fingerprint"] != fingerprint:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], priority: int, idempotency: str | None) -> None:
+    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], fields: dict[str, Any]) -> None:
         inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
-        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=created_at)
-        pipe.hset(keys.job(job_id), mapping=fields | written(priority=priority, webhook=webhook, idempotency=idempotency))
-        index.enter(pipe, job_id, created_at)
+        fields |= {"operation": work.operation, "status": "queued", "request": request, "inputs": inputs, "webhook": webhook}
+        pipe.hset(keys.job(job_id), mapping=written(created_at=created_at, **fields))
+        index.enter(pipe, job_id, created_at, fields["owner"])
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
         retries = self.settings.job_retries
@@ -154,7 +163,7 @@ class Jobs:
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url, events=f"{url}/events"),
-            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook"}),
+            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner"}),
         )
 
     async def _read(self, job_id: str) -> Record:
@@ -162,13 +171,24 @@ class Jobs:
 
     def _known(self, job_id: str, fields: dict[bytes, bytes]) -> Record:
         if not fields:
-            kept = self.settings.result_ttl // 3600
-            raise ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
+            raise self._unknown(job_id)
         return read_record(fields)
+
+    def _unknown(self, job_id: str) -> ProblemError:
+        kept = self.settings.result_ttl // 3600
+        return ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
+
+    async def belongs(self, job_id: str, owner: str) -> None:
+        """ProblemError 404 where this is not a job of the owner's, as if there were none."""
+        if not await self._owned(job_id, owner):
+            raise self._unknown(job_id)
+
+    async def _owned(self, job_id: str, owner: str) -> bool:
+        return bool(await self.redis.hget(keys.job(job_id), "owner") == json.dumps(owner).encode())
 
     async def image(self, job_id: str, index: int) -> bytes:
         """A picture's PNG. ProblemError 404 where there is none (yet, or any more)."""
-        png = await self.picture(job_id, index)
+        png = await self.picture(job_id, index, owner=None)
         if png is None:
             raise _no_image(job_id, await self._read(job_id), index)
         return png
@@ -179,8 +199,10 @@ class Jobs:
         if index >= len(record.images):
             raise _no_image(job_id, record, index)
 
-    async def picture(self, job_id: str, index: int) -> bytes | None:
-        """A picture's PNG, or None."""
+    async def picture(self, job_id: str, index: int, owner: str | None) -> bytes | None:
+        """A picture's PNG, or None. `owner`: whose job it has to be; None for anybody's."""
+        if owner is not None and not await self._owned(job_id, owner):
+            return None
         png = await self.redis.get(keys.image(job_id, index))
         if png is None and self.store is not None and await self.redis.exists(keys.job(job_id)):  # the store's outlives it a little
             return await self.store.read(keys.stored_image(job_id, index))

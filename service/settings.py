@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AnyHttpUrl, Field, RedisDsn, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the service listens on.")
     public_url: AnyHttpUrl | None = Field(None, description="How others reach the service, for links; else taken from the request.")
+    api_keys: Literal["off", "required"] = Field("off", description="Whether requests need an API key.")
     max_queued_jobs: int = Field(1000, ge=1, description="Waiting jobs beyond which new ones are refused (429).")
     max_wait: float = Field(120.0, ge=0, description="Longest wait, in seconds, that `Prefer: wait` is granted.")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest body of any other request, in bytes.")
