@@ -23,7 +23,7 @@ from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
 from service.limits import BodyLimit
 from service.metrics import MeasureRequests, Metrics
-from service.openai_errors import OpenAIErrors
+from service.openai_errors import PREFIX, OpenAIErrors
 from service.prefer import wait_seconds, wants_png
 from service.problems import Problem, ProblemError, install, responses
 from service.settings import Settings
@@ -226,7 +226,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out."""
+    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out, under /v1 with its status."""
     made = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -234,6 +234,10 @@ def _describe_problems(app: FastAPI) -> None:
         known = document.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             known.pop(name, None)
+        for path, methods in document["paths"].items():
+            if path.startswith(PREFIX):  # faults of fields are 400 there
+                for one in methods.values():
+                    one["responses"].pop("422", None)
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
         return document
