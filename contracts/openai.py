@@ -1,6 +1,6 @@
 """OpenAI's images API as far as it is spoken here: requests, answers and errors, by its own names and limits (DALL·E 2's).
 
-What the GPT image models brought besides is taken where it can be kept to, or where it is but advice (`quality`, `style`, …).
+What the GPT image models brought besides is taken where it can be kept to, or where it is mere advice (`quality`, `style`, …), which changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contracts.fields import MAX_PICTURES, Prompt, Seed
 # What to draw for each size: 512 is drawn at 1024 and reduced; auto is the checkpoint's to decide.
 DRAWN: dict[str, Literal[256, 1024] | None] = {"256x256": 256, "512x512": 1024, "1024x1024": 1024, "auto": None}
 MAX_PARTIAL_IMAGES = 3
-_ADVICE = "Advice that is taken by no part of unCLIP."
+_ADVICE = "Taken, and changes nothing."
 OutputFormat = Literal["png", "webp", "jpeg"]
 
 
@@ -58,7 +58,7 @@ class PromptedCall(ImagesCall):
     """What a call with a caption may say besides."""
 
     prompt: Prompt = Field(description="What the picture shows.")
-    output_format: OutputFormat | None = Field(None, description="Format of pictures in the answer itself; png. By url they are PNG.")
+    output_format: OutputFormat | None = Field(None, description="Format of pictures in the answer itself; png. At a URL they are PNG.")
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="Quality of webp and jpeg; 100.")
     stream: bool | None = Field(None, description="Answer with server-sent events: the picture as it becomes, and at last as it is.")
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = Field(
@@ -72,7 +72,7 @@ class PromptedCall(ImagesCall):
     @classmethod
     def _urls_lead_to_png(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value not in (None, "png") and info.data.get("response_format") == "url":
-            raise ValueError("pictures at an url are PNG: take response_format b64_json for another format")
+            raise ValueError("pictures at a URL are PNG: take response_format b64_json for another format")
         return value
 
     @field_validator("output_compression")
@@ -102,7 +102,7 @@ class PromptedCall(ImagesCall):
 class GenerationsCall(PromptedCall):
     """A caption, to be drawn."""
 
-    moderation: Literal["auto", "low"] | None = Field(None, description="There is none.")
+    moderation: Literal["auto", "low"] | None = Field(None, description="Taken, and changes nothing: there is none.")
     style: Literal["vivid", "natural"] | None = Field(None, description=_ADVICE)
 
 

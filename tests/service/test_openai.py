@@ -172,7 +172,7 @@ def alone() -> Iterator[House]:
 class TestGenerate:
     """images.generate."""
 
-    def test_a_caption_comes_back_as_an_url(self, house: House) -> None:
+    def test_a_caption_comes_back_as_a_url(self, house: House) -> None:
         """As DALL·E 2's code asks and reads; the request's id is the job's."""
         answer, job_id = house.during(
             lambda: house.client.images.generate(model="dall-e-2", prompt=CUBE, n=2, size="256x256", user="somebody"), house.draw
