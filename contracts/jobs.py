@@ -42,6 +42,7 @@ class Beat(BaseModel):
 
     pid: int
     slots: int = Field(description="How many jobs it runs at once.")
+    checkpoint: str = Field("", description="Name of the checkpoint that it draws with.")
 
 
 class Picture(BaseModel):

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
-from service import gate, index, listing, results
+from service import gate, index, listing, openai, results
 from service.background import background
 from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
@@ -23,6 +23,7 @@ from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
 from service.limits import BodyLimit
 from service.metrics import MeasureRequests, Metrics
+from service.openai_errors import PREFIX, OpenAIErrors
 from service.prefer import wait_seconds, wants_png
 from service.problems import Problem, ProblemError, install, responses
 from service.settings import Settings
@@ -64,9 +65,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dependencies=[Depends(gate.Admitted(jobs))] if keys_required else None,
     )
     install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths={path: settings.max_upload_bytes for path, *_ in ROUTES[1:]})
+    uploads = [path for path, *_ in ROUTES[1:]] + openai.UPLOADS
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths=dict.fromkeys(uploads, settings.max_upload_bytes))
     if keys_required:
         app.add_middleware(gate.Gate, redis=jobs.redis)
+    app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
 
     def base_url(request: Request) -> str:
@@ -112,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
     listing.install(app, jobs, base_url, gate.owner)
+    openai.install(app, jobs, metrics, settings, base_url)
 
     async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
         headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}
@@ -173,9 +177,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             **responses(404, 422, 503),
         },
     )
-    async def get_image(request: Request, job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Response:
+    async def get_image(
+        request: Request,
+        job_id: JobId,
+        index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)],
+        size: Annotated[int | None, Query(ge=16, le=1024, description="Reduced to this width, where it is wider.")] = None,
+    ) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
-        return await results.image(request, jobs, job_id, index)
+        return await results.image(request, jobs, job_id, index, size)
 
     @app.get(
         "/jobs/{job_id}/animation",
@@ -221,7 +230,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _describe(app: FastAPI, keys_required: bool) -> None:
-    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out; and what the gate wants."""
+    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out, under /v1 with its status;
+    and what the gate wants."""
     made = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -229,6 +239,10 @@ def _describe(app: FastAPI, keys_required: bool) -> None:
         known = document.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             known.pop(name, None)
+        for path, methods in document["paths"].items():
+            if path.startswith(PREFIX):  # faults of fields are 400 there
+                for one in methods.values():
+                    one["responses"].pop("422", None)
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
         if keys_required:

@@ -24,7 +24,7 @@ from rq.job import Job as RQJob
 from contracts import keys
 from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
-from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
+from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Picture, Record, now, read_record, written
 from contracts.queue import PUSH
 from service import index, slots
 from service.estimate import Place, beats, place, room
@@ -193,11 +193,12 @@ class Jobs:
             raise _no_image(job_id, await self._read(job_id), index)
         return png
 
-    async def with_image(self, job_id: str, index: int) -> None:
-        """ProblemError 404 where the job has no such picture (yet, or any more)."""
+    async def with_image(self, job_id: str, index: int) -> Picture:
+        """What is known of a picture. ProblemError 404 where the job has none there (yet, or any more)."""
         record = await self._read(job_id)
         if index >= len(record.images):
             raise _no_image(job_id, record, index)
+        return record.images[index]
 
     async def picture(self, job_id: str, index: int, owner: str | None) -> bytes | None:
         """A picture's PNG, or None. `owner`: whose job it has to be; None for anybody's."""

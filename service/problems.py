@@ -72,7 +72,7 @@ def install(app: FastAPI) -> None:
         if any(fault["type"] == "json_invalid" for fault in faults):
             where = faults[0]["loc"][-1] if faults[0]["loc"] else 0
             return problem(400, f"The body is not JSON: {faults[0]['ctx']['error']} (at character {where}). Send one JSON object.")
-        errors = [_field(fault) for fault in faults]
+        errors = [field_problem(fault) for fault in faults]
         return problem(422, "; ".join(f"{e.field}: {e.message}" for e in errors), errors)
 
     @app.exception_handler(HTTPException)
@@ -101,7 +101,8 @@ def install(app: FastAPI) -> None:
         return problem(500, "The service failed at this request; its log says why.")
 
 
-def _field(fault: Any) -> FieldProblem:
+def field_problem(fault: Any) -> FieldProblem:
+    """What pydantic finds wrong with one field, in our words."""
     path = ".".join(str(part) for part in fault["loc"] if part != "body") or "body"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

@@ -63,7 +63,8 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
     draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
-    ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
+    worker = ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name)
+    worker.work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()
 

@@ -54,7 +54,7 @@ class ThreadWorker(BaseWorker):
     queue_class = MaintainedQueue
     death_penalty_class = TimerDeathPenalty  # signals would only work in the main thread
 
-    def __init__(self, connection: redis.Redis, *, slots: int, result_ttl: int, name: str | None = None) -> None:
+    def __init__(self, connection: redis.Redis, *, slots: int, result_ttl: int, name: str | None = None, checkpoint: str = "") -> None:
         super().__init__(
             [keys.QUEUE],
             name=name,
@@ -67,7 +67,7 @@ class ThreadWorker(BaseWorker):
             log_job_description=False,
         )
         self.log_result_lifespan = False
-        self.result_ttl = result_ttl
+        self.result_ttl, self.checkpoint = result_ttl, checkpoint
         self.slots, self._slots = slots, threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._over = threading.Event()
@@ -131,7 +131,7 @@ class ThreadWorker(BaseWorker):
 
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
-        beat = Beat(pid=self.pid, slots=self.slots).model_dump_json()
+        beat = Beat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint).model_dump_json()
         while not self._over.is_set():
             try:
                 with self.connection.pipeline() as pipe:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import redis
 from conftest import RedisServer, free_port
+from openai import OpenAI
 from PIL import Image
 
 from contracts import keys
@@ -285,6 +286,30 @@ def test_many_clients_at_once_each_get_their_own(standing: House) -> None:
     assert [answer.status_code for answer in answers] == [200] * 20
     seeds = [json.loads(opened(answer.content).text["unclip"])["seed"] for answer in answers]  # type: ignore[attr-defined]
     assert seeds == list(range(20))
+
+
+def test_openais_own_client_draws_edits_varies_and_streams(standing: House) -> None:
+    """As code for DALL·E 2 does, changed in nothing but its address; the model goes by its checkpoint's name too."""
+    with OpenAI(base_url=f"{standing.http.base_url}/v1", api_key="any", max_retries=0, timeout=LONG_S) as client:
+        drawn = client.images.generate(model="dall-e-2", prompt="a red cube", n=2, size="256x256", user="somebody")
+        pictures = [standing.http.get(image.url).content for image in drawn.data]
+        assert [opened(content).size for content in pictures] == [(256, 256)] * 2 and pictures[0] != pictures[1]
+        varied = client.images.create_variation(image=pictures[0], size="256x256", response_format="b64_json")
+        assert opened(base64.b64decode(varied.data[0].b64_json)).size == (256, 256)
+        picture = opened(pictures[0])
+        mask = Image.new("RGBA", picture.size, "black")
+        mask.paste((0, 0, 0, 0), (0, 0, 128, 256))
+        buffer = io.BytesIO()
+        mask.save(buffer, "PNG")
+        edited = client.images.edit(
+            model="tiny", image=pictures[0], mask=buffer.getvalue(), prompt="a blue cone", size="256x256", response_format="b64_json"
+        )
+        before, after = np.asarray(picture), np.asarray(opened(base64.b64decode(edited.data[0].b64_json)))
+        assert (before[:, 128:] == after[:, 128:]).all() and (before[:, :128] != after[:, :128]).any()
+        events = list(client.images.generate(model="tiny", prompt="a cone", size="auto", stream=True, partial_images=3))
+        assert events[-1].type == "image_generation.completed" and len(events) <= 4
+        assert opened(base64.b64decode(events[-1].b64_json)).size == (256, 256)
+        assert {model.id for model in client.models.list()} == {"dall-e-2", "tiny"}
 
 
 def test_without_a_worker_jobs_wait_and_a_worker_that_comes_draws_them(build: Callable[..., House]) -> None:

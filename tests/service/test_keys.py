@@ -92,13 +92,22 @@ class TestProof:
         document = (await house.get("/openapi.json")).json()
         schemes = set(document["components"]["securitySchemes"])
         problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        openai = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIErrorBody"}}}
         for path, operations in document["paths"].items():
             for one in operations.values():
                 if path in (*OPEN, "/readyz"):
                     assert "security" not in one and "401" not in one["responses"]
                     continue
                 assert {name for wanted in one["security"] for name in wanted} == schemes
-                assert one["responses"]["401"]["content"] == one["responses"]["429"]["content"] == problem
+                form = openai if path.startswith("/v1/") else problem
+                assert one["responses"]["401"]["content"] == one["responses"]["429"]["content"] == form, path
+
+    async def test_openai_s_calls_are_refused_in_their_own_form(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
+        """Under /v1 the error is OpenAI's, and the key the same."""
+        answer = await house.post("/v1/images/generations", json={"prompt": "a red cube"})
+        assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
+        token = keys.create(blocking, "ann")[1]
+        assert (await house.get("/v1/models", headers={"authorization": f"Bearer {token}"})).json()["data"][0]["id"] == "dall-e-2"
 
     async def test_a_key_opens_by_either_header(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """Bearer in any case; X-API-Key where Authorization is a proxy's."""
