@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
+from service import logs
 from service.app import create_app
 from service.settings import Settings
 
@@ -19,7 +20,8 @@ def main() -> None:
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
+    logs.configure(settings)
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
 
 
 def _got(fault: Any) -> str:
