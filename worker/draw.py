@@ -99,9 +99,9 @@ def draw(job_id: str) -> None:
 
 
 def _fail(record: JobRecord, kind: FailureKind, detail: str) -> None:
-    """End it so. The detail may quote the request, which the log does not."""
+    """End it so. What is invalid is quoted in the detail, and no caption goes into the log."""
     if record.fail(kind, detail):
-        log.warning("job failed", kind=kind)
+        log.warning("job failed", kind=kind, reason=None if kind == "invalid" else detail)
 
 
 class RowError(RuntimeError):

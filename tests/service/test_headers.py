@@ -160,7 +160,7 @@ async def test_what_an_answer_sends_goes_out_at_once() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "path": "/", "headers": [], "scheme": "http"}
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"origin", b"https://page.example")], "scheme": "http"}
     await Envelope(streaming, Settings(cors_origins=("*",)))(scope, None, send)  # type: ignore[arg-type]
     assert seen == [2, 3] and dict(sent[0]["headers"])[b"content-security-policy"] == b"its own"
 
