@@ -18,6 +18,7 @@ from contracts import keys
 from contracts.jobs import Record, now, written
 from models import UnCLIP, operations
 from models.operations import Operation, Outcome, Phase
+from models.row import Row
 from worker import draw as drawing
 from worker.cancel import Cancellations
 from worker.content import Concepts, ContentCheck, ContentError, read
@@ -42,9 +43,18 @@ def check(stack: UnCLIP) -> ContentCheck:
 
 
 @pytest.fixture(scope="module")
-def cube(stack: UnCLIP) -> bytes:
-    """A red cube, as PNG."""
-    return png(stack.generate(["a red cube on grass"], seeds=[1], size=64)[0], {})
+def drawn(stack: UnCLIP) -> list[Row]:
+    """A red cube from seed 1, and a blue sphere from seed 2."""
+    rows = [stack.row(text, seed, stack.resolve(size=64)) for text, seed in (("a red cube on grass", 1), ("a blue sphere on grass", 2))]
+    stack.draw(rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def cube(drawn: list[Row]) -> bytes:
+    """The red cube, as PNG."""
+    assert drawn[0].image is not None
+    return png(drawn[0].image, {})
 
 
 @pytest.fixture
@@ -125,20 +135,19 @@ def test_a_picture_that_is_given_is_looked_at_before_any_work(
     assert first_stages("image") == ["image"] and first_stages("mask") == ["text"]
 
 
-def two(stack: UnCLIP) -> Operation:
-    """A red cube of seed 1 and a blue sphere of seed 2."""
-    rows = [stack.row(text, seed, stack.resolve(size=64)) for text, seed in (("a red cube on grass", 1), ("a blue sphere on grass", 2))]
-    yield Phase(rows)
-    return Outcome(rows, {"told": 1}, ["cut"])
-
-
-def test_of_several_pictures_those_that_are_flagged_are_left_out(stack: UnCLIP, check: ContentCheck) -> None:
+def test_of_several_pictures_those_that_are_flagged_are_left_out(stack: UnCLIP, check: ContentCheck, drawn: list[Row]) -> None:
     """With a warning that names the seed; where they belong together, or none is left, the job fails."""
-    outcome = operations.run(stack, check.guard(two(stack), {}, stack.resolve(), singly=True))
+
+    def made(rows: list[Row]) -> Operation:
+        yield Phase([stack.caption_row("a", 0, stack.resolve(), prior=False)])
+        return Outcome(rows, {"told": 1}, ["cut"])
+
+    outcome = operations.run(stack, check.guard(made(drawn), {}, stack.resolve(), singly=True))
     assert [row.seed for row in outcome.rows] == [2] and outcome.result == {"told": 1}
     assert outcome.warnings == ["cut", "The picture of seed 1 is left out: it shows what this service does not deliver."]
-    with pytest.raises(ContentError, match="does not deliver"):
-        operations.run(stack, check.guard(two(stack), {}, stack.resolve(), singly=False))
+    for rows, singly in ((drawn, False), (drawn[:1], True)):
+        with pytest.raises(ContentError, match="does not deliver"):
+            operations.run(stack, check.guard(made(rows), {}, stack.resolve(), singly=singly))
 
 
 def test_concepts_that_are_alike_share_a_probability(stack: UnCLIP, cube: bytes) -> None:

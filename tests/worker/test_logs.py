@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,24 @@ from worker.settings import Settings
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """The log's lines so far."""
+def unlogged() -> Iterator[None]:
+    """No logging but what the test sets up."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers.clear()  # pytest's own are not to be closed
-    logs.configure(Settings(log_format="json"))
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    yield
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
 
+@pytest.mark.usefixtures("unlogged")
 def test_a_job_that_fails_is_found_by_its_request(
-    redis_server: Any, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[dict[str, Any]]]
+    redis_server: Any, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both ids are on the engine's line with the trace as on the task's; what was asked for is on none."""
+    logs.configure(Settings(log_format="json"))
     stack = UnCLIP.load(tiny_checkpoint)
 
     def failing(rows: Any) -> None:
@@ -58,7 +59,7 @@ def test_a_job_that_fails_is_found_by_its_request(
         install(None)
         engine.stop()
         client.close()
-    found = lines()
+    found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     for job_id, rows in (("alone", 1), ("several", 2)):
         mine = [line for line in found if line.get("job_id") == job_id]
         assert {line["request_id"] for line in mine} == {f"of {job_id}"}
