@@ -17,6 +17,7 @@ from contracts.fields import Animation
 from contracts.webhooks import Webhook
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+FailureKind = Literal["invalid", "content", "internal"]
 ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 
 
@@ -67,9 +68,10 @@ class AnimatedImage(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job failed. `kind` is "invalid" where the request can never work, "internal" where the drawing failed."""
+    """Why a job failed. `kind` is "invalid" where the request can never work, "content" where the content check stopped it, "internal"
+    where the drawing failed."""
 
-    kind: Literal["invalid", "internal"]
+    kind: FailureKind
     title: str
     detail: str
 
@@ -97,6 +99,7 @@ class Job(BaseModel):
     animation: AnimatedImage | None = Field(description="The frames as one animated picture, where it was asked for.")
     result: dict[str, Any] | None = Field(description="What was found beside pictures: a probe's labels, an embedding.")
     error: JobError | None
+    request_id: str | None = Field(description="X-Request-ID of the request that made it, as it stands in the logs.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -121,6 +124,7 @@ class Record(BaseModel):
     animation: Animation | None = None
     result: dict[str, Any] | None = None
     error: JobError | None = None
+    request_id: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

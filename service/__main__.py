@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from service import command
+from service import command, logs
 from service.app import create_app
 from service.settings import Settings
 
@@ -26,7 +26,8 @@ def main() -> None:
         sys.exit(f"The settings will not do:\n{faults}")
     if hasattr(arguments, "run"):
         sys.exit(arguments.run(arguments, settings))
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
+    logs.configure(settings)
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
 
 
 def _got(fault: Any) -> str:

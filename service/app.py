@@ -19,6 +19,7 @@ from service import gate, index, listing, openai, results
 from service.background import background
 from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
+from service.headers import enclose
 from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
 from service.limits import BodyLimit
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(gate.Gate, redis=jobs.redis)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
+    enclose(app, settings)
 
     def base_url(request: Request) -> str:
         return str(settings.public_url or request.base_url).rstrip("/")
@@ -133,7 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if not png:
             return JSONResponse(job.model_dump(mode="json"), 200, headers)
         if job.error is not None:
-            raise ProblemError(422 if job.error.kind == "invalid" else 500, job.error.detail, headers=headers)
+            raise ProblemError(500 if job.error.kind == "internal" else 422, job.error.detail, headers=headers)
         return Response(await jobs.image(job.id, 0), 200, headers, "image/png")
 
     @app.get("/jobs/{job_id}", response_model=Job, summary="How a job stands", responses=responses(404, 422, 503))

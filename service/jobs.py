@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
+import structlog
 from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
@@ -27,14 +28,17 @@ from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Picture, Record, now, read_record, written
 from contracts.queue import PUSH
 from service import index, slots
+from service.deny import DenyList, captions
 from service.estimate import Place, beats, place, room
 from service.events import Events
+from service.headers import request_id
 from service.intake import Work
 from service.keys import ApiKey
 from service.problems import ProblemError
 from service.settings import Settings
 from service.store import Store
 
+log = structlog.stdlib.get_logger("service.jobs")
 SOCKET_TIMEOUT_S = 5.0
 
 
@@ -60,6 +64,7 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.store) if settings.store else None
+        self.deny = DenyList(settings.deny_list) if settings.deny_list else None
         url = str(settings.redis_url)
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
@@ -81,8 +86,10 @@ class Jobs:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
         `caller`: the API key whose job it becomes; None where none is required.
 
-        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where the Idempotency-Key was used for another
-        request."""
+        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where a caption is denied or the Idempotency-Key
+        was used for another request."""
+        if self.deny is not None:
+            self.deny.check(work.fields)
         request = work.fields.model_dump()
         told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
         told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
@@ -113,6 +120,8 @@ class Jobs:
                         slots.enter(pipe, caller, job_id, held)
                     self._record(pipe, job_id, work, request, {"priority": priority, "idempotency": key_hash, "owner": owner})
                     pipe.execute()
+                    shown = {"captions": dict(captions(work.fields))} if self.settings.log_prompts else {}
+                    log.info("job accepted", job_id=job_id, operation=work.operation, **shown)
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
                     continue  # the same Idempotency-Key or API key came in just now by another request: look again
@@ -131,7 +140,7 @@ class Jobs:
     def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], fields: dict[str, Any]) -> None:
         inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
         fields |= {"operation": work.operation, "status": "queued", "request": request, "inputs": inputs, "webhook": webhook}
-        pipe.hset(keys.job(job_id), mapping=written(created_at=created_at, **fields))
+        pipe.hset(keys.job(job_id), mapping=written(created_at=created_at, request_id=request_id(), **fields))
         index.enter(pipe, job_id, created_at, fields["owner"])
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job

@@ -40,9 +40,11 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Raised anywhere in a request; becomes the answer."""
 
-    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, errors: list[FieldProblem] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
+        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
 
 
 def problem(status: int, detail: str, errors: list[FieldProblem] | None = None, headers: dict[str, str] | None = None) -> Response:
@@ -64,7 +66,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def raised(request: Request, error: ProblemError) -> Response:
-        return problem(error.status, error.detail, headers=error.headers)
+        return problem(error.status, error.detail, error.errors, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -11,8 +11,9 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from models import CheckpointError, UnCLIP
-from worker import draw, metrics
+from worker import draw, logs, metrics
 from worker.cancel import Cancellations
+from worker.content import ContentCheck, read
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
@@ -25,12 +26,12 @@ OFFLOADED_PATIENCE = 32
 
 def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
     """Check the settings, load and warm up the stack, work until told to stop. Benchmarks put other classes in."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings()
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
+    logs.configure(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
@@ -48,6 +49,10 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
     engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
+    try:
+        content = ContentCheck(stack, read(settings.content_check)) if settings.content_check else None
+    except ValueError as error:
+        sys.exit(f"The content check will not do: {error}")
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
@@ -62,7 +67,7 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     store = Store(settings.store) if settings.store else None
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
-    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
     worker = ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name)
     worker.work(logging_level="WARNING")
     cancellations.stop()

@@ -10,6 +10,7 @@ _SECONDS = Counter("unclip_stage_seconds", "Time the device worked, by stage.", 
 _TICKS = Counter("unclip_ticks", "Forward passes, by stage.", ["stage"])
 _BATCH = Histogram("unclip_batch_rows", "Rows of one forward pass, by stage.", ["stage"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 _ROWS = Gauge("unclip_rows_in_flight", "Pictures in the making.")
+_FLAGGED = Counter("unclip_pictures_flagged", "Pictures that the content check stopped.", ["pictures"])
 
 
 def observe(stage: str, rows: int, seconds: float) -> None:
@@ -17,6 +18,11 @@ def observe(stage: str, rows: int, seconds: float) -> None:
     _SECONDS.labels(stage).inc(seconds)
     _TICKS.labels(stage).inc()
     _BATCH.labels(stage).observe(rows)
+
+
+def flagged(pictures: str, count: int) -> None:
+    """So many pictures, given or drawn, were stopped by the content check."""
+    _FLAGGED.labels(pictures).inc(count)
 
 
 def watch(engine: Engine) -> None:

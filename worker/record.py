@@ -10,9 +10,15 @@ import redis
 
 from contracts import keys
 from contracts.ending import end, tell
-from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
+from contracts.jobs import ENDED, FailureKind, JobError, Picture, Preview, Progress, Record, now, read_record, written
 from contracts.webhooks import announce
 from worker.store import Store
+
+_TITLES: dict[FailureKind, str] = {
+    "invalid": "The request cannot be done",
+    "content": "The content check stopped it",
+    "internal": "The drawing failed",
+}
 
 
 class JobRecord:
@@ -99,10 +105,9 @@ class JobRecord:
             contents = {}
         return self._end("succeeded", fields, contents)
 
-    def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:
+    def fail(self, kind: FailureKind, detail: str) -> bool:
         """It ended without pictures, and this is why."""
-        title = "The request cannot be done" if kind == "invalid" else "The drawing failed"
-        return self._end("failed", written(error=JobError(kind=kind, title=title, detail=detail).model_dump()), {})
+        return self._end("failed", written(error=JobError(kind=kind, title=_TITLES[kind], detail=detail).model_dump()), {})
 
     def requeue(self) -> bool:
         """Its worker died; it waits for another."""

@@ -271,6 +271,25 @@ def test_a_job_is_watched_and_cancelled(standing: House) -> None:
     assert standing.http.get(f"/jobs/{job_id}/images/0.png").status_code == 404
 
 
+def test_a_request_is_found_in_every_log_by_its_id(standing: House) -> None:
+    """From the service's access line to the worker's last word, and the caption in none of them."""
+    answer = standing.post(CUBE | {"prompt": "a zebra nobody else asks for"}, **PATIENT, **{"x-request-id": "to be found"})
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "to be found"
+
+    def told() -> dict[str, list[dict[str, Any]]]:
+        lines = {path.name.split("-")[0]: path.read_text().splitlines() for path in standing.folder.glob("*.log")}
+        return {name: [line for line in map(json.loads, found) if line.get("request_id") == "to be found"] for name, found in lines.items()}
+
+    until(lambda: told()["service"][-1:] and told()["service"][-1]["event"] == "request", "the access line is written")
+    found = told()
+    assert [line["event"] for line in found["service"]] == ["job accepted", "request"]
+    assert [line["event"] for line in found["worker"]] == ["job started", "job succeeded"]
+    assert {line["job_id"] for line in (found["service"][0], *found["worker"])} == {answer.json()["id"]}
+    request = found["service"][1]
+    assert (request["method"], request["path"], request["status"]) == ("POST", "/generate", 200)
+    assert "zebra" not in "".join(path.read_text() for path in standing.folder.glob("*.log"))
+
+
 def test_a_body_of_50_mb_is_answered_over_a_real_socket(standing: House) -> None:
     """413 reaches the client although it is still sending, and the next request finds the service well."""
     for content in (b" " * (50 << 20), iter([b" " * (1 << 20)] * 50)):
