@@ -7,7 +7,6 @@ import sys
 import time
 
 import torch
-from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from models import CheckpointError, UnCLIP
@@ -47,12 +46,14 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
         )
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
-    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
+    patience = 1 if budget is None else OFFLOADED_PATIENCE
+    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=patience, on_error=metrics.failed)
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
+    metrics.describe(stack.name, device)
     if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port)
+        metrics.serve(settings.worker_metrics_port)
     url = str(settings.redis_url)
     wait_for_redis(url)
     connection = connect(url)

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from rq.timeouts import JobTimeoutException
 
 from contracts import keys
-from contracts.jobs import ENDED, Picture, Progress, Record
+from contracts.jobs import ENDED, Picture, Progress, Record, now
 from contracts.operations import OPERATIONS
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
+from worker import metrics
 from worker.cancel import Cancellations
 from worker.engine import Engine, Ticket
 from worker.images import animation, png, tensor
@@ -71,18 +72,23 @@ def draw(job_id: str) -> None:
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
             return  # cancelled, or another worker has just ended it
+        if found.started_at is None:
+            metrics.waited(found.operation, (now() - found.created_at).total_seconds())
         outcome, cuts = _move(context, record, found.priority, begin(context.stack, found.operation, fields, pictures, parameters))
     except (ValidationError, ValueError) as error:
         record.fail("invalid", str(error))
     except RowError as error:
-        record.fail("internal", str(error))
+        record.fail("internal", str(error), "rows")
     except CancelledError:
         log.info("job %s was cancelled", job_id)
     except JobTimeoutException:
-        record.fail("internal", "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size")
+        why = "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size"
+        record.fail("internal", why, "timeout")
     else:
         if _finish(context, record, found, parameters, outcome, cuts):
-            _note_pace(context, keys.pace(found.operation, parameters.size), time.monotonic() - started)
+            seconds = time.monotonic() - started
+            metrics.drawn(found.operation, seconds)
+            _note_pace(context, keys.pace(found.operation, parameters.size), seconds)
 
 
 class RowError(RuntimeError):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import redis
 
 from contracts import keys
-from contracts.ending import end, tell
+from contracts.ending import Reason, end, tell
 from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
 from contracts.webhooks import announce
 from worker.store import Store
@@ -99,10 +99,15 @@ class JobRecord:
             contents = {}
         return self._end("succeeded", fields, contents)
 
-    def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:
-        """It ended without pictures, and this is why."""
+    def fail(self, kind: Literal["invalid", "internal"], detail: str, reason: Reason | None = None) -> bool:
+        """It ended without pictures, and this is why. `reason`: what it is counted as."""
         title = "The request cannot be done" if kind == "invalid" else "The drawing failed"
-        return self._end("failed", written(error=JobError(kind=kind, title=title, detail=detail).model_dump()), {})
+        return self._end(
+            "failed",
+            written(error=JobError(kind=kind, title=title, detail=detail).model_dump()),
+            {},
+            reason or ("invalid" if kind == "invalid" else "error"),
+        )
 
     def requeue(self) -> bool:
         """Its worker died; it waits for another."""
@@ -113,7 +118,9 @@ class JobRecord:
 
         return self._change(change)
 
-    def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> bool:
+    def _end(
+        self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes], reason: Reason | None = None
+    ) -> bool:
         found = self.read()
         if found is None:
             return False
@@ -121,7 +128,7 @@ class JobRecord:
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
-            end(pipe, self.job_id, found, status, self.ttl, fields)
+            end(pipe, self.job_id, found, status, self.ttl, fields, reason)
 
         return self._change(change)
 

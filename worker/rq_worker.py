@@ -23,8 +23,10 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import BaseWorker
 
 from contracts import keys
+from contracts.ending import Reason
 from contracts.jobs import Beat
 from contracts.queue import PUSH
+from worker import metrics
 from worker.record import JobRecord
 
 log = logging.getLogger("worker.rq")
@@ -137,7 +139,9 @@ class ThreadWorker(BaseWorker):
                 with self.connection.pipeline() as pipe:
                     pipe.sadd(keys.WORKERS, self.name)
                     pipe.set(keys.worker(self.name), beat, ex=ALIVE_TTL_S)
+                    pipe.set(keys.LAST_BEAT, f"{time.time():.3f}")
                     pipe.execute()
+                metrics.beat()
                 for job, execution, _ in list(self._running.values()):
                     self.maintain_heartbeats(job, execution)
             except Exception:  # Redis refused, such as for want of memory: without the next beat all jobs would seem abandoned
@@ -159,23 +163,23 @@ class ThreadWorker(BaseWorker):
 
     def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
         """RQ's, and the same in the job's own record."""
-        self._note(job, "the worker failed at this job; its log says why")
+        self._note(job, "the worker failed at this job; its log says why", "error")
         super().handle_job_failure(job, queue, *args, **kwargs)
 
     def _abandoned(self, job: Job, kind: type[BaseException], error: BaseException, trace: object) -> bool:
         """RQ's exception handler, called by maintenance for jobs whose worker died (and for those that raised, which
         `handle_job_failure` sees to)."""
         if issubclass(kind, AbandonedJobError):
-            self._note(job, "the worker died at this job, each time it was tried")
+            self._note(job, "the worker died at this job, each time it was tried", "died")
         return True
 
-    def _note(self, job: Job, reason: str) -> None:
+    def _note(self, job: Job, detail: str, reason: Reason) -> None:
         record = JobRecord(self.connection, job.id, self.result_ttl)
         if job.retries_left:
             log.warning("job %s is tried again: %d tries left", job.id, job.retries_left)
             record.requeue()
         else:
-            record.fail("internal", reason)
+            record.fail("internal", detail, reason)
 
 
 def connect(url: str) -> redis.Redis:

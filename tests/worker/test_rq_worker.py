@@ -90,7 +90,7 @@ def test_a_job_that_raises_is_tried_again_and_then_fails_with_a_reason(client: r
     worker.stop()
     assert Job.fetch("a", client, serializer="json").retries_left == 0
     assert set(Queue(keys.QUEUE, connection=client, serializer="json").failed_job_registry.get_job_ids()) == {"a", "b"}
-    assert client.hgetall(keys.OUTCOMES) == {b"failed": b"2"}
+    assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:error": b"2"}
 
 
 def test_a_worker_is_seen_while_it_lives_and_signs_off(client: redis.Redis, worker: InThread) -> None:
@@ -159,7 +159,7 @@ class TestWithAStack:
         assert ended(enqueue(client, "next")).status == "succeeded"
         worker.stop()
         assert client.hget("rq:job:slow", "retries_left") == b"3"
-        assert client.hgetall(keys.OUTCOMES) == {b"failed": b"1", b"succeeded": b"1"}
+        assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:died": b"1", b"generate:succeeded": b"1"}
 
     def test_stopping_waits_for_the_jobs_that_run(self, client: redis.Redis, gate: threading.Event, worker: InThread) -> None:
         """And takes no other."""
