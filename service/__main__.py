@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
+from contracts.redis_url import hidden
 from service.app import create_app
 from service.settings import Settings
 
@@ -24,7 +25,7 @@ def main() -> None:
 
 def _got(fault: Any) -> str:
     """The value got, but for secrets, which do not belong in a log."""
-    return "" if "secret" in str(fault["loc"][0]) else f", got {fault['input']!r}"
+    return "" if "secret" in str(fault["loc"][0]) else hidden(f", got {fault['input']!r}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-import redis.asyncio
 from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
@@ -27,6 +26,7 @@ from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
 from contracts.queue import PUSH
 from service import index
+from service.connection import asynchronous, blocking, close
 from service.estimate import Place, beats, place
 from service.events import Events
 from service.intake import Work
@@ -59,22 +59,19 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.store) if settings.store else None
-        url = str(settings.redis_url)
+        url = settings.redis_url
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
         # Any: what redis-py says of its answers' types differs from release to release.
-        self.redis: Any = redis.asyncio.Redis.from_url(
-            url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts
-        )
-        self._blocking: Any = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
+        self.redis: Any = asynchronous(url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
+        self._blocking: Any = blocking(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
         self.events = Events(self.redis)
         self._queue = PriorityQueue(keys.QUEUE, connection=self._blocking, serializer="json", default_timeout=settings.job_timeout)
 
     async def close(self) -> None:
         """Give the connections back."""
         await self.events.close()
-        await self.redis.aclose()
-        self._blocking.close()
+        await close(self.redis, self._blocking)
 
     def accept(self, work: Work, idempotency_key: str | None) -> Accepted:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.

@@ -9,6 +9,7 @@ import time
 import torch
 from pydantic import ValidationError
 
+from contracts.redis_url import hidden
 from models import CheckpointError, UnCLIP
 from worker import draw, metrics
 from worker.cancel import Cancellations
@@ -28,7 +29,7 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {hidden(repr(e['input']))}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -54,9 +55,8 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     metrics.describe(stack.name, device)
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_port)
-    url = str(settings.redis_url)
-    wait_for_redis(url)
-    connection = connect(url)
+    wait_for_redis(settings.redis_url)
+    connection = connect(settings.redis_url)
     engine.start()
     cancellations = Cancellations(connection, engine)
     cancellations.start()

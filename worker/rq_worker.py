@@ -27,6 +27,7 @@ from contracts.ending import Reason
 from contracts.jobs import Beat
 from contracts.queue import PUSH
 from worker import metrics
+from worker.connection import connection as redis_at
 from worker.record import JobRecord
 
 log = logging.getLogger("worker.rq")
@@ -110,6 +111,9 @@ class ThreadWorker(BaseWorker):
                 )
             except DequeueTimeout:
                 pass
+            except redis.ResponseError as error:
+                if "UNBLOCKED" not in str(error):  # its server has just become a replica: the next connection finds the master
+                    raise
             finally:
                 if taken is None:
                     self._slots.release()
@@ -187,15 +191,12 @@ def connect(url: str) -> redis.Redis:
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
-    connection = redis.Redis.from_url(
-        url, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1), socket_connect_timeout=2.0, socket_keepalive=True
-    )
-    return connection
+    return redis_at(url, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1), socket_connect_timeout=2.0, socket_keepalive=True)
 
 
 def wait_for_redis(url: str) -> None:
     """Return once Redis answers, saying so where it takes a while."""
-    probe, said = redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0), False
+    probe, said = redis_at(url, socket_timeout=2.0, socket_connect_timeout=2.0), False
     while True:
         try:
             probe.ping()

@@ -159,7 +159,7 @@ class TestWithAStack:
         assert ended(enqueue(client, "next")).status == "succeeded"
         worker.stop()
         assert client.hget("rq:job:slow", "retries_left") == b"3"
-        assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:died": b"1", b"generate:succeeded": b"1"}
+        assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:timeout": b"1", b"generate:succeeded": b"1"}
 
     def test_stopping_waits_for_the_jobs_that_run(self, client: redis.Redis, gate: threading.Event, worker: InThread) -> None:
         """And takes no other."""
