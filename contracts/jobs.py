@@ -115,6 +115,7 @@ class Record(BaseModel):
     inputs: list[str] = []  # names of the pictures that came with the request
     idempotency: str | None = None  # hash of the Idempotency-Key, which goes when the job goes
     webhook: Webhook | None = None
+    trace: dict[str, str] = {}  # where its trace goes on from, as W3C's traceparent
     images: list[Picture] = []
     animation: Animation | None = None
     result: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from contracts.redis_url import hidden
+from service import tracing
 from service.app import create_app
 from service.settings import Settings
 
@@ -20,6 +21,10 @@ def main() -> None:
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
+    try:
+        tracing.start()
+    except RuntimeError as error:
+        sys.exit(str(error))
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
 
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
-from service import index, listing, results
+from service import index, listing, results, tracing
 from service.background import background
 from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with background(partial(index.keep_clear, jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run):
             yield
         await jobs.close()
+        await run_in_threadpool(tracing.flush)
 
     app = FastAPI(
         title="unCLIP image service",
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths={path: settings.max_upload_bytes for path, *_ in ROUTES[1:]})
     app.add_middleware(MeasureRequests, metrics=metrics)
+    tracing.install(app)
 
     def base_url(request: Request) -> str:
         return str(settings.public_url or request.base_url).rstrip("/")

@@ -25,7 +25,7 @@ from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
 from contracts.queue import PUSH
-from service import index
+from service import index, tracing
 from service.connection import asynchronous, blocking, close
 from service.estimate import Place, beats, place
 from service.events import Events
@@ -100,8 +100,9 @@ class Jobs:
                     pipe.multi()
                     if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
-                    self._record(pipe, job_id, work, request, priority, key_hash)
-                    pipe.execute()
+                    with tracing.enqueueing(work.operation, job_id) as trace:
+                        self._record(pipe, job_id, work, request, priority, key_hash, trace)
+                        pipe.execute()
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
                     continue  # the same key came in just now by another request: look again
@@ -116,10 +117,21 @@ class Jobs:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], priority: int, idempotency: str | None) -> None:
+    def _record(
+        self,
+        pipe: Any,
+        job_id: str,
+        work: Work,
+        request: dict[str, Any],
+        priority: int,
+        idempotency: str | None,
+        trace: dict[str, str],
+    ) -> None:
         inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
         fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=created_at)
         pipe.hset(keys.job(job_id), mapping=fields | written(priority=priority, webhook=webhook, idempotency=idempotency))
+        if trace:
+            pipe.hset(keys.job(job_id), mapping=written(trace=trace))
         index.enter(pipe, job_id, created_at)
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
@@ -151,7 +163,7 @@ class Jobs:
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url, events=f"{url}/events"),
-            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook"}),
+            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "trace"}),
         )
 
     async def _read(self, job_id: str) -> Record:

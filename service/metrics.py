@@ -59,12 +59,12 @@ class Metrics:
         except RedisError:
             facts = None
         snapshot = CollectorRegistry()
-        snapshot.register(_Snapshot(facts))
+        snapshot.register(Snapshot(facts))
         return generate_latest(self.registry) + generate_latest(snapshot)
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What Redis knows at this moment."""
 
     waiting: int
@@ -77,14 +77,14 @@ class _Facts:
     ended: dict[str, int] = field(default_factory=dict)
 
 
-async def _facts(redis: Any) -> _Facts:
+async def _facts(redis: Any) -> Facts:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.llen(keys.QUEUE_LIST).zcard(keys.STARTED).lindex(keys.QUEUE_LIST, 0)
         pipe.get(keys.LAST_BEAT).zcard(keys.WEBHOOKS).hgetall(keys.OUTCOMES)
         waiting, running, head, last_beat, webhooks, ended = await pipe.execute()
     created = await redis.hget(keys.job(head.decode()), "created_at") if head else None
     alive = await beats(redis)
-    return _Facts(
+    return Facts(
         waiting=waiting,
         running=running,
         head_age=(now() - datetime.fromisoformat(created.decode())).total_seconds() if created else 0.0,
@@ -96,8 +96,10 @@ async def _facts(redis: Any) -> _Facts:
     )
 
 
-class _Snapshot(Collector):
-    def __init__(self, facts: _Facts | None) -> None:
+class Snapshot(Collector):
+    """Facts as metrics; None where Redis does not answer."""
+
+    def __init__(self, facts: Facts | None) -> None:
         self.facts = facts
 
     def collect(self) -> Iterable[Metric]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from contracts.redis_url import hidden
 from models import CheckpointError, UnCLIP
-from worker import draw, metrics
+from worker import draw, metrics, tracing
 from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
@@ -31,6 +31,10 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {hidden(repr(e['input']))}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
+    try:
+        tracing.start()
+    except RuntimeError as error:
+        sys.exit(str(error))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
@@ -64,7 +68,8 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
     draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
-    ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
+    worker = ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, on_beat=metrics.beat)
+    worker.work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()
 

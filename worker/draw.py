@@ -6,19 +6,20 @@ import logging
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 from pydantic import ValidationError
 from rq.timeouts import JobTimeoutException
 
 from contracts import keys
+from contracts.ending import Reason
 from contracts.jobs import ENDED, Picture, Progress, Record, now
 from contracts.operations import OPERATIONS
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
-from worker import metrics
+from worker import metrics, tracing
 from worker.cancel import Cancellations
 from worker.engine import Engine, Ticket
 from worker.images import animation, png, tensor
@@ -65,6 +66,12 @@ def draw(job_id: str) -> None:
     if found is None or found.status in ENDED:
         log.info("job %s is gone or has ended: nothing to do", job_id)
         return
+    with tracing.drawing(job_id, found):
+        _draw(context, record, found)
+
+
+def _draw(context: Context, record: JobRecord, found: Record) -> None:
+    """The same, of a record that was read."""
     try:
         fields = OPERATIONS[found.operation].model_validate(found.request)
         pictures = {name: tensor(content) for name, content in record.inputs(found.inputs).items()}
@@ -76,19 +83,24 @@ def draw(job_id: str) -> None:
             metrics.waited(found.operation, (now() - found.created_at).total_seconds())
         outcome, cuts = _move(context, record, found.priority, begin(context.stack, found.operation, fields, pictures, parameters))
     except (ValidationError, ValueError) as error:
-        record.fail("invalid", str(error))
+        _fail(record, "invalid", str(error), "invalid")
     except RowError as error:
-        record.fail("internal", str(error), "rows")
+        _fail(record, "internal", str(error), "rows")
     except CancelledError:
-        log.info("job %s was cancelled", job_id)
+        log.info("job %s was cancelled", record.job_id)
     except JobTimeoutException:
         why = "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size"
-        record.fail("internal", why, "timeout")
+        _fail(record, "internal", why, "timeout")
     else:
         if _finish(context, record, found, parameters, outcome, cuts):
             seconds = time.monotonic() - started
             metrics.drawn(found.operation, seconds)
             _note_pace(context, keys.pace(found.operation, parameters.size), seconds)
+
+
+def _fail(record: JobRecord, kind: Literal["invalid", "internal"], detail: str, reason: Reason) -> None:
+    record.fail(kind, detail, reason)
+    tracing.failed(reason)
 
 
 class RowError(RuntimeError):
@@ -114,6 +126,7 @@ def _move(context: Context, record: JobRecord, priority: int, operation: Operati
                 _follow(context, ticket, record, (done, phase.done))
         finally:
             context.engine.abandon(ticket)
+            tracing.stages(ticket)
         failed = [row for row in phase.rows if row.error is not None]
         if failed:
             raise RowError(f"{len(failed)} of {len(phase.rows)} pictures failed: {failed[0].error}")

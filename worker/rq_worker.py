@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,6 @@ from contracts import keys
 from contracts.ending import Reason
 from contracts.jobs import Beat
 from contracts.queue import PUSH
-from worker import metrics
 from worker.connection import connection as redis_at
 from worker.record import JobRecord
 
@@ -57,7 +57,16 @@ class ThreadWorker(BaseWorker):
     queue_class = MaintainedQueue
     death_penalty_class = TimerDeathPenalty  # signals would only work in the main thread
 
-    def __init__(self, connection: redis.Redis, *, slots: int, result_ttl: int, name: str | None = None) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        *,
+        slots: int,
+        result_ttl: int,
+        name: str | None = None,
+        on_beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_beat` is told of every sign of life that reached Redis."""
         super().__init__(
             [keys.QUEUE],
             name=name,
@@ -70,7 +79,7 @@ class ThreadWorker(BaseWorker):
             log_job_description=False,
         )
         self.log_result_lifespan = False
-        self.result_ttl = result_ttl
+        self.result_ttl, self.on_beat = result_ttl, on_beat
         self.slots, self._slots = slots, threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._over = threading.Event()
@@ -145,7 +154,7 @@ class ThreadWorker(BaseWorker):
                     pipe.set(keys.worker(self.name), beat, ex=ALIVE_TTL_S)
                     pipe.set(keys.LAST_BEAT, f"{time.time():.3f}")
                     pipe.execute()
-                metrics.beat()
+                self.on_beat()
                 for job, execution, _ in list(self._running.values()):
                     self.maintain_heartbeats(job, execution)
             except Exception:  # Redis refused, such as for want of memory: without the next beat all jobs would seem abandoned

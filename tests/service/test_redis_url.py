@@ -6,13 +6,16 @@ The task draws nothing here. TLS ends before Redis, as with stunnel, since the w
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,7 +55,7 @@ def working(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         record = JobRecord(connection, job_id, 100)
         assert record.start({}) and record.succeed([], [], [], WHOLE)
 
-    monkeypatch.setattr("worker.draw.draw", draw)
+    monkeypatch.setitem(sys.modules, "worker.draw", SimpleNamespace(draw=draw))
     worker = InThread(connection, slots=2, result_ttl=100)
     thread = threading.Thread(target=worker.work, kwargs={"logging_level": "WARNING"})
     thread.start()
@@ -79,6 +82,11 @@ def until(true: Callable[[], Any]) -> Any:
     return found
 
 
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start redis-server with these words of a configuration; all are ended with the test."""
@@ -92,6 +100,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             process = subprocess.Popen([redis_binary(), str(config), *mode], stdout=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.kill)
+            until(lambda: process.poll() is not None or _answers(port))
+            assert process.poll() is None  # what it was told would not do
             return process
 
         yield begin
@@ -99,7 +109,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 async def test_a_user_with_a_password_and_no_other(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of Redis' access control lists, with no more rights than the README says; characters of URLs in the password are escaped."""
-    rights = "~unclip:* ~rq:* &unclip:* &rq:* +@all -@admin -@dangerous +info +client|setname +client|info +client|list"
+    rights = "resetchannels ~unclip:* ~rq:* &unclip:* &rq:* +@all -@admin -@dangerous +info +client|setname +client|info +client|list"
     port = free_port()
     start(port, "user default off", f"user unclip on >geh@im/7 {rights}")
     url = f"redis://unclip:geh%40im%2F7@127.0.0.1:{port}/0"
