@@ -21,9 +21,10 @@ from prometheus_client import REGISTRY
 
 from contracts import keys
 from contracts.redis_url import sentinels
-from service.metrics import Metrics, Facts, Snapshot
+from service.metrics import Facts, Metrics, Snapshot
 from service.settings import Settings as ServiceSettings
 from worker import metrics as worker_metrics
+from worker.engine import Engine, batch_limits
 from worker.settings import Settings as WorkerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,7 @@ def known() -> dict[str, set[str]]:
     service.webhook("delivered")
     service.requests.labels("GET", "/healthz", 200)
     service.seconds.labels("GET", "/healthz")
+    worker_metrics.watch(Engine(None, batch_limits(1)))  # type: ignore[arg-type]
     worker_metrics.waited("generate", 1.0)
     worker_metrics.drawn("generate", 1.0)
     with pytest.MonkeyPatch.context() as patch:
