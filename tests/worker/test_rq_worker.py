@@ -94,7 +94,10 @@ def test_a_job_that_raises_is_tried_again_and_then_fails_with_a_reason(client: r
 
 
 def test_a_worker_is_seen_while_it_lives_and_signs_off(client: redis.Redis, worker: InThread) -> None:
-    """Its beat expires by itself should it die, and goes at once when it stops."""
+    """Its beat expires by itself should it die, and goes at once when it stops; when the last one came is kept."""
+    told = threading.Event()
+    worker.on_beat = told.set
+    assert told.wait(WAIT_S) and 0 <= time.time() - float(client.get(keys.LAST_BEAT)) < WAIT_S
     until(lambda: client.get(keys.worker(worker.name)))
     assert client.smembers(keys.WORKERS) == {worker.name.encode()} and 0 < client.ttl(keys.worker(worker.name)) <= 10
     worker.stop()
