@@ -18,7 +18,7 @@ from opentelemetry.propagate import inject
 from opentelemetry.trace import SpanKind
 
 SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-UNTRACED = "healthz,readyz,metrics"  # asked for every few seconds, by machines
+UNTRACED = "/healthz$,/readyz$,/metrics$"  # asked for every few seconds, by machines
 
 
 def start() -> None:
