@@ -5,8 +5,10 @@ from __future__ import annotations
 QUEUE = "unclip"
 TASK = "worker.draw.draw"  # called with the job's id
 QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
+STARTED = f"rq:wip:{QUEUE}"  # sorted set: where RQ keeps those that run
 WORKERS = "unclip:workers"  # set: names of workers, living or not
-OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by outcome, since Redis was set up
+LAST_BEAT = "unclip:last-beat"  # string: when any worker last gave a sign of life, in seconds since 1970
+OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by operation, outcome and reason, since Redis was set up
 WEBHOOKS = "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
 WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
 STORED = "jobs"  # folder of the object store that holds all results
@@ -64,6 +66,11 @@ def watched(job_id: str) -> str:
 def pace(operation: str, size: int | None) -> str:
     """Field of PACE: one operation at one size."""
     return f"{operation}:{size}"
+
+
+def outcome(operation: str, status: str, reason: str | None = None) -> str:
+    """Field of OUTCOMES. `reason`: of those that failed."""
+    return f"{operation}:{status}:{reason}" if reason else f"{operation}:{status}"
 
 
 def idempotency(key_hash: str) -> str:

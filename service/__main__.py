@@ -9,7 +9,8 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from service import command, logs
+from contracts.redis_url import hidden
+from service import command, logs, tracing
 from service.app import create_app
 from service.settings import Settings
 
@@ -27,12 +28,16 @@ def main() -> None:
     if hasattr(arguments, "run"):
         sys.exit(arguments.run(arguments, settings))
     logs.configure(settings)
+    try:
+        tracing.start()
+    except RuntimeError as error:
+        sys.exit(str(error))
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
 
 
 def _got(fault: Any) -> str:
     """The value got, but for secrets, which do not belong in a log."""
-    return "" if "secret" in str(fault["loc"][0]) else f", got {fault['input']!r}"
+    return "" if "secret" in str(fault["loc"][0]) else hidden(f", got {fault['input']!r}")
 
 
 if __name__ == "__main__":

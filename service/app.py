@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
-from service import gate, index, listing, openai, results
+from service import gate, index, listing, openai, results, tracing
 from service.background import background
 from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
@@ -56,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with background(partial(index.keep_clear, jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run):
             yield
         await jobs.close()
+        await run_in_threadpool(tracing.flush)
 
     app = FastAPI(
         title="unCLIP image service",
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(gate.Gate, redis=jobs.redis)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
+    tracing.install(app)
     enclose(app, settings)
 
     def base_url(request: Request) -> str:

@@ -7,10 +7,11 @@ import sys
 from datetime import datetime
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 
+from contracts.redis_url import hidden
 from service import keys, rates, slots
+from service.connection import blocking
 from service.settings import Settings
 
 
@@ -37,10 +38,10 @@ def add(commands: Any) -> None:
 def _with_redis(arguments: argparse.Namespace, settings: Settings) -> int:
     url = settings.redis_url
     try:
-        with redis.Redis.from_url(str(url), socket_timeout=5.0, socket_connect_timeout=5.0) as connection:
+        with blocking(url, socket_timeout=5.0, socket_connect_timeout=5.0) as connection:
             return int(arguments.action(connection, arguments, settings))
     except RedisError as error:
-        print(f"Redis at {url.host}:{url.port} does not answer ({error}). Is it running, and is it UNCLIP_REDIS_URL?", file=sys.stderr)
+        print(f"Redis at {hidden(url)} does not answer ({error}). Is it running, and is it UNCLIP_REDIS_URL?", file=sys.stderr)
         return 1
 
 

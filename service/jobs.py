@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-import redis.asyncio
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -27,7 +26,8 @@ from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Picture, Record, now, read_record, written
 from contracts.queue import PUSH
-from service import index, slots
+from service import index, slots, tracing
+from service.connection import asynchronous, blocking, close
 from service.deny import DenyList, captions
 from service.estimate import Place, beats, place, room
 from service.events import Events
@@ -40,6 +40,9 @@ from service.store import Store
 
 log = structlog.stdlib.get_logger("service.jobs")
 SOCKET_TIMEOUT_S = 5.0
+
+
+_KEPT_BACK = {"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner", "trace"}  # of a record
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,19 @@ class Jobs:
         self.settings = settings
         self.store = Store(settings.store) if settings.store else None
         self.deny = DenyList(settings.deny_list) if settings.deny_list else None
-        url = str(settings.redis_url)
+        url = settings.redis_url
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
         # Any: what redis-py says of its answers' types differs from release to release.
-        self.redis: Any = redis.asyncio.Redis.from_url(
-            url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts
-        )
-        self._blocking: Any = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
+        self.redis: Any = asynchronous(url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
+        self._blocking: Any = blocking(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
         self.events = Events(self.redis)
         self._queue = PriorityQueue(keys.QUEUE, connection=self._blocking, serializer="json", default_timeout=settings.job_timeout)
 
     async def close(self) -> None:
         """Give the connections back."""
         await self.events.close()
-        await self.redis.aclose()
-        self._blocking.close()
+        await close(self.redis, self._blocking)
 
     def accept(self, work: Work, idempotency_key: str | None, caller: ApiKey | None) -> Accepted:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
@@ -118,8 +118,10 @@ class Jobs:
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
                     if caller is not None:
                         slots.enter(pipe, caller, job_id, held)
-                    self._record(pipe, job_id, work, request, {"priority": priority, "idempotency": key_hash, "owner": owner})
-                    pipe.execute()
+                    more = {"priority": priority, "idempotency": key_hash, "owner": owner}
+                    with tracing.enqueueing(work.operation, job_id) as trace:
+                        self._record(pipe, job_id, work, request, more | {"trace": trace})
+                        pipe.execute()
                     shown = {"captions": dict(captions(work.fields))} if self.settings.log_prompts else {}
                     log.info("job accepted", job_id=job_id, operation=work.operation, **shown)
                     return Accepted(job_id, repeated=False)
@@ -172,7 +174,7 @@ class Jobs:
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url, events=f"{url}/events"),
-            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner"}),
+            **record.model_dump(exclude=_KEPT_BACK),
         )
 
     async def _read(self, job_id: str) -> Record:

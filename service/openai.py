@@ -80,7 +80,8 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
             await model(asked.model or DALLE2)
             accepted = await run_in_threadpool(jobs.accept, work, None, gate.caller(request))
             metrics.accepted.labels(work.operation).inc()
-            headers, base = {"x-request-id": accepted.job_id}, base_url(request)
+            base = base_url(request)
+            headers = {"Location": f"{base}/jobs/{accepted.job_id}"}
             if events and getattr(asked, "stream", False):
                 heard = follow(request, jobs, accepted.job_id, previews=bool(getattr(asked, "partial_images", 0)))
                 content = server_sent(heard, jobs, accepted.job_id, events, asked, base)

@@ -95,11 +95,13 @@ async def succeeded(jobs: Jobs, job_id: str, base_url: str, asked: ImagesCall) -
     if job.error is None and job.status == "succeeded":
         return job
     # The service has tried again what is worth it: a client that did would only wait once more.
-    headers = {"x-request-id": job_id, "x-should-retry": "false"}
+    headers = {"Location": f"{base_url}/jobs/{job_id}", "x-should-retry": "false"}
     if job.error is None:
         raise OpenAIError(409, f"Job {job_id} was cancelled before it had a picture.", code="job_cancelled", headers=headers)
     if job.error.kind == "internal":
         raise OpenAIError(500, f"{job.error.title}: {job.error.detail}.", headers=headers)
+    if job.error.kind == "content":
+        raise OpenAIError(400, f"{job.error.title}: {job.error.detail}.", code="content_policy_violation", headers=headers)
     size = job.error.detail.startswith("size ")
     why = f"{job.error.detail}" + ("; 512x512 is drawn at 1024 and reduced" if size and asked.side == 512 else "")
     raise OpenAIError(400, f"{why}.", "size" if size else None, "invalid_value", headers)

@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, Field, RedisDsn, SecretStr, ValidationInfo, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.redis_url import RedisUrl
 from service.deny import DenyList
 from service.store import Store
 
@@ -22,7 +23,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNCLIP_")
 
-    redis_url: RedisDsn = Field(RedisDsn("redis://127.0.0.1:6379/0"), description="Where Redis is.")
+    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels.")
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the service listens on.")
     public_url: AnyHttpUrl | None = Field(None, description="How others reach the service, for links; else taken from the request.")

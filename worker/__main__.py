@@ -7,11 +7,11 @@ import sys
 import time
 
 import torch
-from prometheus_client import start_http_server
 from pydantic import ValidationError
 
+from contracts.redis_url import hidden
 from models import CheckpointError, UnCLIP
-from worker import draw, logs, metrics
+from worker import draw, logs, metrics, tracing
 from worker.cancel import Cancellations
 from worker.content import ContentCheck, read
 from worker.engine import Engine, batch_limits
@@ -29,9 +29,13 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {hidden(repr(e['input']))}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
     logs.configure(settings)
+    try:
+        tracing.start()
+    except RuntimeError as error:
+        sys.exit(str(error))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
@@ -48,7 +52,8 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
         )
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
-    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
+    patience = 1 if budget is None else OFFLOADED_PATIENCE
+    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=patience, on_error=metrics.failed)
     try:
         content = ContentCheck(stack, read(settings.content_check)) if settings.content_check else None
     except ValueError as error:
@@ -56,11 +61,11 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
+    metrics.describe(stack.name, device)
     if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port)
-    url = str(settings.redis_url)
-    wait_for_redis(url)
-    connection = connect(url)
+        metrics.serve(settings.worker_metrics_port)
+    wait_for_redis(settings.redis_url)
+    connection = connect(settings.redis_url)
     engine.start()
     cancellations = Cancellations(connection, engine)
     cancellations.start()
@@ -68,7 +73,9 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
     draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
-    worker = ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name)
+    worker = ThreadWorker(
+        connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name, on_beat=metrics.beat
+    )
     worker.work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 from rq.timeouts import JobTimeoutException
 
 from contracts import keys
+from contracts.ending import Reason
 from contracts.fields import Several
-from contracts.jobs import ENDED, FailureKind, Picture, Progress, Record
+from contracts.jobs import ENDED, FailureKind, Picture, Progress, Record, now
 from contracts.operations import OPERATIONS
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
+from worker import metrics, tracing
 from worker.cancel import Cancellations
 from worker.content import ContentCheck, ContentError
 from worker.engine import Engine, Ticket
@@ -69,6 +71,12 @@ def draw(job_id: str) -> None:
     if found is None or found.status in ENDED:
         log.info("job is gone or has ended: nothing to do")
         return
+    with tracing.drawing(job_id, found):
+        _draw(context, record, found)
+
+
+def _draw(context: Context, record: JobRecord, found: Record) -> None:
+    """The same, of a record that was read."""
     try:
         fields = OPERATIONS[found.operation].model_validate(found.request)
         pictures = {name: tensor(content) for name, content in record.inputs(found.inputs).items()}
@@ -76,32 +84,37 @@ def draw(job_id: str) -> None:
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
             return  # cancelled, or another worker has just ended it
+        if found.started_at is None:
+            metrics.waited(found.operation, (now() - found.created_at).total_seconds())
         log.info("job started", operation=found.operation)
         operation = begin(context.stack, found.operation, fields, pictures, parameters)
         if context.content is not None:
             operation = context.content.guard(operation, pictures, parameters, singly=isinstance(fields, Several))
         outcome, cuts = _move(context, record, found.priority, operation)
     except (ValidationError, ValueError) as error:
-        _fail(record, "invalid", str(error))
+        _fail(record, "invalid", str(error), "invalid")
     except ContentError as error:
-        _fail(record, "content", str(error))
+        _fail(record, "content", str(error), "content")
     except RowError as error:
-        _fail(record, "internal", str(error))
+        _fail(record, "internal", str(error), "rows")
     except CancelledError:
         log.info("job cancelled")
     except JobTimeoutException:
-        _fail(record, "internal", "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size")
+        why = "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size"
+        _fail(record, "internal", why, "timeout")
     else:
         if _finish(context, record, found, parameters, outcome, cuts):
             seconds = time.monotonic() - started
             log.info("job succeeded", seconds=round(seconds, 3))
+            metrics.drawn(found.operation, seconds)
             _note_pace(context, keys.pace(found.operation, parameters.size), seconds)
 
 
-def _fail(record: JobRecord, kind: FailureKind, detail: str) -> None:
+def _fail(record: JobRecord, kind: FailureKind, detail: str, reason: Reason) -> None:
     """End it so. What is invalid is quoted in the detail, and no caption goes into the log."""
-    if record.fail(kind, detail):
-        log.warning("job failed", kind=kind, reason=None if kind == "invalid" else detail)
+    tracing.failed(reason)
+    if record.fail(kind, detail, reason):
+        log.warning("job failed", kind=kind, reason=reason, detail=None if kind == "invalid" else detail)
 
 
 class RowError(RuntimeError):
@@ -127,6 +140,7 @@ def _move(context: Context, record: JobRecord, priority: int, operation: Operati
                 _follow(context, ticket, record, (done, phase.done))
         finally:
             context.engine.abandon(ticket)
+            tracing.stages(ticket)
         failed = [row for row in phase.rows if row.error is not None]
         if failed:
             raise RowError(f"{len(failed)} of {len(phase.rows)} pictures failed: {failed[0].error}")

@@ -41,6 +41,8 @@ class Ticket:
         self.done = threading.Event()
         self.abandoned = False
         self.context = contextvars.copy_context()  # what the log says of these rows is found by their job and request
+        # By stage, when its first pass began and its last one ended, by time.perf_counter().
+        self.times: dict[str, tuple[float, float]] = {}
 
     @property
     def fraction(self) -> float:
@@ -76,12 +78,14 @@ class Engine:
         observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None,
         on_failure: Callable[[], None] = lambda: os._exit(1),
         patience: int = 1,
+        on_error: Callable[[str, Exception], None] = lambda stage, error: None,
     ) -> None:
         """`observe(stage, rows in the pass, seconds)` is told of every tick. `on_failure` is called should the engine itself
         break: a worker without one would take jobs for ever and draw none, so by default the process ends and its jobs go
-        to another. `patience`: ticks that a network keeps running while rows need it, whoever else waits."""
+        to another. `patience`: ticks that a network keeps running while rows need it, whoever else waits.
+        `on_error(stage, error)` is told of every pass that failed."""
         self.patience, self._running, self._ticks_left = patience, "", 0
-        self.stack, self.limits, self.observe, self.on_failure = stack, dict(limits), observe, on_failure
+        self.stack, self.limits, self.observe, self.on_failure, self.on_error = stack, dict(limits), observe, on_failure, on_error
         self._entries: list[_Entry] = []
         # Seconds that a row took lately for each unit of cost, by stage: of the device, and with the waits for its turn.
         self._work_pace: dict[str, float] = {}
@@ -178,6 +182,7 @@ class Engine:
         try:
             self.stack.step(rows)
         except Exception as error:  # one request's trouble must not be another's
+            self.on_error(stage, error)
             if len(rows) == 1:
                 _fail(chosen[0], error)
             elif is_out_of_memory(error):
@@ -192,6 +197,7 @@ class Engine:
             _follow(self._work_pace, stage, (ended - started) / cost)
             _follow(self._pace, stage, (ended - entry.moved_at) / cost)
             entry.moved_at, entry.moved_busy = ended, self._busy
+            entry.ticket.times[stage] = entry.ticket.times.get(stage, (started, ended))[0], ended
 
     def _one_by_one(self, stage: str, chosen: Sequence[_Entry]) -> None:
         for entry in chosen:

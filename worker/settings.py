@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, RedisDsn, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.redis_url import RedisUrl
 from worker.content import read
 from worker.store import Store
 
@@ -17,7 +18,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNCLIP_")
 
-    redis_url: RedisDsn = Field(RedisDsn("redis://127.0.0.1:6379/0"), description="Where Redis is.")
+    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels.")
     checkpoint: Path | None = Field(None, description="Checkpoint folder; the embedded default where unset.")
     upsampler: Path | None = Field(None, description="Last upsampler from elsewhere: a checkpoint folder of ours, or a file of a x4 model.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What the networks compute in.")
