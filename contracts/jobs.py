@@ -120,6 +120,7 @@ class Record(BaseModel):
     idempotency: str | None = None  # hash of the Idempotency-Key, which goes when the job goes
     webhook: Webhook | None = None
     owner: str | None = None  # id of the API key whose job it is
+    link: str | None = None  # opens an owned job's pictures to whoever has their URL
     trace: dict[str, str] = {}  # where its trace goes on from, as W3C's traceparent
     images: list[Picture] = []
     animation: Animation | None = None

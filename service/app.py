@@ -43,6 +43,7 @@ ROUTES = (
     ("/embeddings", "embeddings", "A caption's or a picture's embedding"),
 )
 JobId = Annotated[str, Path(description="The job's id, as its creation answered.", max_length=100)]
+Link = Annotated[str | None, Query(description="Of a picture's URL, where keys are required: opens it without one.", max_length=100)]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -70,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     uploads = [path for path, *_ in ROUTES[1:]] + openai.UPLOADS
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths=dict.fromkeys(uploads, settings.max_upload_bytes))
     if keys_required:
-        app.add_middleware(gate.Gate, redis=jobs.redis)
+        app.add_middleware(gate.Gate, jobs=jobs)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
     tracing.install(app)
@@ -186,6 +187,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         job_id: JobId,
         index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)],
         size: Annotated[int | None, Query(ge=16, le=1024, description="Reduced to this width, where it is wider.")] = None,
+        link: Link = None,
     ) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
         return await results.image(request, jobs, job_id, index, size)
@@ -200,7 +202,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             **responses(404, 422, 503),
         },
     )
-    async def get_animation(request: Request, job_id: JobId) -> Response:
+    async def get_animation(request: Request, job_id: JobId, link: Link = None) -> Response:
         """An animated WebP or APNG, there and back again."""
         return await results.animation(request, jobs, job_id)
 

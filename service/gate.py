@@ -1,4 +1,5 @@
-"""Who may come in: with UNCLIP_API_KEYS=required all but OPEN needs an API key, which may ask so often and sees its own jobs only.
+"""Who may come in: with UNCLIP_API_KEYS=required all but OPEN needs an API key, which may ask so often and sees its own jobs only. A
+picture's URL carries what opens that job's pictures alone, so that browsers, and whoever is sent the URL, can show them.
 
 The middleware proves the key before anything reads the body, and puts the limit's headers on whatever is answered. What it finds
 against a request is raised by the dependency, behind the app's exception handlers, as if the route had raised it.
@@ -6,11 +7,12 @@ against a request is raised by the dependency, behind the app's exception handle
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import Request
 from redis.exceptions import RedisError
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import rates
@@ -18,6 +20,7 @@ from service.jobs import Jobs
 from service.keys import ApiKey, proved
 from service.problems import ProblemError, responses
 
+PICTURES = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
 # What machines ask of a service's health, and what tells people how to ask. None of it knows of anybody's work.
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
 SCHEMES = {
@@ -41,8 +44,8 @@ def owner(request: Request) -> str | None:
 class Gate:
     """ASGI middleware: finds out who asks."""
 
-    def __init__(self, app: ASGIApp, redis: Any) -> None:
-        self.app, self.redis = app, redis
+    def __init__(self, app: ASGIApp, jobs: Jobs) -> None:
+        self.app, self.jobs, self.redis = app, jobs, jobs.redis
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -50,6 +53,10 @@ class Gate:
             return
         state, told = scope.setdefault("state", {}), {}
         try:
+            if await self._linked(scope):
+                state["linked"] = True
+                await self.app(scope, receive, send)
+                return
             key = await proved(self.redis, _token(Headers(scope=scope)))
             if key.rate is not None:
                 told = await self._spend(key, key.rate)
@@ -66,6 +73,11 @@ class Gate:
             await send(message)
 
         await self.app(scope, receive, send_with_limit)
+
+    async def _linked(self, scope: Scope) -> bool:
+        asked = PICTURES.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+        link = QueryParams(scope["query_string"]).get("link") if asked else None
+        return bool(asked and link and await self.jobs.linked(asked[1], link))
 
     async def _spend(self, key: ApiKey, rate: str) -> dict[str, str]:
         """Count one request: the headers that tell how many are left. ProblemError 429 where there are none."""
@@ -86,7 +98,7 @@ class Admitted:
 
     async def __call__(self, request: Request) -> None:
         """ProblemError 401 without a key, 429 over its limit, 404 for another's job."""
-        if request.scope["path"] in OPEN:
+        if request.scope["path"] in OPEN or getattr(request.state, "linked", False):
             return
         if refusal := getattr(request.state, "refusal", None):
             raise refusal

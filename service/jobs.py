@@ -42,7 +42,7 @@ log = structlog.stdlib.get_logger("service.jobs")
 SOCKET_TIMEOUT_S = 5.0
 
 
-_KEPT_BACK = {"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner", "trace"}  # of a record
+_KEPT_BACK = {"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner", "link", "trace"}  # of a record
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,12 @@ class Jobs:
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
                     if caller is not None:
                         slots.enter(pipe, caller, job_id, held)
-                    more = {"priority": priority, "idempotency": key_hash, "owner": owner}
+                    more = {
+                        "priority": priority,
+                        "idempotency": key_hash,
+                        "owner": owner,
+                        "link": secrets.token_urlsafe(16) if owner else None,
+                    }
                     with tracing.enqueueing(work.operation, job_id) as trace:
                         self._record(pipe, job_id, work, request, more | {"trace": trace})
                         pipe.execute()
@@ -164,15 +169,15 @@ class Jobs:
         record = await self._read(job_id)
         waits = await place(self.redis, job_id) if record.status == "queued" else Place(None, None)
         running = record.progress.eta_seconds if record.status == "running" and record.progress else None
-        url = f"{base_url}/jobs/{job_id}"
-        images = [Image(url=f"{url}/images/{index}.png", **picture.model_dump()) for index, picture in enumerate(record.images)]
+        url, link = f"{base_url}/jobs/{job_id}", f"?link={record.link}" if record.link else ""
+        images = [Image(url=f"{url}/images/{index}.png{link}", **picture.model_dump()) for index, picture in enumerate(record.images)]
         return Job(
             id=job_id,
             queue_position=waits.position,
             eta_seconds=waits.eta_seconds if record.status == "queued" else running,
             parameters={k: v for k, v in record.request.items() if v is not None or k in PARAMETERS} | record.parameters,
             images=images,
-            animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
+            animation=AnimatedImage(format=record.animation, url=f"{url}/animation{link}") if record.animation else None,
             links=Links(self=url, events=f"{url}/events"),
             **record.model_dump(exclude=_KEPT_BACK),
         )
@@ -196,6 +201,11 @@ class Jobs:
 
     async def _owned(self, job_id: str, owner: str) -> bool:
         return bool(await self.redis.hget(keys.job(job_id), "owner") == json.dumps(owner).encode())
+
+    async def linked(self, job_id: str, link: str) -> bool:
+        """True where this opens the job's pictures."""
+        kept = await self.redis.hget(keys.job(job_id), "link")
+        return kept is not None and secrets.compare_digest(kept, json.dumps(link).encode())
 
     async def image(self, job_id: str, index: int) -> bytes:
         """A picture's PNG. ProblemError 404 where there is none (yet, or any more)."""

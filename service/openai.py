@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.datastructures import URL
 
 from contracts.jobs import Image
 from contracts.openai import OpenAIErrorBody, OpenAIImage, OpenAIImages, OpenAIModel, OpenAIModels
@@ -101,7 +102,8 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
     async def picture(job_id: str, index: int, image: Image, form: Form) -> OpenAIImage:
         if not form.by_url:
             return OpenAIImage(b64_json=await form.encoded(await jobs.image(job_id, index)))
-        return OpenAIImage(url=image.url if form.side in (None, image.width) else f"{image.url}?size={form.side}")
+        reduced = {} if form.side in (None, image.width) else {"size": form.side}
+        return OpenAIImage(url=str(URL(image.url).include_query_params(**reduced)))
 
     for call, summary, events in ROUTES:
         add(call, summary, events)

@@ -102,6 +102,17 @@ class TestProof:
                 form = openai if path.startswith("/v1/") else problem
                 assert one["responses"]["401"]["content"] == one["responses"]["429"]["content"] == form, path
 
+    async def test_a_picture_s_url_opens_that_job_s_pictures_alone(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
+        """Without a key, as a browser asks: with the URL that the owner was told, and with no other."""
+        ann = {"authorization": f"Bearer {keys.create(blocking, 'ann')[1]}"}
+        first, second = [(await house.post("/generate", json=CUBE, headers=ann)).json()["id"] for _ in range(2)]
+        drawn(blocking, first), drawn(blocking, second)
+        url = (await house.get(f"/jobs/{first}", headers=ann)).json()["images"][0]["url"]
+        assert (await house.get(url)).content == b"\x89PNG"
+        for other in (url.replace(first, second), url[:-1], url.partition("?")[0], url.replace("images/0.png", "events")):
+            assert (await house.get(other)).status_code == 401, other
+        assert (await house.delete(url.replace("/images/0.png", ""))).status_code == 401
+
     async def test_openai_s_calls_are_refused_in_their_own_form(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """Under /v1 the error is OpenAI's, and the key the same."""
         answer = await house.post("/v1/images/generations", json={"prompt": "a red cube"})
