@@ -40,6 +40,7 @@ _BUILD = Info("unclip_build", "What runs here.")
 for _stage in STAGES:  # all of them from the start: a series that begins with its first error has no rate for it
     _SECONDS.labels(_stage), _TICKS.labels(_stage), _BATCH.labels(_stage)
     _ERRORS.labels(_stage, "out_of_memory"), _ERRORS.labels(_stage, "other")
+_FLAGGED.labels("given"), _FLAGGED.labels("drawn")
 
 
 def observe(stage: str, rows: int, seconds: float) -> None:

@@ -71,6 +71,7 @@ async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient
         "error": None,
         "started_at": None,
         "finished_at": None,
+        "request_id": answer.headers["x-request-id"],
         "links": {"self": f"http://house/jobs/{job['id']}", "events": f"http://house/jobs/{job['id']}/events"},
     }
     assert await store.lrange(keys.QUEUE_LIST, 0, -1) == [job["id"].encode()]

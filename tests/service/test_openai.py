@@ -511,7 +511,7 @@ class TestErrors:
         monkeypatch.setattr(openai_stream, "PAUSE_S", 0.3)
         with pytest.raises(openai.InternalServerError, match="No worker has been alive") as caught:
             house.client.images.generate(prompt=CUBE)
-        assert caught.value.status_code == 503 and house.store.hgetall(keys.OUTCOMES) == {b"cancelled": b"1"}
+        assert caught.value.status_code == 503 and house.store.hgetall(keys.OUTCOMES) == {b"generate:cancelled": b"1"}
 
     @pytest.mark.parametrize(
         ("method", "path", "sent", "status", "message"),

@@ -77,7 +77,7 @@ def test_a_failure_says_whose_it_is_and_why(client: redis.Redis, kind: Any, titl
     failed = record.read()
     assert failed is not None and failed.status == "failed" and failed.finished_at is not None
     assert failed.error is not None and failed.error.model_dump() == {"kind": kind, "title": title, "detail": "because"}
-    reason = b"invalid" if kind == "invalid" else b"error"
+    reason = {"invalid": b"invalid", "content": b"content", "internal": b"error"}[kind]
     assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:" + reason: b"1"}
 
 
