@@ -6,6 +6,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from contracts import keys
+from contracts.provenance import Provenance, read
 from service.jobs import Jobs
 from service.problems import ProblemError
 
@@ -14,6 +15,14 @@ async def image(request: Request, jobs: Jobs, job_id: str, index: int) -> Respon
     """A picture. ProblemError 404 where there is none (yet, or any more)."""
     await jobs.with_image(job_id, index)
     return await _answer(request, jobs, f"{job_id}-{index}", "image/png", keys.stored_image(job_id, index), keys.image(job_id, index))
+
+
+async def provenance(jobs: Jobs, job_id: str, index: int) -> Provenance:
+    """What a picture says of how it was drawn. ProblemError 404 where there is no such picture (yet, or any more)."""
+    try:
+        return read(await jobs.image(job_id, index))
+    except ValueError as error:  # drawn by a worker of another version
+        raise ProblemError(404, f"The picture does not tell how it was drawn: {error}") from error
 
 
 async def animation(request: Request, jobs: Jobs, job_id: str) -> Response:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, cast
+from typing import cast
 
 import redis
 from pydantic import ValidationError
@@ -15,6 +14,7 @@ from rq.timeouts import JobTimeoutException
 from contracts import keys
 from contracts.jobs import ENDED, Picture, Progress, Record
 from contracts.operations import OPERATIONS
+from contracts.pictures import digest
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
@@ -23,6 +23,7 @@ from worker.engine import Engine, Ticket
 from worker.images import animation, png, tensor
 from worker.operation import begin
 from worker.preview import previews
+from worker.provenance import provenance
 from worker.record import JobRecord
 from worker.store import Store
 
@@ -66,7 +67,8 @@ def draw(job_id: str) -> None:
         return
     try:
         fields = OPERATIONS[found.operation].model_validate(found.request)
-        pictures = {name: tensor(content) for name, content in record.inputs(found.inputs).items()}
+        inputs = record.inputs(found.inputs)
+        pictures = {name: tensor(content) for name, content in inputs.items()}
         parameters = context.stack.resolve(found.operation, **fields.given_parameters())
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
@@ -81,7 +83,8 @@ def draw(job_id: str) -> None:
     except JobTimeoutException:
         record.fail("internal", "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size")
     else:
-        if _finish(context, record, found, parameters, outcome, cuts):
+        digests = {name: digest(content) for name, content in inputs.items()}
+        if _finish(context, record, found, parameters, outcome, cuts, digests):
             _note_pace(context, keys.pace(found.operation, parameters.size), time.monotonic() - started)
 
 
@@ -149,9 +152,20 @@ def _note_pace(context: Context, field: str, seconds: float) -> None:
         context.connection.hset(keys.PACE, name, f"{mean:.4f}")
 
 
-def _finish(context: Context, record: JobRecord, found: Record, parameters: Parameters, outcome: Outcome, cuts: list[str]) -> bool:
+def _finish(
+    context: Context,
+    record: JobRecord,
+    found: Record,
+    parameters: Parameters,
+    outcome: Outcome,
+    cuts: list[str],
+    digests: dict[str, str],
+) -> bool:
     drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
-    pngs = [png(image, _provenance(context, found, row.seed, index, parameters)) for index, (row, image) in enumerate(drawn)]
+    pngs = [
+        png(image, provenance(context.stack, found.operation, found.request, row, index, parameters, digests))
+        for index, (row, image) in enumerate(drawn)
+    ]
     pictures = [Picture(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
     warnings = [f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts]
     kind = found.request.get("animation")
@@ -160,19 +174,3 @@ def _finish(context: Context, record: JobRecord, found: Record, parameters: Para
     stage, steps = (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
     whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
     return record.succeed(pngs, pictures, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)
-
-
-def _provenance(context: Context, found: Record, seed: int, index: int, parameters: Parameters) -> dict[str, Any]:
-    """Everything needed to draw this one picture again, but for the pictures that came with the request."""
-    request = {
-        name: value for name, value in found.request.items() if value is not None and name not in ("n", "seed", *parameters.as_dict())
-    }
-    return {
-        "operation": found.operation,
-        **request,
-        "seed": seed,
-        "index": index,
-        "parameters": parameters.as_dict(),
-        "checkpoint": context.stack.name,
-        "version": version("unclip-service"),
-    }
