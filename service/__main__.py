@@ -1,7 +1,8 @@
-"""`python -m service`: serve HTTP."""
+"""`python -m service`: serve HTTP. With a command: ask a service that runs, see --help."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any
 
@@ -10,9 +11,21 @@ from pydantic import ValidationError
 
 from service.app import create_app
 from service.settings import Settings
+from unclip_client import shell
 
 
 def main() -> None:
+    """Serve, or do what the command says."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serves HTTP until told to stop; its settings are UNCLIP_….")
+    commands = parser.add_subparsers(title="instead", metavar="COMMAND")
+    shell.add_commands(commands)
+    arguments = parser.parse_args()
+    if "run" in arguments:
+        sys.exit(arguments.run(arguments))
+    serve()
+
+
+def serve() -> None:
     """Check the settings, then serve until told to stop."""
     try:
         settings = Settings()
