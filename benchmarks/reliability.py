@@ -60,7 +60,7 @@ def _ended(house: House, ids: list[str]) -> bool:
 
 
 def _succeeded(house: House, count: int) -> bool:
-    return int(house.store.hget(keys.OUTCOMES, "succeeded") or 0) == count
+    return int(house.store.hget(keys.OUTCOMES, keys.outcome("generate", "succeeded")) or 0) == count
 
 
 def _taken_over(house: House, ids: list[str], name: str) -> bool:

@@ -57,7 +57,7 @@ def simple() -> None:
     settings = Settings()
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    stack, connection = UnCLIP.load(settings.checkpoint), connect(str(settings.redis_url))
+    stack, connection = UnCLIP.load(settings.checkpoint), connect(settings.redis_url)
     engine = Engine(stack, batch_limits(settings.max_batch))
     stack.warm_up()
     engine.start()

@@ -11,13 +11,24 @@ from contracts.jobs import Record, now, written
 from contracts.webhooks import announce
 
 Ended = Literal["succeeded", "failed", "cancelled"]
+# Why a job failed: the request can never work; the content check stopped it; some of its rows failed; it took too long; its worker
+# failed at it, or died.
+Reason = Literal["invalid", "content", "rows", "timeout", "error", "died"]
 EVENTS_KEPT = 1000
 
 
-def end(pipe: Any, job_id: str, record: Record, status: Ended, ttl: int, fields: Mapping[str, str] | None = None) -> None:
+def end(
+    pipe: Any,
+    job_id: str,
+    record: Record,
+    status: Ended,
+    ttl: int,
+    fields: Mapping[str, str] | None = None,
+    reason: Reason | None = None,
+) -> None:
     """Queue on a pipeline all that changes when a job ends: its record (with `fields` besides), which from now on lives `ttl`
     seconds and its Idempotency-Key with it, the pictures that came with it, the count of outcomes, the last event, and its webhook.
-    `record`: as it was before."""
+    `record`: as it was before; `reason`: of one that failed."""
     ended = now()
     pipe.hset(keys.job(job_id), mapping={**(fields or {}), **written(status=status, finished_at=ended)})
     pipe.expire(keys.job(job_id), ttl)
@@ -25,7 +36,7 @@ def end(pipe: Any, job_id: str, record: Record, status: Ended, ttl: int, fields:
         pipe.expire(keys.idempotency(record.idempotency), ttl)
     for name in record.inputs:
         pipe.delete(keys.source(job_id, name))
-    pipe.hincrby(keys.OUTCOMES, status)
+    pipe.hincrby(keys.OUTCOMES, keys.outcome(record.operation, status, reason))
     tell(pipe, job_id, "ended", {"status": status}, ttl)
     announce(pipe, job_id, record.webhook, status, ended.timestamp())
 

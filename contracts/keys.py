@@ -5,13 +5,16 @@ from __future__ import annotations
 QUEUE = "unclip"
 TASK = "worker.draw.draw"  # called with the job's id
 QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
+STARTED = f"rq:wip:{QUEUE}"  # sorted set: where RQ keeps those that run
 WORKERS = "unclip:workers"  # set: names of workers, living or not
-OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by outcome, since Redis was set up
+LAST_BEAT = "unclip:last-beat"  # string: when any worker last gave a sign of life, in seconds since 1970
+OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by operation, outcome and reason, since Redis was set up
 WEBHOOKS = "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
 WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
 STORED = "jobs"  # folder of the object store that holds all results
 SWEPT = "unclip:swept"  # string with a short life: the object store was swept lately
 CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
+API_KEYS = "unclip:keys"  # hash: API keys as JSON, by their ids; of their tokens only hashes
 PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
 
@@ -23,6 +26,16 @@ def job(job_id: str) -> str:
 def listing(owner: str | None = None) -> str:
     """Sorted set: jobs, by when they were created; all of them, or one owner's."""
     return f"unclip:jobs:{owner}" if owner else "unclip:jobs"
+
+
+def held(key_id: str) -> str:
+    """Set: jobs of an API key that had not ended when its limit was last looked at."""
+    return f"unclip:keys:{key_id}:held"
+
+
+def bucket(key_id: str) -> str:
+    """String with a short life: when all requests of an API key's rate may be made again, in microseconds since 1970."""
+    return f"unclip:keys:{key_id}:bucket"
 
 
 def image(job_id: str, index: int) -> str:
@@ -53,6 +66,11 @@ def watched(job_id: str) -> str:
 def pace(operation: str, size: int | None) -> str:
     """Field of PACE: one operation at one size."""
     return f"{operation}:{size}"
+
+
+def outcome(operation: str, status: str, reason: str | None = None) -> str:
+    """Field of OUTCOMES. `reason`: of those that failed."""
+    return f"{operation}:{status}:{reason}" if reason else f"{operation}:{status}"
 
 
 def idempotency(key_hash: str) -> str:

@@ -19,7 +19,7 @@ class Provenance(BaseModel):
 
     operation: str
     seed: int = Field(description="Of this picture. Its job's is `index` less, where it drew `n` pictures.")
-    index: int = Field(description="Which of its job's pictures.")
+    index: int = Field(description="Which of the pictures that its job drew, those among it that were left out.")
     parameters: dict[str, Any] = Field(description="Every parameter, with nothing left open.")
     inputs: dict[str, str] = Field(
         description="Of each picture that came with the request, by name, the SHA-256 of what was drawn from: "

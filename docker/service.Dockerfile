@@ -9,7 +9,7 @@ WORKDIR /project
 # pyproject.toml's packages become a file of their own, so that they are installed anew only when they change.
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    print(*p['dependencies'], *p['optional-dependencies']['service'], *p['optional-dependencies']['store'], sep='\n')" > requirements.txt
+    print(*p['dependencies'], *p['optional-dependencies']['service'], *p['optional-dependencies']['store'], *p['optional-dependencies']['telemetry'], sep='\n')" > requirements.txt
 # No package lies here yet: this lays down only the distribution's name and version.
 COPY README.md LICENSE ./
 RUN pip install --no-deps --target /app .
@@ -35,4 +35,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "-c", "\
 import os, urllib.request as u; \
 u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['UNCLIP_PORT'] + '/healthz', timeout=4)"]
-CMD ["python", "-m", "service"]
+# What follows the image's name is a command of the service: docker compose run --rm service keys list
+ENTRYPOINT ["python", "-m", "service"]

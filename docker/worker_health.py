@@ -14,13 +14,14 @@ import sys
 import redis
 
 from contracts import keys
+from worker.connection import connection
 
 
-def beats(connection: redis.Redis, host: str) -> bool:
+def beats(client: redis.Redis, host: str) -> bool:
     """True where a worker on this host has beaten within the beat's life."""
-    for name in map(str, connection.smembers(keys.WORKERS)):
-        stands_at = connection.hget(f"rq:worker:{name}", "hostname")
-        if stands_at == host and connection.exists(keys.worker(name)):
+    for name in map(str, client.smembers(keys.WORKERS)):
+        stands_at = client.hget(f"rq:worker:{name}", "hostname")
+        if stands_at == host and client.exists(keys.worker(name)):
             return True
     return False
 
@@ -29,8 +30,8 @@ def main() -> None:
     """Exit 0 where it lives, 1 with the reason where not."""
     url = os.environ.get("UNCLIP_REDIS_URL", "redis://127.0.0.1:6379/0")
     try:
-        connection = redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
-        if not beats(connection, socket.gethostname()):
+        client = connection(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
+        if not beats(client, socket.gethostname()):
             sys.exit("No sign of life from this container's worker: it is loading, or stuck.")
     except redis.RedisError as error:
         sys.exit(f"Redis does not answer: {error}")

@@ -1,4 +1,4 @@
-"""`python -m service`: serve HTTP. With a command: ask a service that runs, see --help."""
+"""`python -m service`: serve HTTP. `python -m service keys`: the API keys. With an operation: ask a service that runs."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
+from contracts.redis_url import hidden
+from service import command, logs, tracing
 from service.app import create_app
 from service.settings import Settings
 from unclip_client import shell
 
 
 def main() -> None:
-    """Serve, or do what the command says."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serves HTTP until told to stop; its settings are UNCLIP_….")
-    commands = parser.add_subparsers(title="instead", metavar="COMMAND")
+    """Check the settings, then serve until told to stop, or do what the command says."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="Without a command, the service is started.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    command.add(commands)
     shell.add_commands(commands)
     arguments = parser.parse_args()
-    if "run" in arguments:
-        sys.exit(arguments.run(arguments))
-    serve()
-
-
-def serve() -> None:
-    """Check the settings, then serve until told to stop."""
+    if hasattr(arguments, "ask"):  # a service that runs, maybe elsewhere: this one's settings do not matter
+        sys.exit(arguments.ask(arguments))
     try:
         settings = Settings()
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
+    if hasattr(arguments, "run"):
+        sys.exit(arguments.run(arguments, settings))
+    logs.configure(settings)
+    try:
+        tracing.start()
+    except RuntimeError as error:
+        sys.exit(str(error))
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
 
 
 def _got(fault: Any) -> str:
     """The value got, but for secrets, which do not belong in a log."""
-    return "" if "secret" in str(fault["loc"][0]) else f", got {fault['input']!r}"
+    return "" if "secret" in str(fault["loc"][0]) else hidden(f", got {fault['input']!r}")
 
 
 if __name__ == "__main__":

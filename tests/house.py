@@ -94,7 +94,7 @@ class House:
         for job in map(self.job, ids):
             assert job["status"] == "succeeded", job
             assert opened(self.http.get(job["images"][0]["url"]).content).size == (64, 64)
-        assert self.store.hgetall(keys.OUTCOMES) == {b"succeeded": b"%d" % len(ids)}
+        assert self.store.hgetall(keys.OUTCOMES) == {b"generate:succeeded": b"%d" % len(ids)}
 
     def executions(self, worker: subprocess.Popen[bytes]) -> int:
         """How many jobs a worker runs, by RQ's books."""

@@ -11,4 +11,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m unclip_client", description="Asks an unCLIP image service for pictures.")
     shell.add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
     arguments = parser.parse_args()
-    sys.exit(arguments.run(arguments))
+    sys.exit(arguments.ask(arguments))

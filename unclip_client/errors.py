@@ -33,7 +33,8 @@ class ProblemError(UnclipError):
 
 
 class JobFailedError(UnclipError):
-    """The job ended without pictures. `kind`: "invalid" where its request can never work, "internal" where the drawing failed."""
+    """The job ended without pictures. `kind`: "invalid" where its request can never work, "content" where the
+    service does not deliver what it shows, "internal" where the drawing failed."""
 
     def __init__(self, job: Job) -> None:
         error = job.data["error"]

@@ -47,7 +47,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], type]] = {
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Add them all. Each sets `run`, which takes the parsed arguments and gives an exit status."""
+    """Add them all. Each sets `ask`, which takes the parsed arguments and gives an exit status."""
     for name, (told, places, flags, kind) in OPERATIONS.items():
         command = _command(commands, name, told)
         for place, how in places.items():
@@ -58,19 +58,19 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
         if name != "embeddings":
             command.add_argument("-o", "--output", type=_output, metavar="FILE", help="where to write it; several as FILE-0, FILE-1, …")
             command.add_argument("--no-wait", action="store_true", help="print the job's id and be gone; `get` takes up from there")
-        command.set_defaults(run=_guarded(_operate), operation=name, names=names)
+        command.set_defaults(ask=_guarded(_operate), operation=name, names=names)
     command = _command(commands, "get", "wait for an earlier job, and write its pictures")
     command.add_argument("id", help="the job's id")
     command.add_argument("-o", "--output", type=_output, metavar="FILE", help="where to write it")
-    command.set_defaults(run=_guarded(lambda client, asked: _finish(client.job(asked.id), asked.output)))
+    command.set_defaults(ask=_guarded(lambda client, asked: _finish(client.job(asked.id), asked.output)))
     command = _command(commands, "jobs", "list jobs, newest first")
     command.add_argument("--status", choices=("queued", "running", "succeeded", "failed", "cancelled"), help="only those that stand so")
     command.add_argument("--operation", choices=tuple(OPERATIONS), help="only those of one operation")
     command.add_argument("--limit", type=int, default=20, help="most jobs; 20")
-    command.set_defaults(run=_guarded(_list))
+    command.set_defaults(ask=_guarded(_list))
     command = _command(commands, "cancel", "end jobs, waiting or running")
     command.add_argument("ids", nargs="+", metavar="ID", help="a job's id")
-    command.set_defaults(run=_guarded(_cancel))
+    command.set_defaults(ask=_guarded(_cancel))
 
 
 def _command(commands: Commands[argparse.ArgumentParser], name: str, told: str) -> argparse.ArgumentParser:

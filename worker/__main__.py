@@ -7,11 +7,10 @@ import logging
 import sys
 import time
 
-from prometheus_client import start_http_server
-
 from models import UnCLIP
-from worker import draw, metrics, redraw
+from worker import draw, logs, metrics, redraw, tracing
 from worker.cancel import Cancellations
+from worker.content import ContentCheck, read
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.stack import load, read_settings
@@ -24,28 +23,39 @@ OFFLOADED_PATIENCE = 32
 
 def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
     """Check the settings, load and warm up the stack, work until told to stop. Benchmarks put other classes in."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = read_settings()
+    logs.configure(settings)
+    try:
+        tracing.start()
+    except RuntimeError as error:
+        sys.exit(str(error))
     started = time.perf_counter()
     stack = load(settings, stack_class)
     patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
-    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=patience)
+    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=patience, on_error=metrics.failed)
+    try:
+        content = ContentCheck(stack, read(settings.content_check)) if settings.content_check else None
+    except ValueError as error:
+        sys.exit(f"The content check will not do: {error}")
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, stack.device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
+    metrics.describe(stack.name, str(stack.device))
     if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port)
-    url = str(settings.redis_url)
-    wait_for_redis(url)
-    connection = connect(url)
+        metrics.serve(settings.worker_metrics_port)
+    wait_for_redis(settings.redis_url)
+    connection = connect(settings.redis_url)
     engine.start()
     cancellations = Cancellations(connection, engine)
     cancellations.start()
     store = Store(settings.store) if settings.store else None
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
-    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
-    ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
+    worker = ThreadWorker(
+        connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name, on_beat=metrics.beat
+    )
+    worker.work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()
 

@@ -17,6 +17,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Everything needed to draw the picture of `row`, its job's number `index`, again. `inputs`: digests of the pictures that came with
     the request, by name. No time and no job: the same work gives the same bytes."""
+    if request.get("n", 1) > 1:  # the content check may have left some out: its seed tells which of those drawn it is
+        index = row.seed - request["seed"]
     asked = {name: value for name, value in request.items() if value is not None and name not in ("n", "seed", *parameters.as_dict())}
     told = Provenance(
         operation=operation,

@@ -9,10 +9,17 @@ from typing import Any, Literal
 import redis
 
 from contracts import keys
-from contracts.ending import end, tell
-from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
+from contracts.ending import Reason, end, tell
+from contracts.jobs import ENDED, FailureKind, JobError, Picture, Preview, Progress, Record, now, read_record, written
 from contracts.webhooks import announce
 from worker.store import Store
+
+_TITLES: dict[FailureKind, str] = {
+    "invalid": "The request cannot be done",
+    "content": "The content check stopped it",
+    "internal": "The drawing failed",
+}
+_REASONS: dict[FailureKind, Reason] = {"invalid": "invalid", "content": "content", "internal": "error"}
 
 
 class JobRecord:
@@ -99,10 +106,10 @@ class JobRecord:
             contents = {}
         return self._end("succeeded", fields, contents)
 
-    def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:
-        """It ended without pictures, and this is why."""
-        title = "The request cannot be done" if kind == "invalid" else "The drawing failed"
-        return self._end("failed", written(error=JobError(kind=kind, title=title, detail=detail).model_dump()), {})
+    def fail(self, kind: FailureKind, detail: str, reason: Reason | None = None) -> bool:
+        """It ended without pictures, and this is why. `reason`: what it is counted as."""
+        error = JobError(kind=kind, title=_TITLES[kind], detail=detail)
+        return self._end("failed", written(error=error.model_dump()), {}, reason or _REASONS[kind])
 
     def requeue(self) -> bool:
         """Its worker died; it waits for another."""
@@ -113,7 +120,9 @@ class JobRecord:
 
         return self._change(change)
 
-    def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> bool:
+    def _end(
+        self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes], reason: Reason | None = None
+    ) -> bool:
         found = self.read()
         if found is None:
             return False
@@ -121,7 +130,7 @@ class JobRecord:
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
-            end(pipe, self.job_id, found, status, self.ttl, fields)
+            end(pipe, self.job_id, found, status, self.ttl, fields, reason)
 
         return self._change(change)
 

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -23,8 +24,10 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import BaseWorker
 
 from contracts import keys
+from contracts.ending import Reason
 from contracts.jobs import Beat
 from contracts.queue import PUSH
+from worker.connection import connection as redis_at
 from worker.record import JobRecord
 
 log = logging.getLogger("worker.rq")
@@ -54,7 +57,17 @@ class ThreadWorker(BaseWorker):
     queue_class = MaintainedQueue
     death_penalty_class = TimerDeathPenalty  # signals would only work in the main thread
 
-    def __init__(self, connection: redis.Redis, *, slots: int, result_ttl: int, name: str | None = None) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        *,
+        slots: int,
+        result_ttl: int,
+        name: str | None = None,
+        checkpoint: str = "",
+        on_beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_beat` is told of every sign of life that reached Redis."""
         super().__init__(
             [keys.QUEUE],
             name=name,
@@ -67,7 +80,7 @@ class ThreadWorker(BaseWorker):
             log_job_description=False,
         )
         self.log_result_lifespan = False
-        self.result_ttl = result_ttl
+        self.result_ttl, self.checkpoint, self.on_beat = result_ttl, checkpoint, on_beat
         self.slots, self._slots = slots, threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._over = threading.Event()
@@ -108,6 +121,9 @@ class ThreadWorker(BaseWorker):
                 )
             except DequeueTimeout:
                 pass
+            except redis.ResponseError as error:
+                if "UNBLOCKED" not in str(error):  # its server has just become a replica: the next connection finds the master
+                    raise
             finally:
                 if taken is None:
                     self._slots.release()
@@ -131,13 +147,15 @@ class ThreadWorker(BaseWorker):
 
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
-        beat = Beat(pid=self.pid, slots=self.slots).model_dump_json()
+        beat = Beat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint).model_dump_json()
         while not self._over.is_set():
             try:
                 with self.connection.pipeline() as pipe:
                     pipe.sadd(keys.WORKERS, self.name)
                     pipe.set(keys.worker(self.name), beat, ex=ALIVE_TTL_S)
+                    pipe.set(keys.LAST_BEAT, f"{time.time():.3f}")
                     pipe.execute()
+                self.on_beat()
                 for job, execution, _ in list(self._running.values()):
                     self.maintain_heartbeats(job, execution)
             except Exception:  # Redis refused, such as for want of memory: without the next beat all jobs would seem abandoned
@@ -159,23 +177,23 @@ class ThreadWorker(BaseWorker):
 
     def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
         """RQ's, and the same in the job's own record."""
-        self._note(job, "the worker failed at this job; its log says why")
+        self._note(job, "the worker failed at this job; its log says why", "error")
         super().handle_job_failure(job, queue, *args, **kwargs)
 
     def _abandoned(self, job: Job, kind: type[BaseException], error: BaseException, trace: object) -> bool:
         """RQ's exception handler, called by maintenance for jobs whose worker died (and for those that raised, which
         `handle_job_failure` sees to)."""
         if issubclass(kind, AbandonedJobError):
-            self._note(job, "the worker died at this job, each time it was tried")
+            self._note(job, "the worker died at this job, each time it was tried", "died")
         return True
 
-    def _note(self, job: Job, reason: str) -> None:
+    def _note(self, job: Job, detail: str, reason: Reason) -> None:
         record = JobRecord(self.connection, job.id, self.result_ttl)
         if job.retries_left:
             log.warning("job %s is tried again: %d tries left", job.id, job.retries_left)
             record.requeue()
         else:
-            record.fail("internal", reason)
+            record.fail("internal", detail, reason)
 
 
 def connect(url: str) -> redis.Redis:
@@ -183,15 +201,12 @@ def connect(url: str) -> redis.Redis:
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
-    connection = redis.Redis.from_url(
-        url, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1), socket_connect_timeout=2.0, socket_keepalive=True
-    )
-    return connection
+    return redis_at(url, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1), socket_connect_timeout=2.0, socket_keepalive=True)
 
 
 def wait_for_redis(url: str) -> None:
     """Return once Redis answers, saying so where it takes a while."""
-    probe, said = redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0), False
+    probe, said = redis_at(url, socket_timeout=2.0, socket_connect_timeout=2.0), False
     while True:
         try:
             probe.ping()

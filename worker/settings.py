@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, RedisDsn, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.redis_url import RedisUrl
+from worker.content import read
 from worker.store import Store
 
 
@@ -16,7 +18,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNCLIP_")
 
-    redis_url: RedisDsn = Field(RedisDsn("redis://127.0.0.1:6379/0"), description="Where Redis is.")
+    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels.")
     checkpoint: Path | None = Field(None, description="Checkpoint folder; the embedded default where unset.")
     upsampler: Path | None = Field(None, description="Last upsampler from elsewhere: a checkpoint folder of ours, or a file of a x4 model.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What the networks compute in.")
@@ -30,6 +32,9 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="Object store of pictures: file:///folder or s3://bucket/prefix; else Redis.")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none.")
+    content_check: Path | None = Field(None, description="JSON file of what no picture may show; nothing is checked where unset.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="How the log is written; auto: JSON unless on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged: this and what is graver.")
 
     @field_validator("store")
     @classmethod
@@ -37,3 +42,10 @@ class Settings(BaseSettings):
         if url:
             Store(url)
         return url
+
+    @field_validator("content_check")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read(path)
+        return path

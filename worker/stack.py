@@ -7,6 +7,7 @@ import sys
 import torch
 from pydantic import ValidationError
 
+from contracts.redis_url import hidden
 from models import CheckpointError, UnCLIP
 from worker.settings import Settings
 
@@ -16,7 +17,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {hidden(repr(e['input']))}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
 
 

@@ -29,7 +29,7 @@ def run(house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         parser = argparse.ArgumentParser()
         shell.add_commands(parser.add_subparsers(required=True))
         arguments = parser.parse_args(words)
-        assert arguments.run(arguments) == status, capsys.readouterr().err
+        assert arguments.ask(arguments) == status, capsys.readouterr().err
         told = capsys.readouterr()
         assert bool(told.err) == (status != 0)
         return (told.err if status else told.out).splitlines()

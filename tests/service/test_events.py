@@ -173,7 +173,7 @@ class TestCancel:
         answer = await client.delete(f"/jobs/{first}")
         assert answer.status_code == 200 and answer.json()["status"] == "cancelled" and answer.json()["finished_at"]
         assert [(await client.get(f"/jobs/{one}")).json()["queue_position"] for one in (first, second, third)] == [None, 0, 1]
-        assert not await store.exists(f"rq:job:{first}") and await store.hgetall(keys.OUTCOMES) == {b"cancelled": b"1"}
+        assert not await store.exists(f"rq:job:{first}") and await store.hgetall(keys.OUTCOMES) == {b"generate:cancelled": b"1"}
         assert (await client.post("/generate", json=CUBE)).status_code == 202
 
     async def test_a_worker_cannot_change_it_any_more(self, client: httpx.AsyncClient, redis_server: RedisServer) -> None:

@@ -1,81 +1,60 @@
-"""A picture's provenance by its own route: what the PNG holds, wherever that lies."""
+"""A job's picture as it is asked for: reduced, or in another format."""
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
+import io
 from typing import Any
 
 import httpx
 import pytest
 import redis
-import torch
 from conftest import RedisServer
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from contracts.jobs import Picture, Progress
-from contracts.provenance import Provenance
-from worker.images import png
+from service.results import formed
 from worker.record import JobRecord
-from worker.store import Store
-
-pytestmark = pytest.mark.anyio
-WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
-TOLD = {
-    "operation": "variations",
-    "seed": 8,
-    "index": 1,
-    "parameters": {"size": 64, "eta": 0.5},
-    "inputs": {"image": "ab" * 32},
-    "prior_candidate": None,
-    "checkpoint": "tiny",
-    "checkpoint_digest": "cd" * 32,
-    "version": "0.1.0",
-    "torch": "2.6.0",
-    "device": "cpu",
-    "dtype": "float32",
-    "prompt": 'ein "roter" Würfel',
-}
 
 
-async def ended(client: httpx.AsyncClient, server: RedisServer, store: Store | None, *pictures: bytes) -> str:
-    """A job that came to these PNGs."""
-    job_id = str((await client.post("/generate", json={"prompt": "a"})).json()["id"])
-
-    def work() -> None:
-        with redis.Redis.from_url(server.url) as connection:
-            record = JobRecord(connection, job_id, 100, store)
-            record.start({})
-            assert record.succeed(pictures, [Picture(seed=0, width=4, height=4)] * len(pictures), [], WHOLE)
-
-    await asyncio.to_thread(work)
-    return job_id
+def png(size: int) -> bytes:
+    """A gradient that says how it was drawn."""
+    info, buffer = PngInfo(), io.BytesIO()
+    info.add_text("unclip", "{}")
+    Image.linear_gradient("L").resize((size, size)).convert("RGB").save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("stored", [False, True])
-async def test_a_pictures_provenance_has_a_route(serve: Any, redis_server: RedisServer, tmp_path: Path, stored: bool) -> None:
-    """As it stands in the chunk, the request's own fields among it; documented."""
-    url = f"file://{tmp_path}/store" if stored else None
-    async with serve(store=url) as client:
-        pictures = [png(torch.zeros(3, 4, 4), TOLD | {"index": index}) for index in (0, 1)]
-        job_id = await ended(client, redis_server, Store(url) if url else None, *pictures)
-        answer = await client.get(f"/jobs/{job_id}/images/1.json")
-        assert answer.status_code == 200 and answer.json() == TOLD
-        assert Provenance.model_validate(answer.json()).request == {"prompt": TOLD["prompt"]}
-        schema = (await client.get("/openapi.json")).json()["components"]["schemas"]["Provenance"]
-        assert set(schema["properties"]) == set(TOLD) - {"prompt"}
+def opened(content: bytes) -> Any:
+    return Image.open(io.BytesIO(content))
 
 
-async def test_a_picture_without_one_and_no_picture_are_404(serve: Any, redis_server: RedisServer) -> None:
-    """With what is the matter."""
-    async with serve() as client:
-        job_id = await ended(client, redis_server, None, png(torch.zeros(3, 4, 4), {}), b"no PNG")
-        waiting = (await client.post("/generate", json={"prompt": "a"})).json()["id"]
-        for path, detail in (
-            (f"{job_id}/images/0", "does not tell how it was drawn"),
-            (f"{job_id}/images/1", "it is no PNG"),
-            (f"{job_id}/images/2", "has 2 pictures; there is none at 2"),
-            (f"{waiting}/images/0", "is queued"),
-            ("nobody/images/0", "no job 'nobody'"),
-        ):
-            answer = await client.get(f"/jobs/{path}.json")
-            assert answer.status_code == 404 and detail in answer.json()["detail"], answer.text
+def test_a_picture_that_is_so_already_stays_to_the_byte() -> None:
+    """With its size said, or left as it is."""
+    assert formed(png(64), 64) == formed(png(64), None) == png(64)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_a_picture_changes_size_and_format(kind: str) -> None:
+    """Larger or smaller, it shows the same; a PNG goes on saying how it was drawn, and that it was reduced."""
+    for side in (32, 64, 128):
+        picture = opened(formed(png(64), side, kind, 95))
+        assert picture.format == kind.upper() and picture.size == (side, side)
+        top, bottom = (picture.convert("L").getpixel((side // 2, row)) for row in (2, side - 3))
+        assert top < 30 and bottom > 225
+        assert kind != "png" or picture.text == {"unclip": "{}"} | ({"reduced_to": "32"} if side == 32 else {})
+
+
+@pytest.mark.anyio
+async def test_a_jobs_picture_comes_reduced(client: httpx.AsyncClient, redis_server: RedisServer) -> None:
+    """Under a tag of its own; one that is no wider comes as it is."""
+    job_id = (await client.post("/generate", json={"prompt": "a", "size": 64})).json()["id"]
+    with redis.Redis.from_url(redis_server.url) as connection:
+        whole = Progress(stage="decoder", step=1, steps=1, fraction=1.0)
+        JobRecord(connection, job_id, 100).succeed([png(64)], [Picture(seed=1, width=64, height=64)], [], whole)
+    url = f"/jobs/{job_id}/images/0.png"
+    small, same = await client.get(url, params={"size": 32}), await client.get(url, params={"size": 64})
+    assert small.content == formed(png(64), 32) and same.content == png(64) and small.headers["etag"] != same.headers["etag"]
+    again = await client.get(url, params={"size": 32}, headers={"if-none-match": small.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+    assert (await client.get(url, params={"size": 15})).status_code == 422

@@ -12,6 +12,7 @@ import pytest
 import redis
 import torch
 from PIL import Image
+from prometheus_client import REGISTRY
 
 from contracts import keys
 from contracts.jobs import Record, now, written
@@ -56,7 +57,10 @@ def drawn(client: redis.Redis, request: dict[str, Any]) -> Record:
 
 def test_a_job_is_drawn_as_the_stack_draws_it(client: redis.Redis, stack: UnCLIP) -> None:
     """Picture i from seed + i, as PNGs that say how they were drawn; the record tells what was used."""
+    counts = [f"unclip_{name}_seconds_count" for name in ("queue_wait", "job_duration")]
+    before = [REGISTRY.get_sample_value(name, {"operation": "generate"}) or 0 for name in counts]
     record = drawn(client, CUBE | {"n": 2})
+    assert [REGISTRY.get_sample_value(name, {"operation": "generate"}) for name in counts] == [count + 1 for count in before]
     assert record.status == "succeeded" and [picture.seed for picture in record.images] == [7, 8]
     assert record.parameters == stack.resolve(size=64).as_dict() and record.error is None and record.warnings == []
     for index, seed in enumerate((7, 8)):
@@ -91,6 +95,7 @@ def test_a_job_fails_where_a_picture_of_it_does(client: redis.Redis, stack: UnCL
     record = drawn(client, CUBE | {"n": 2})
     assert record.status == "failed" and record.images == [] and record.error is not None and record.error.kind == "internal"
     assert record.error.detail == "1 of 2 pictures failed: the decoder failed: RuntimeError: a cosmic ray"
+    assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:rows": b"1"}
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])

@@ -63,18 +63,22 @@ def test_a_job_runs_and_succeeds(client: redis.Redis) -> None:
     assert ended.finished_at is not None and ended.created_at <= running.started_at <= ended.finished_at
     events = [(fields[b"event"], json.loads(fields[b"data"])) for _, fields in client.xrange(keys.events("j"))]
     assert events == [(b"progress", HALF.model_dump()), (b"ended", {"status": "succeeded"})]
-    assert client.hgetall(keys.OUTCOMES) == {b"succeeded": b"1"}
+    assert client.hgetall(keys.OUTCOMES) == {b"generate:succeeded": b"1"}
 
 
-@pytest.mark.parametrize(("kind", "title"), [("invalid", "The request cannot be done"), ("internal", "The drawing failed")])
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [("invalid", "The request cannot be done"), ("content", "The content check stopped it"), ("internal", "The drawing failed")],
+)
 def test_a_failure_says_whose_it_is_and_why(client: redis.Redis, kind: Any, title: str) -> None:
-    """`invalid` is the client's to mend, `internal` ours."""
+    """`invalid` and `content` are the client's to mend, `internal` ours."""
     record = accepted(client)
     assert record.fail(kind, "because")
     failed = record.read()
     assert failed is not None and failed.status == "failed" and failed.finished_at is not None
     assert failed.error is not None and failed.error.model_dump() == {"kind": kind, "title": title, "detail": "because"}
-    assert client.hgetall(keys.OUTCOMES) == {b"failed": b"1"}
+    reason = b"invalid" if kind == "invalid" else b"error"
+    assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:" + reason: b"1"}
 
 
 def test_what_an_ended_job_leaves_behind_expires(client: redis.Redis) -> None:
@@ -129,7 +133,7 @@ def test_of_many_that_end_a_job_at_once_one_does(client: redis.Redis) -> None:
     ended = record.read()
     assert len(told) == 1 and ended is not None and ended.warnings == [str(told[0])]
     assert client.get(keys.image("j", 0)) == b"%d" % told[0]
-    assert client.hgetall(keys.OUTCOMES) == {b"succeeded": b"1"}
+    assert client.hgetall(keys.OUTCOMES) == {b"generate:succeeded": b"1"}
     assert client.xlen(keys.events("j")) == 1
 
 

@@ -21,6 +21,7 @@ from contracts.pictures import digest, normalized
 from contracts.provenance import read
 from models import UnCLIP, operations
 from models.checkpoint import digest as checkpoint_digest
+from service.results import formed
 from worker.images import png, tensor
 from worker.operation import begin
 from worker.provenance import provenance
@@ -65,15 +66,18 @@ def sent(files: Path, names: list[str]) -> tuple[dict[str, bytes], list[Path]]:
         return {name: normalized(upright, "mask" if name == "mask" else "picture") for name in names}, [path] if names else []
 
 
-def drawn(stack: UnCLIP, operation: str, request: dict[str, Any], inputs: dict[str, bytes], index: int) -> bytes:
-    """One of a job's pictures, as a worker draws it: the whole job, moved together."""
+def drawn(
+    stack: UnCLIP, operation: str, request: dict[str, Any], inputs: dict[str, bytes], index: int, delivered: int | None = None
+) -> bytes:
+    """One of a job's pictures, as a worker draws it: the whole job, moved together. `delivered`: as which of them."""
     fields = OPERATIONS[operation].model_validate({"seed": 5, **SMALL, **request})
     parameters = stack.resolve(operation, **fields.given_parameters())
     pictures = {name: tensor(content) for name, content in inputs.items()}
     row = operations.run(stack, begin(stack, operation, fields, pictures, parameters)).rows[index]
     digests = {name: digest(content) for name, content in inputs.items()}
     assert row.image is not None
-    return png(row.image, provenance(stack, operation, fields.model_dump(), row, index, parameters, digests))
+    at = index if delivered is None else delivered
+    return png(row.image, provenance(stack, operation, fields.model_dump(), row, at, parameters, digests))
 
 
 @pytest.fixture
@@ -159,6 +163,18 @@ def test_the_prior_tells_which_candidate_it_kept(stack: UnCLIP) -> None:
     kept = {read(drawn(stack, "generate", request, {}, index)).prior_candidate for index in range(4)}
     assert len(kept) > 1 and all(each in range(8) for each in kept)
     assert read(drawn(stack, "generate", {"prompt": "a cone", "prior": "autoregressive"}, {}, 0)).prior_candidate is None
+
+
+def test_a_reduced_picture_is_compared_reduced(stack: UnCLIP, redraw: Any) -> None:
+    """As the service gives it out where it is asked for fewer pixels."""
+    assert redraw(formed(drawn(stack, "generate", {"prompt": "a red cube"}, {}, 0), 32)) == 0
+
+
+def test_a_picture_knows_its_place_where_others_were_left_out(stack: UnCLIP, redraw: Any) -> None:
+    """The third of a mix, delivered as the first: the mix's caption is drawn from the job's first seed all the same."""
+    request = {"mix": [{"prompt": "a cone"}, {"prompt": "a cube", "weight": 0.5}], "n": 3}
+    content = drawn(stack, "generate", request, {}, 2, delivered=0)
+    assert (read(content).index, read(content).seed) == (2, 7) and redraw(content) == 0
 
 
 def test_a_changed_pixel_is_found(stack: UnCLIP, redraw: Any, tmp_path: Path, capsys: Any) -> None:

@@ -90,11 +90,14 @@ def test_a_job_that_raises_is_tried_again_and_then_fails_with_a_reason(client: r
     worker.stop()
     assert Job.fetch("a", client, serializer="json").retries_left == 0
     assert set(Queue(keys.QUEUE, connection=client, serializer="json").failed_job_registry.get_job_ids()) == {"a", "b"}
-    assert client.hgetall(keys.OUTCOMES) == {b"failed": b"2"}
+    assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:error": b"2"}
 
 
 def test_a_worker_is_seen_while_it_lives_and_signs_off(client: redis.Redis, worker: InThread) -> None:
-    """Its beat expires by itself should it die, and goes at once when it stops."""
+    """Its beat expires by itself should it die, and goes at once when it stops; when the last one came is kept."""
+    told = threading.Event()
+    worker.on_beat = told.set
+    assert told.wait(WAIT_S) and 0 <= time.time() - float(client.get(keys.LAST_BEAT)) < WAIT_S
     until(lambda: client.get(keys.worker(worker.name)))
     assert client.smembers(keys.WORKERS) == {worker.name.encode()} and 0 < client.ttl(keys.worker(worker.name)) <= 10
     worker.stop()
@@ -159,7 +162,7 @@ class TestWithAStack:
         assert ended(enqueue(client, "next")).status == "succeeded"
         worker.stop()
         assert client.hget("rq:job:slow", "retries_left") == b"3"
-        assert client.hgetall(keys.OUTCOMES) == {b"failed": b"1", b"succeeded": b"1"}
+        assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:timeout": b"1", b"generate:succeeded": b"1"}
 
     def test_stopping_waits_for_the_jobs_that_run(self, client: redis.Redis, gate: threading.Event, worker: InThread) -> None:
         """And takes no other."""
