@@ -59,7 +59,8 @@ class Row:
 
     `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or, where
     the plan ends before the decoder, `conditioning`; or `error` says why not. `step` of `steps` counts within the stage. `cut` and
-    `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP."""
+    `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP; `candidate` is which of its z_i the
+    diffusion prior kept."""
 
     def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float], source: Source | None = None) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
@@ -69,6 +70,7 @@ class Row:
         self.step = 0
         self.cut: str | None = None
         self.negative_cut: str | None = None
+        self.candidate: int | None = None
         self.image: Tensor | None = None
         self.error: str | None = None
         self.conditioning: Conditioning | None = None

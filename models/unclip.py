@@ -7,6 +7,7 @@ own table. `generate` is a loop over it for people; the worker's engine is anoth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from models import karlo, upscaler
 from models.ar_prior import AutoregressivePrior, nucleus, upper_half
-from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
+from models.checkpoint import BASE_SIZE, DEFAULT_FOLDER, UPSAMPLERS, Checkpoint, digest, load
 from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
 from models.parameters import Parameters
@@ -74,6 +75,7 @@ class UnCLIP:
         """`residents`: where the networks take turns on the device."""
         self.residents = residents
         self.checkpoint, self.device, self.name = checkpoint, torch.device(device), checkpoint.name
+        self.digest = ""  # of the files it was loaded from
         networks = checkpoint.networks
         self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
         self.decoder = cast(Decoder, networks["decoder"])
@@ -102,11 +104,15 @@ class UnCLIP:
         from elsewhere, see `upscaler.borrowed`. `device_memory`: bytes of weights on the device at a time; the others wait in host memory
         (None: all are on the device)."""
         home = device if device_memory is None else "cpu"
-        checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
-        if upsampler is not None:
-            checkpoint = upscaler.borrowed(checkpoint, Path(upsampler), home, dtype)
+        with ThreadPoolExecutor(1) as beside:  # of Karlo the digest takes seconds, as loading it does
+            found = beside.submit(digest, folder or DEFAULT_FOLDER, *([upsampler] if upsampler else []))
+            checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
+            if upsampler is not None:
+                checkpoint = upscaler.borrowed(checkpoint, Path(upsampler), home, dtype)
         residents = None if device_memory is None else Residents(checkpoint.networks, torch.device(device), device_memory)
-        return cls(checkpoint, device, residents)
+        stack = cls(checkpoint, device, residents)
+        stack.digest = found.result()
+        return stack
 
     def resolve(self, operation: str = "generate", **given: Any) -> Parameters:
         """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
@@ -285,7 +291,7 @@ class UnCLIP:
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
             z_i = self.prior.denormalize(_state(row))  # (K, D)
             unit = F.normalize(z_i, dim=-1)
-            best = (unit @ conditioning.text.z_t[0]).argmax()
+            best = row.candidate = int((unit @ conditioning.text.z_t[0]).argmax())
             conditioning.z_i = (unit if self.clip.unit_norm else z_i)[best]
         elif row.stage == "ar_prior":
             prior, pca = cast(AutoregressivePrior, self.ar_prior), cast(PCA, self.pca)

@@ -1,4 +1,4 @@
-"""`python -m service`: serve HTTP. `python -m service keys`: the API keys."""
+"""`python -m service`: serve HTTP. `python -m service keys`: the API keys. With an operation: ask a service that runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from contracts.redis_url import hidden
 from service import command, logs, tracing
 from service.app import create_app
 from service.settings import Settings
+from unclip_client import shell
 
 
 def main() -> None:
     """Check the settings, then serve until told to stop, or do what the command says."""
     parser = argparse.ArgumentParser(prog="python -m service", description="Without a command, the service is started.")
-    command.add(parser.add_subparsers(title="commands"))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    command.add(commands)
+    shell.add_commands(commands)
     arguments = parser.parse_args()
+    if hasattr(arguments, "ask"):  # a service that runs, maybe elsewhere: this one's settings do not matter
+        sys.exit(arguments.ask(arguments))
     try:
         settings = Settings()
     except ValidationError as error:

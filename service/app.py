@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
+from contracts.provenance import Provenance
 from service import gate, index, listing, openai, results, tracing
 from service.background import background
 from service.courier import Courier
@@ -191,6 +192,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
         return await results.image(request, jobs, job_id, index, size)
+
+    @app.get(
+        "/jobs/{job_id}/images/{index}.json",
+        response_model=Provenance,
+        summary="How a job's picture was drawn",
+        responses=responses(404, 422, 503),
+    )
+    async def get_provenance(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Provenance:
+        """What the picture's own `unclip` text chunk holds: every parameter, digests of checkpoint and input pictures, versions."""
+        return await results.provenance(jobs, job_id, index)
 
     @app.get(
         "/jobs/{job_id}/animation",

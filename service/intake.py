@@ -16,10 +16,11 @@ from starlette.datastructures import UploadFile
 
 from contracts.fields import Fields
 from contracts.operations import OPERATIONS
+from contracts.pictures import has_alpha, normalized
 from contracts.requests import PICTURES, REQUESTS, JobPicture, separated
 from contracts.webhooks import Webhook
 from service import webhooks
-from service.pictures import PictureError, from_base64, has_alpha, normalized, opened
+from service.pictures import PictureError, from_base64, opened
 from service.problems import ProblemError
 from service.settings import Settings
 

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contracts import keys
+from contracts.provenance import Provenance, read
 from service.jobs import Jobs
 from service.problems import ProblemError
 
@@ -26,6 +27,14 @@ async def image(request: Request, jobs: Jobs, job_id: str, index: int, size: int
         return Response(status_code=304, headers=headers)
     content = await run_in_threadpool(formed, await jobs.image(job_id, index), size)
     return Response(content, media_type="image/png", headers=headers)
+
+
+async def provenance(jobs: Jobs, job_id: str, index: int) -> Provenance:
+    """What a picture says of how it was drawn. ProblemError 404 where there is no such picture (yet, or any more)."""
+    try:
+        return read(await jobs.image(job_id, index))
+    except ValueError as error:  # drawn by a worker of another version
+        raise ProblemError(404, f"The picture does not tell how it was drawn: {error}") from error
 
 
 async def animation(request: Request, jobs: Jobs, job_id: str) -> Response:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, cast
+from typing import cast
 
 import redis
 import structlog
@@ -17,6 +16,7 @@ from contracts.ending import Reason
 from contracts.fields import Several
 from contracts.jobs import ENDED, FailureKind, Picture, Progress, Record, now
 from contracts.operations import OPERATIONS
+from contracts.pictures import digest
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
@@ -27,6 +27,7 @@ from worker.engine import Engine, Ticket
 from worker.images import animation, png, tensor
 from worker.operation import begin
 from worker.preview import previews
+from worker.provenance import provenance
 from worker.record import JobRecord
 from worker.store import Store
 
@@ -79,7 +80,8 @@ def _draw(context: Context, record: JobRecord, found: Record) -> None:
     """The same, of a record that was read."""
     try:
         fields = OPERATIONS[found.operation].model_validate(found.request)
-        pictures = {name: tensor(content) for name, content in record.inputs(found.inputs).items()}
+        inputs = record.inputs(found.inputs)
+        pictures = {name: tensor(content) for name, content in inputs.items()}
         parameters = context.stack.resolve(found.operation, **fields.given_parameters())
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
@@ -103,7 +105,8 @@ def _draw(context: Context, record: JobRecord, found: Record) -> None:
         why = "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size"
         _fail(record, "internal", why, "timeout")
     else:
-        if _finish(context, record, found, parameters, outcome, cuts):
+        digests = {name: digest(content) for name, content in inputs.items()}
+        if _finish(context, record, found, parameters, outcome, cuts, digests):
             seconds = time.monotonic() - started
             log.info("job succeeded", seconds=round(seconds, 3))
             metrics.drawn(found.operation, seconds)
@@ -183,9 +186,20 @@ def _note_pace(context: Context, field: str, seconds: float) -> None:
         context.connection.hset(keys.PACE, name, f"{mean:.4f}")
 
 
-def _finish(context: Context, record: JobRecord, found: Record, parameters: Parameters, outcome: Outcome, cuts: list[str]) -> bool:
+def _finish(
+    context: Context,
+    record: JobRecord,
+    found: Record,
+    parameters: Parameters,
+    outcome: Outcome,
+    cuts: list[str],
+    digests: dict[str, str],
+) -> bool:
     drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
-    pngs = [png(image, _provenance(context, found, row.seed, index, parameters)) for index, (row, image) in enumerate(drawn)]
+    pngs = [
+        png(image, provenance(context.stack, found.operation, found.request, row, index, parameters, digests))
+        for index, (row, image) in enumerate(drawn)
+    ]
     pictures = [Picture(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
     warnings = [*(f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts), *outcome.warnings]
     kind = found.request.get("animation")
@@ -194,19 +208,3 @@ def _finish(context: Context, record: JobRecord, found: Record, parameters: Para
     stage, steps = (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
     whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
     return record.succeed(pngs, pictures, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)
-
-
-def _provenance(context: Context, found: Record, seed: int, index: int, parameters: Parameters) -> dict[str, Any]:
-    """Everything needed to draw this one picture again, but for the pictures that came with the request."""
-    request = {
-        name: value for name, value in found.request.items() if value is not None and name not in ("n", "seed", *parameters.as_dict())
-    }
-    return {
-        "operation": found.operation,
-        **request,
-        "seed": seed,
-        "index": index,
-        "parameters": parameters.as_dict(),
-        "checkpoint": context.stack.name,
-        "version": version("unclip-service"),
-    }

@@ -95,6 +95,7 @@ DOCUMENTED = {
     ("delete", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/events"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/images/{index}.png"): {"200", "304", "404", "422", "500", "503"},
+    ("get", "/jobs/{job_id}/images/{index}.json"): {"200", "404", "422", "500", "503"},
     ("get", "/healthz"): {"200", "500"},
     ("get", "/readyz"): {"200", "500", "503"},
     ("get", "/metrics"): {"200", "500"},
