@@ -1,6 +1,7 @@
 """OpenAI's images API as far as it is spoken here: requests, answers and errors, by its own names and limits (DALL·E 2's).
 
-What the GPT image models brought besides is taken where it can be kept to, or where it is mere advice (`quality`, `style`, …), which changes nothing.
+What the GPT image models brought besides is taken where it can be kept to, or where it is mere advice (`quality`, `style`, …), which
+changes nothing.
 """
 
 from __future__ import annotations
