@@ -61,7 +61,7 @@ def their_draw(pipeline: Any, steps: Sequence[int]) -> Draw:
 
 
 def compiled_peers(folder: Path, device: torch.device, dtype: torch.dtype, steps: Sequence[int]) -> dict[str, Draw]:
-    """Both once more, their networks by torch.compile. Shapes are left dynamic, as a service has them."""
+    """Both once more, their networks by torch.compile."""
     from diffusers import UnCLIPPipeline
 
     pipeline = UnCLIPPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
@@ -69,7 +69,8 @@ def compiled_peers(folder: Path, device: torch.device, dtype: torch.dtype, steps
     for part in (pipeline.prior, pipeline.decoder, pipeline.super_res_first, pipeline.super_res_last):
         part.compile()
     stack = UnCLIP.load(folder, device, dtype)
-    stack.compile()
+    for network in (stack.decoder.unet, *(unet for unet in stack.upsamplers[256].children())):
+        network.compile()
     return {"ours, compiled": our_draw(stack, steps), "diffusers, compiled": their_draw(pipeline, steps)}
 
 
@@ -80,17 +81,23 @@ def wait(device: torch.device) -> None:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product, the best of five."""
+    """FLOP/s of a square matrix product, the best of five; on a CPU those of one core."""
     side = 8192 if device.type == "cuda" else 1536
     a = torch.randn(side, side, device=device, dtype=dtype)
     taken = []
+    clock = clock_of(device)
     for _ in range(6):
         wait(device)
-        started = time.perf_counter()
+        started = clock()
         a @ a
         wait(device)
-        taken.append(time.perf_counter() - started)
+        taken.append(clock() - started)
     return 2 * side**3 / min(taken[1:])
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """What FLOP/s are measured by: seconds on a GPU, seconds of one core on a CPU, which others may use besides."""
+    return time.perf_counter if device.type == "cuda" else time.process_time
 
 
 def held(what: str) -> int:
@@ -125,15 +132,15 @@ def flops(draw: Draw) -> int:
     return int(counter.get_total_flops())
 
 
-def figures_of(taken: Sequence[Taken], batch: int, work: int, rate: float) -> dict[str, float]:
-    """Medians, and what follows from them."""
+def figures_of(taken: Sequence[Taken], batch: int, work: int, rate: float, device: torch.device) -> dict[str, float]:
+    """Medians, and what follows from them; `work`: FLOPs of one picture."""
     seconds, cpu = (statistics.median(getattr(one, name) for one in taken) for name in ("seconds", "cpu_seconds"))
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
         "images_per_s": batch / seconds,
         "memory_mb": max(one.memory for one in taken) / 1e6,
-        "of_matmul_rate": work * batch / seconds / rate,
+        "of_matmul_rate": work * batch / (seconds if device.type == "cuda" else cpu) / rate,
     }
 
 
@@ -155,6 +162,7 @@ def stack(
     figures |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "batches": {}}
     with tempfile.TemporaryDirectory() as scratch:
         theirs, ours = pair(size, device, dtype, Path(scratch))
+        ours.pack()
         peers = {"ours": our_draw(ours, steps), "diffusers": their_draw(theirs, steps)}
         work = {name: flops(draw) for name, draw in peers.items()}  # which warms up as well
         if not eager:
@@ -172,7 +180,7 @@ def stack(
             for _ in range(repeats):
                 for name, draw in peers.items():
                     taken[name].append(run(draw, batch, device))
-            found = {name: figures_of(of, batch, work[name], rate) for name, of in taken.items()}
+            found = {name: figures_of(of, batch, work[name], rate, device) for name, of in taken.items()}
             figures["batches"][str(batch)] = {"matmul_tflops": rate / 1e12, "peers": found}
             tell(batch, found)
     out.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from models.ar_prior import AutoregressivePrior, nucleus, upper_half
 from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
 from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
+from models.packed import pack
 from models.parameters import Parameters
 from models.pca import PCA
 from models.prior import Cache, DiffusionPrior
@@ -410,6 +411,11 @@ class UnCLIP:
         failed = [row for row in rows if row.error is not None]
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(rows)} pictures failed: {failed[0].error}")
+
+    def pack(self) -> None:
+        """Make ready to draw and nothing else: on a CPU, convolutions are laid out once for all (`packed`), and the networks cannot be
+        saved or trained any more. Pictures are the same to rounding."""
+        pack(self.checkpoint.networks.values())
 
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""

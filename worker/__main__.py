@@ -14,6 +14,7 @@ from models import CheckpointError, UnCLIP
 from worker import draw, metrics
 from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
+from worker.memory import keep_freed_memory
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
 from worker.store import Store, sweep_beside
@@ -31,6 +32,7 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
+    keep_freed_memory()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
@@ -48,6 +50,7 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
     engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
+    stack.pack()
     stack.warm_up()
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
