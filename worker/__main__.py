@@ -14,7 +14,7 @@ from models import CheckpointError, UnCLIP
 from worker import draw, metrics
 from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
-from worker.memory import keep_freed_memory
+from worker.memory import fitted, keep_freed_memory, meter_of
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
 from worker.store import Store, sweep_beside
@@ -49,9 +49,10 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
         )
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")
-    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
     stack.pack()
     stack.warm_up()
+    limits = fitted(batch_limits(settings.max_batch), stack, meter_of(torch.device(device)))
+    engine = engine_class(stack, limits, metrics.observe, patience=1 if budget is None else OFFLOADED_PATIENCE)
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
     if settings.worker_metrics_port:
