@@ -87,14 +87,10 @@ def pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
             **unet,
         )
         kinds = {"down_block_types": 4 * ("ResnetDownsampleBlock2D",), "up_block_types": 4 * ("ResnetUpsampleBlock2D",)}
-        first, last = (
-            UNet2DModel(sample_size=256, in_channels=6, out_channels=3, add_attention=False, **kinds, **unet) for _ in range(2)
-        )
+        first, last = (UNet2DModel(sample_size=256, in_channels=6, out_channels=3, add_attention=False, **kinds, **unet) for _ in range(2))
         prior = PriorTransformer(num_attention_heads=w.prior_heads, attention_head_dim=64, num_layers=20, embedding_dim=w.embed)
         torch.nn.init.ones_(prior.clip_std)
-        text_proj = UnCLIPTextProjModel(
-            clip_embeddings_dim=w.embed, time_embed_dim=4 * w.channels[0], cross_attention_dim=w.context
-        )
+        text_proj = UnCLIPTextProjModel(clip_embeddings_dim=w.embed, time_embed_dim=4 * w.channels[0], cross_attention_dim=w.context)
         text_encoder = CLIPTextModelWithProjection(text)
     made = UnCLIPPipeline(
         prior=prior,

@@ -96,7 +96,8 @@ class Decoder(nn.Module):
         emb, context, mask = self._conditions(z_i, text, drop_image)
         keys = self.unet.keys_of(context)
         return [
-            Given(emb[row], [(k[row, : int(length)], v[row, : int(length)]) for k, v in keys]) for row, length in enumerate(mask.sum(1).tolist())
+            Given(emb[row], [(k[row, : int(length)], v[row, : int(length)]) for k, v in keys])
+            for row, length in enumerate(mask.sum(1).tolist())
         ]
 
     def proceed(self, x_t: Tensor, t: Tensor, given: Batch) -> Tensor:

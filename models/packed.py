@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.unet import ResBlock
+from models.unet import ResBlock, UNet
 
 
 class PackedConv(nn.Module):
@@ -23,8 +24,9 @@ class PackedConv(nn.Module):
         self.weight, self.padding = weight.detach(), [padding, padding]
         self.bias = None if bias is None else bias.detach()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x `[B, C, H, W]` in fp32 -> `[B, C', H', W']`, channels last."""
+    def forward(self, x: Tensor, added: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """x `[B, C, H, W]` in fp32 -> `[B, C', H', W']`, channels last; `added`, of that shape, is added in the same pass, and `bias`
+        `[C']` stands for the convolution's own."""
         x = x.contiguous(memory_format=torch.channels_last)
         if not self.weight.is_mkldnn:
             # Only now: without the size of a picture oneDNN may choose a layout that costs twenty times the convolution. One chosen for
@@ -32,7 +34,9 @@ class PackedConv(nn.Module):
             self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 self.weight.contiguous().to_mkldnn(), self.padding, [1, 1], [1, 1], 1, list(x.shape)
             )
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, self.padding, [1, 1], [1, 1], 1, "none", [], "")
+        ones, how = [1, 1], (("none", [], "") if added is None else ("add", 1.0, None, [], None))
+        operands = (x, *(() if added is None else (added,)), self.weight, self.bias if bias is None else bias)
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(*operands, self.padding, ones, ones, 1, *how)
         return out
 
 
@@ -57,27 +61,51 @@ class PackedUpConv(nn.Module):
         return out
 
 
+class PackedResBlock(ResBlock):
+    """A residual block of packed convolutions, with two passes over the picture less: the timestep's share goes in with the bias, and
+    the sum with the skipped path is the second convolution's."""
+
+    conv1: PackedConv | PackedUpConv  # type: ignore[assignment]
+    conv2: PackedConv  # type: ignore[assignment]
+
+    def __init__(self, block: ResBlock) -> None:
+        nn.Module.__init__(self)
+        self.resize, self.scale_shift = block.resize, block.scale_shift
+        self.norm1, self.norm2, self.time_proj = block.norm1, block.norm2, block.time_proj
+        self.conv1 = PackedUpConv(block.conv1) if block.resize == "up" else _packed(block.conv1)
+        self.conv2 = _packed(block.conv2)
+        self.skip = _packed(block.skip) if isinstance(block.skip, nn.Conv2d) else block.skip
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """As the plain block's."""
+        h, time = F.silu(self.norm1(x)), self.time_proj(emb)
+        if self.resize == "down":
+            h = self._resized(h)
+        if self.scale_shift:
+            scale, shift = time[..., None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm2(self.conv1(h)), 1 + scale)
+        elif len(x) == 1 and isinstance(self.conv1, PackedConv) and self.conv1.bias is not None:
+            h = self.norm2(self.conv1(h, bias=self.conv1.bias + time[0]))
+        else:
+            h = self.norm2(self.conv1(h) + time[..., None, None])
+        return self.conv2(F.silu(h), added=self.skip(self._resized(x)).contiguous(memory_format=torch.channels_last))
+
+
 def pack(networks: Iterable[nn.Module]) -> None:
-    """Exchange the fp32 convolutions of networks on the CPU, in place. Their weights are gone from the networks then, which can be
+    """Exchange the fp32 convolutions of U-Nets on the CPU, in place. Their weights are gone from the networks then, which can be
     run, and neither trained nor saved. Where torch has no oneDNN nothing happens."""
     if not torch.backends.mkldnn.is_available():
         return
-    for network in networks:
-        for module in list(network.modules()):
-            if isinstance(module, ResBlock) and module.resize == "up" and _packable(module.conv1):
-                module.conv1, module.conv1_resizes = PackedUpConv(module.conv1), True
+    for unet in [module for network in networks for module in network.modules() if isinstance(module, UNet)]:
+        weight = unet.conv_in.weight
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            continue
+        unet.conv_in, unet.conv_out = _packed(unet.conv_in), _packed(unet.conv_out)  # type: ignore[assignment]
+        for module in list(unet.modules()):
             for name, child in module.named_children():
-                if _packable(child):
-                    setattr(module, name, PackedConv(child.weight, child.bias, child.padding[0]))
+                if isinstance(child, ResBlock):
+                    setattr(module, name, PackedResBlock(child))
 
 
-def _packable(module: nn.Module) -> bool:
-    """Whether this is one of the convolutions of our U-Nets, on the CPU and in fp32."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.weight.device.type == "cpu"
-        and module.weight.dtype == torch.float32
-        and (module.stride, module.dilation, module.groups) == ((1, 1), (1, 1), 1)
-        and isinstance(module.padding[0], int)
-        and module.padding[0] == module.padding[1]
-    )
+def _packed(conv: nn.Conv2d) -> PackedConv:
+    return PackedConv(conv.weight, conv.bias, int(conv.padding[0]))

@@ -49,7 +49,6 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int, out_channels: int, config: UNetConfig, resize: str | None = None) -> None:
         super().__init__()
         self.resize, self.scale_shift = resize, config.scale_shift
-        self.conv1_resizes = False  # see packed.PackedUpConv
         self.norm1 = nn.GroupNorm(config.norm_groups, channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.time_proj = nn.Linear(config.time_embed_dim, out_channels * (2 if config.scale_shift else 1))
@@ -67,8 +66,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x `[B, C, H, W]`, emb `[B, E]` (already through its SiLU) -> `[B, C', H', W']`."""
-        h = F.silu(self.norm1(x))
-        h = self.conv1(h if self.conv1_resizes else self._resized(h))
+        h = self.conv1(self._resized(F.silu(self.norm1(x))))
         time: Tensor = self.time_proj(emb)[..., None, None]
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)

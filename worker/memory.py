@@ -20,12 +20,12 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 def keep_freed_memory() -> bool:
     """Have glibc keep what is freed, for the next pass, which wants as much; False where there is no glibc.
 
-    It gives back blocks above 32 MiB at once, and the kernel clears each page again when it is next asked for: measured on activations of
-    40 MB, a group norm took 31 ms in place of 5. One arena, because only the first can grow in place. To be called before torch allocates."""
+    It gives blocks above 32 MiB back at once, and the kernel clears each page again when they are next asked for: on activations of
+    40 MB a group norm took 31 ms in place of 5. One arena, because only the first can grow in place."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all([mallopt(name, value) for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))])
+    return all(bool(mallopt(name, value)) for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)))
 
 
 def fitted(limits: dict[str, int], stack: UnCLIP, meter: Meter | None) -> dict[str, int]:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import UnCLIP
-from models.packed import PackedConv, PackedUpConv, pack
+from models.packed import PackedConv, PackedResBlock, PackedUpConv
+from models.unet import ResBlock, UNetConfig
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN packs nothing")
 
@@ -44,8 +45,22 @@ def test_a_packed_stack_draws_the_same_pictures(tiny_checkpoint: Path) -> None:
     assert torch.allclose(*pictures, atol=1e-4)
 
 
-def test_what_is_not_for_it_is_left_alone() -> None:
-    """Half precision, and convolutions of another kind."""
-    others = nn.ModuleList([nn.Conv2d(4, 4, 3, padding=1).half(), nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 3, padding="same")])
-    pack([others])
-    assert all(isinstance(other, nn.Conv2d) for other in others)
+@torch.inference_mode()
+@pytest.mark.parametrize("resize", [None, "up", "down"])
+@pytest.mark.parametrize("scale_shift", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batch: int) -> None:
+    """With either way of taking the timestep in, each resize, and rows at timesteps of their own."""
+    config = UNetConfig(3, 3, (8, 16), 1, (False, False), time_embed_dim=12, norm_groups=4, scale_shift=scale_shift)
+    block = ResBlock(8, 8 if resize else 16, config, resize).eval()
+    nn.init.normal_(block.conv2.weight, std=0.1)
+    x, emb = torch.randn(batch, 8, 6, 10), torch.randn(batch, 12)
+    wanted = block(x, emb)
+    assert torch.allclose(PackedResBlock(block)(x, emb), wanted, atol=1e-5)
+
+
+def test_half_precision_is_left_alone(tiny_checkpoint: Path) -> None:
+    """It is not what is packed."""
+    stack = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
+    stack.pack()
+    assert any("conv" in key for key in stack.decoder.state_dict())
