@@ -20,7 +20,7 @@ from models import UnCLIP
 
 @dataclass(frozen=True)
 class Widths:
-    """Widths of a Karlo: the released one's, or an eighth of them. Depths are the same, so that the stages have the same shares of the work."""
+    """Widths of a Karlo: the released one's, or an eighth of them. Depths are the same, and so are the stages' shares of the work."""
 
     embed: int  # of z_t, z_i and CLIP's text encoder
     clip_heads: int

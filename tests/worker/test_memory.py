@@ -90,7 +90,8 @@ for _ in range(5):
     torch.ones(20_000_000)
 print(faults() - before)
 """
-    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode == 77:
         pytest.skip("no glibc here")
-    assert int(ended.stdout) < 10_000, f"{ended.stdout} page faults for 5 times 20,000 pages; {ended.stderr}"
+    faults = int(ended.stdout)
+    assert faults < 40_000, f"{faults} page faults for 5 times 20,000 pages, of which one time may be new"
