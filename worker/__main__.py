@@ -12,6 +12,7 @@ from worker import draw, logs, metrics, redraw, tracing
 from worker.cancel import Cancellations
 from worker.content import ContentCheck, read
 from worker.engine import Engine, batch_limits
+from worker.memory import fitted, keep_freed_memory, meter_of
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.stack import load, read_settings
 from worker.store import Store, sweep_beside
@@ -29,15 +30,18 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
         tracing.start()
     except RuntimeError as error:
         sys.exit(str(error))
+    keep_freed_memory()
     started = time.perf_counter()
     stack = load(settings, stack_class)
-    patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
-    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=patience, on_error=metrics.failed)
     try:
         content = ContentCheck(stack, read(settings.content_check)) if settings.content_check else None
     except ValueError as error:
         sys.exit(f"The content check will not do: {error}")
+    stack.pack()
     stack.warm_up()
+    limits = fitted(batch_limits(settings.max_batch), stack, meter_of(stack.device))
+    patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
+    engine = engine_class(stack, limits, metrics.observe, patience=patience, on_error=metrics.failed)
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, stack.device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
     metrics.describe(stack.name, str(stack.device))

@@ -26,7 +26,7 @@ def provenance(
         index=index,
         parameters=parameters.as_dict(),
         inputs=inputs,
-        prior_candidate=row.candidate,
+        prior_candidate=None if row.candidate is None else int(row.candidate),
         checkpoint=stack.name,
         checkpoint_digest=stack.digest,
         version=version("unclip-service"),
