@@ -17,6 +17,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,21 +214,26 @@ class Shards(Own):
                 yield _stacked(found, device)
 
     def _stream(self, urls: list[str], seed: int) -> Iterator[dict[str, Any]]:
-        """Samples for ever, shuffled by shards and, as far as the buffer reaches, among each other."""
-        return iter(_webdataset().shuffle(SHUFFLED, initial=SHUFFLED // 4, seed=seed)(self._passes(urls, random.Random(seed))))
-
-    def _passes(self, urls: list[str], order: random.Random) -> Iterator[dict[str, Any]]:
-        """Samples of one pass over the shards after another. DataError for what is no shard, and for a pass without any sample."""
-        read = _webdataset().tarfile_to_samples()
+        """Samples for ever, each once a pass, shuffled by shards and, as far as the buffer reaches, among each other. DataError for
+        what is no shard, and for a pass without any sample."""
+        order = random.Random(seed)
         while True:
             sample = None
-            try:
-                for sample in read({"url": url} for url in order.sample(urls, len(urls))):
-                    yield sample
-            except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-                raise DataError(f"a shard of {self.where} cannot be read: {error}") from error
+            shuffled = _webdataset().shuffle(SHUFFLED, initial=SHUFFLED, seed=order.getrandbits(62))
+            for sample in shuffled(self._samples(order.sample(urls, len(urls)))):
+                yield sample
             if sample is None:
                 raise DataError(f"the {len(urls)} shards of {self.where} that this process reads hold nothing")
+
+    def _samples(self, urls: list[str]) -> Iterator[dict[str, Any]]:
+        """The samples of shards, one after another."""
+        wds = _webdataset()
+        for url in urls:
+            try:
+                with closing(wds.gopen(url)) as stream:  # webdataset itself would leave it open
+                    yield from wds.tariterators.group_by_keys(wds.tariterators.tar_file_expander([{"url": url, "stream": stream}]))
+            except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+                raise DataError(f"the shard {url} cannot be read: {error}") from error
 
     def _pair(self, sample: dict[str, Any]) -> Pair | None:
         name = f"{sample['__key__']} in {sample['__url__']}"
