@@ -87,14 +87,19 @@ class Team:
         dist.broadcast_object_list(said)
         return said[0]
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.ranks > 1:
+            dist.barrier()
+
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """The first process goes before the others, who find what it has made."""
-        if self.ranks > 1 and self.rank > 0:
-            dist.barrier()
+        if self.rank > 0:
+            self.wait()
         yield
-        if self.ranks > 1 and self.rank == 0:
-            dist.barrier()
+        if self.rank == 0:
+            self.wait()
 
     def state(
         self, learned: Mapping[str, Tensor], network: nn.Module, steppers: list[torch.optim.Optimizer], averaged: Mapping[str, Tensor]

@@ -176,6 +176,7 @@ def train(
         save(end)
         if team.rank == 0:
             plot_curve(curve_path)
+    team.wait()  # what the first has written, the others may need next
     model.load_state_dict(averaged, strict=False)
     return model.eval()
 

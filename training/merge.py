@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.checkpoint import PARTS, REQUIRED, CheckpointError, build, save
+from models.checkpoint import BASE_SIZE, PARTS, REQUIRED, UPSAMPLERS, CheckpointError, build, save
 from training.errors import TrainingError
 from training.lora import merged
 from training.presets import PRESETS
@@ -64,6 +64,8 @@ def merge(folder: Path, out: Path, name: str, preset: str | None = None) -> dict
     if missing := [part for part in REQUIRED if part not in networks]:
         raise TrainingError(f"{folder} has no {', '.join(missing)}, which a checkpoint needs: train them first")
     config = {key: value for key, value in config.items() if key not in PARTS or key in networks} | {"name": name}
+    sizes = [BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks)]
+    config["defaults"] = config["defaults"] | {"size": min(config["defaults"]["size"], max(sizes))}
     steps = {part: int(state["step"]) for part, state in states.items()}
     how = f"LoRA of rank {lora}" if lora else "all weights"
     lines = "\n".join(f"| {part} | {count} | {how} |" for part, count in steps.items())

@@ -16,8 +16,8 @@ from models.checkpoint import DEFAULT_FOLDER, load_network, read_config
 from training import __main__, merge
 from training.data import World, captions
 from training.errors import TrainingError
-from training.lora import TARGETS, add_lora, merged
 from training.loop import Step
+from training.lora import TARGETS, add_lora, merged
 from training.pool import to_uint8
 from training.presets import PRESETS
 from training.run import Run
