@@ -22,6 +22,7 @@ from training.contrastive import retrieval_accuracy
 from training.data import World
 from training.diffusion import encoded
 from training.evaluate import READER, SORTS, captioned, evaluate, load_reader, share, table
+from training.loop import Step
 from training.pool import to_float
 from training.presets import PRESETS
 from training.reader import Reader
@@ -44,7 +45,7 @@ def psnr(pictures: Tensor, truth: Tensor) -> float:
 def upsampler_figures(upsampler: Upsampler, size: int, mix: str, defaults: dict[str, Any]) -> dict[str, float]:
     """PSNR on crops of fresh drawings, beside bicubic enlargement of the same small pictures."""
     x_0 = to_float(torch.from_numpy(draw_crops(FRESH_CROPS, mix, size)))
-    low = corrupt(x_0, size, torch.Generator().manual_seed(0))
+    low = corrupt(x_0, size, Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0)))
     enlarged = F.interpolate(low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
     return {"psnr": psnr(upsample(upsampler, low, x_0.shape[-1], defaults), x_0), "bicubic": psnr(enlarged, x_0)}
 
@@ -148,13 +149,15 @@ def main() -> None:
     """Gather the networks, write the folder, evaluate it, and write its card."""
     parser = argparse.ArgumentParser(prog="python -m training.bake", description=main.__doc__)
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--preset", choices=[name for name, preset in PRESETS.items() if preset.mix], default="cpu")
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--reader", type=Path, default=READER, help="where the scene reader goes")
     parser.add_argument("--count", type=int, default=512, help="captions of each sort to evaluate")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     preset = PRESETS[arguments.preset]
+    mix = preset.mix
+    assert mix is not None
     run = Run(preset, arguments.run, arguments.device)
     save_file(halved(run.finished("reader")), arguments.reader)
     networks = {name: run.finished(name) for name in preset.plans if name != "reader"}
@@ -166,16 +169,15 @@ def main() -> None:
         raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")
     stack = UnCLIP.load(arguments.out, arguments.device)
     reader = load_reader(arguments.reader)
-    report = evaluate(stack, reader, preset.mix, dict.fromkeys(SORTS, arguments.count))
+    report = evaluate(stack, reader, mix, dict.fromkeys(SORTS, arguments.count))
     figures = {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
-        "retrieval": retrieval_accuracy(stack.clip, World(preset.mix, split="fresh")),
+        "retrieval": retrieval_accuracy(stack.clip, World(mix, split="fresh")),
         "components": run.pca.config.components,
         "dimensions": run.pca.config.embed_dim,
-        "prior": prior_figures(stack, reader, preset.mix, arguments.count, report),
+        "prior": prior_figures(stack, reader, mix, arguments.count, report),
         "upsamplers": {
-            part: upsampler_figures(stack.upsamplers[size], size, preset.mix, preset.config["defaults"])
-            for size, part in UPSAMPLERS.items()
+            part: upsampler_figures(stack.upsamplers[size], size, mix, preset.config["defaults"]) for size, part in UPSAMPLERS.items()
         },
     }
     sizes = {name: sum(p.numel() for p in networks[name].parameters()) for name in preset.plans if name != "reader"}
