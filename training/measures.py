@@ -144,4 +144,5 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 def _ranks(values: Tensor) -> Tensor:
     _, which, counts = values.double().unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2)[which]
+    ranks: Tensor = (counts.cumsum(0) - (counts - 1) / 2)[which]
+    return ranks

@@ -1,0 +1,127 @@
+"""Diversity against fidelity as the decoder's guidance grows, unCLIP beside the decoder on text alone (paper §5.3, Fig. 9 and 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.conditioning import WAYS, Subjects, draw, drawings, embed, matching, plain_captions, reference, subjects
+from training.evaluate import judged
+from training.experiments.bench import Bench, embedded, number, percent, plot_module, save, sheet, table, verdict
+from training.measures import Estimate, frechet_distance, kinds, share, spread
+
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+COMPARED = ("prior", "text")
+SORTS = ("one object", "two in relation")
+EACH = 8  # pictures of a caption
+REFERENCES = 1024  # drawings of each sort
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one way gave at one scale."""
+
+    right: Estimate
+    distance: Estimate
+    spread: Estimate
+    places: float
+
+
+def run(bench: Bench, count: int) -> str:
+    """`count` captions of each sort for fidelity; an eighth as many short ones, EACH pictures of each, for diversity."""
+    of, plain = subjects(SORTS, count, bench.mix), plain_captions(max(2, count // 8))
+    given = reference(bench.stack, SORTS, max(REFERENCES, 2 * count), bench.mix)
+    cells = {(way, scale): _cell(bench, way, scale, of, plain, given) for way in COMPARED for scale in SCALES}
+    own = _measured(bench, of, of.pictures(), drawings([shown for c, s in plain for shown in matching(c, s, EACH, bench.mix)]), given)
+    _plot(cells, own, bench)
+    _strip(bench, plain[0])
+    rows = [[WAYS[way], f"{scale:g}", *_cells(cell)] for (way, scale), cell in cells.items()] + [["the drawings", "", *_cells(own)]]
+    return "\n\n".join(
+        [
+            f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} that leave all but colour and shape open, {EACH} pictures of "
+            "each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show in effect.",
+            table(["way", "guidance", "right, %", "Fréchet × 100", "spread", "places"], rows),
+            embedded("guidance.png", "Right pictures, Fréchet distance and spread against guidance"),
+            f"The same noise at guidance {', '.join(f'{scale:g}' for scale in SCALES)} (as the paper's Fig. 9), one z_i a pair of rows: "
+            f'above unCLIP, below text only, "a {" ".join(plain[0])}".',
+            embedded("guidance.jpg", "Pictures at growing guidance"),
+            "\n".join(judgement(cells)),
+        ]
+    )
+
+
+def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
+    """What the paper says of Fig. 9 and 10, held against the cells."""
+    kept = {way: cells[way, SCALES[-1]].spread.value / cells[way, SCALES[0]].spread.value for way in COMPARED}
+    more_diverse = [cells["prior", s].spread.low > cells["text", s].spread.high for s in SCALES[1:]]
+    less_diverse = [cells["prior", s].spread.high < cells["text", s].spread.low for s in SCALES[1:]]
+    worse = {way: cells[way, SCALES[-1]].distance.value - cells[way, SCALES[0]].distance.value for way in COMPARED}
+    steady = {way: f"{100 * (kept[way] - 1):+.0f} %" for way in COMPARED}
+    return [
+        verdict(
+            kept["prior"] > kept["text"],
+            f"from guidance {SCALES[0]:g} to {SCALES[-1]:g} unCLIP's spread changes by {steady['prior']}, that of text only by {steady['text']}.",
+        ),
+        verdict(
+            True if all(more_diverse) else False if all(less_diverse) else None,
+            "at equal guidance, from 1.5 on, unCLIP's pictures of one caption differ more from each other than those of text only.",
+        ),
+        verdict(
+            worse["prior"] < worse["text"],
+            f"guidance {SCALES[-1]:g} costs unCLIP less of its nearness to the drawings: Fréchet distance grows by "
+            f"{100 * worse['prior']:.1f}, of text only by {100 * worse['text']:.1f} (× 100; below 0 it shrinks).",
+        ),
+    ]
+
+
+def _cell(bench: Bench, way: str, scale: float, of: Subjects, plain: list[tuple[str, str]], given: Tensor) -> Cell:
+    label = f"{WAYS[way]}, guidance {scale:g}"
+    settings: dict[str, Any] = {"decoder_guidance_scale": scale}
+    pictures = draw(bench.stack, of.texts, range(len(of.texts)), way, label, **settings)
+    texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
+    return _measured(bench, of, pictures, draw(bench.stack, texts, range(len(texts)), way, label, **settings), given)
+
+
+def _measured(bench: Bench, of: Subjects, pictures: Tensor, several: Tensor, given: Tensor) -> Cell:
+    core = judged(bench.reader, pictures, of.captions)["core"]
+    places = [answers["place"] for answers in bench.reader.read(several)]
+    each = [kinds(places[k : k + EACH]) for k in range(0, len(places), EACH)]
+    return Cell(
+        share(sum(core), len(core)),
+        frechet_distance(embed(bench.stack, pictures), given),
+        spread(embed(bench.stack, several).unflatten(0, (-1, EACH))),
+        sum(each) / len(each),
+    )
+
+
+def _cells(cell: Cell) -> list[str]:
+    return [percent(cell.right), number(cell.distance, 2, 100), number(cell.spread, 3), f"{cell.places:.1f}"]
+
+
+def _plot(cells: dict[tuple[str, float], Cell], own: Cell, bench: Bench) -> None:
+    pyplot = plot_module()
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for axis, (what, scale, label) in zip(
+        axes, (("right", 100, "right, %"), ("distance", 100, "Fréchet distance × 100"), ("spread", 1, "spread")), strict=True
+    ):
+        for way in COMPARED:
+            found = [getattr(cells[way, s], what) for s in SCALES]
+            errors = [[scale * (e.value - e.low) for e in found], [scale * (e.high - e.value) for e in found]]
+            axis.errorbar(SCALES, [scale * e.value for e in found], [[max(0.0, e) for e in side] for side in errors], marker="o", capsize=2)
+        axis.axhline(scale * getattr(own, what).value, color="grey", linestyle=":")
+        axis.set(xlabel="decoder guidance", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(["the drawings", *(WAYS[way] for way in COMPARED)], fontsize=8)
+    save(figure, bench.figure("guidance.png"))
+
+
+def _strip(bench: Bench, plain: tuple[str, str], seeds: int = 2) -> None:
+    text, rows = f"a {' '.join(plain)}", []
+    for seed in range(seeds):
+        for way in COMPARED:
+            at = [draw(bench.stack, [text], [seed], way, decoder_guidance_scale=s) for s in SCALES]
+            rows.append(torch.cat(at))
+    sheet(rows, bench.figure("guidance.jpg"), left=[WAYS[way] for _ in range(seeds) for way in COMPARED], above=[f"{s:g}" for s in SCALES])
