@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from contracts import keys
-from contracts.jobs import JobStatus, now, written
+from contracts.jobs import Record, now, written
+from contracts.webhooks import announce
 
+Ended = Literal["succeeded", "failed", "cancelled"]
 EVENTS_KEPT = 1000
 
 
-def end(pipe: Any, job_id: str, status: JobStatus, inputs: Iterable[str], ttl: int, fields: Mapping[str, str] | None = None) -> None:
+def end(pipe: Any, job_id: str, record: Record, status: Ended, ttl: int, fields: Mapping[str, str] | None = None) -> None:
     """Queue on a pipeline all that changes when a job ends: its record (with `fields` besides), which from now on lives `ttl`
-    seconds, the pictures that came with it, the count of outcomes, and the last event."""
-    pipe.hset(keys.job(job_id), mapping={**(fields or {}), **written(status=status, finished_at=now())})
+    seconds and its Idempotency-Key with it, the pictures that came with it, the count of outcomes, the last event, and its webhook.
+    `record`: as it was before."""
+    ended = now()
+    pipe.hset(keys.job(job_id), mapping={**(fields or {}), **written(status=status, finished_at=ended)})
     pipe.expire(keys.job(job_id), ttl)
-    for name in inputs:
+    if record.idempotency:
+        pipe.expire(keys.idempotency(record.idempotency), ttl)
+    for name in record.inputs:
         pipe.delete(keys.source(job_id, name))
     pipe.hincrby(keys.OUTCOMES, status)
     tell(pipe, job_id, "ended", {"status": status}, ttl)
+    announce(pipe, job_id, record.webhook, status, ended.timestamp())
 
 
 def tell(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl: int) -> None:

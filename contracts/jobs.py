@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from contracts.fields import Animation
+from contracts.webhooks import Webhook
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
@@ -112,6 +113,8 @@ class Record(BaseModel):
     warnings: list[str] = []
     progress: Progress | None = None
     inputs: list[str] = []  # names of the pictures that came with the request
+    idempotency: str | None = None  # hash of the Idempotency-Key, which goes when the job goes
+    webhook: Webhook | None = None
     images: list[Picture] = []
     animation: Animation | None = None
     result: dict[str, Any] | None = None

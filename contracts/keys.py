@@ -1,4 +1,4 @@
-"""What things are called in Redis, and the task that service and worker meet in."""
+"""What things are called in Redis and in the object store, and the task that service and worker meet in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ TASK = "worker.draw.draw"  # called with the job's id
 QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
 WORKERS = "unclip:workers"  # set: names of workers, living or not
 OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by outcome, since Redis was set up
+WEBHOOKS = "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
+WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
+STORED = "jobs"  # folder of the object store that holds all results
+SWEPT = "unclip:swept"  # string with a short life: the object store was swept lately
 CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
 PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
@@ -14,6 +18,11 @@ PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and siz
 def job(job_id: str) -> str:
     """Hash: the job's record."""
     return f"unclip:job:{job_id}"
+
+
+def listing(owner: str | None = None) -> str:
+    """Sorted set: jobs, by when they were created; all of them, or one owner's."""
+    return f"unclip:jobs:{owner}" if owner else "unclip:jobs"
 
 
 def image(job_id: str, index: int) -> str:
@@ -54,3 +63,13 @@ def idempotency(key_hash: str) -> str:
 def worker(name: str) -> str:
     """String with a short life: a worker is alive; a Beat as JSON."""
     return f"unclip:worker:{name}"
+
+
+def stored_image(job_id: str, index: int) -> str:
+    """Object store: a picture's PNG."""
+    return f"{STORED}/{job_id}/{index}.png"
+
+
+def stored_animation(job_id: str, kind: str) -> str:
+    """Object store: the frames as one animated picture, webp or apng."""
+    return f"{STORED}/{job_id}/animation.{kind}"

@@ -18,6 +18,7 @@ from contracts.operations import (
     VariationsFields,
     exactly_one,
 )
+from contracts.webhooks import Notified
 
 
 class JobPicture(BaseModel):
@@ -39,7 +40,7 @@ class MixedRequest(MixedFields):
     image: PictureSource | None = Field(None, description=f"A picture: {_SOURCE}")  # type: ignore[assignment]
 
 
-class GenerateRequest(GenerateFields):
+class GenerateRequest(Notified, GenerateFields):
     """A caption, an image embedding, or a mixture, to be drawn: exactly one of prompt, z_i and mix."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red cube on top of a blue cube", "seed": 1}]})
@@ -49,13 +50,13 @@ class GenerateRequest(GenerateFields):
     )
 
 
-class VariationsRequest(VariationsFields):
+class VariationsRequest(Notified, VariationsFields):
     """A picture to be drawn again: the same in what it means, the more different the larger eta."""
 
     image: PictureSource = Field(description=f"The picture: {_SOURCE}")
 
 
-class InterpolateRequest(InterpolateFields):
+class InterpolateRequest(Notified, InterpolateFields):
     """Frames from one picture or caption to another: each end is exactly one of the two."""
 
     image_a: PictureSource | None = Field(None, description=f"The first end: {_SOURCE}")
@@ -68,13 +69,13 @@ class InterpolateRequest(InterpolateFields):
         return self
 
 
-class TextDiffRequest(TextDiffFields):
+class TextDiffRequest(Notified, TextDiffFields):
     """Frames of a picture that moves as one caption differs from another."""
 
     image: PictureSource = Field(description=f"The picture: {_SOURCE}")
 
 
-class EditRequest(EditFields):
+class EditRequest(Notified, EditFields):
     """A picture to be redrawn where a mask says so."""
 
     image: PictureSource = Field(description=f"The picture: {_SOURCE}")
@@ -83,13 +84,13 @@ class EditRequest(EditFields):
     )
 
 
-class ProbeRequest(ProbeFields):
+class ProbeRequest(Notified, ProbeFields):
     """A picture whose image embedding is looked into: labels, components, or both."""
 
     image: PictureSource = Field(description=f"The picture: {_SOURCE}")
 
 
-class EmbeddingsRequest(EmbeddingsFields):
+class EmbeddingsRequest(Notified, EmbeddingsFields):
     """A caption to become z_t, or a picture to become z_i: exactly one of prompt and image."""
 
     image: PictureSource | None = Field(None, description=f"The picture: {_SOURCE}")
@@ -100,7 +101,7 @@ class EmbeddingsRequest(EmbeddingsFields):
         return self
 
 
-REQUESTS: dict[str, type[Fields]] = {
+REQUESTS: dict[str, type[Notified]] = {
     "generate": GenerateRequest,
     "variations": VariationsRequest,
     "interpolate": InterpolateRequest,
@@ -114,7 +115,7 @@ PICTURES = ("image", "image_a", "image_b", "mask")
 
 def separated(request: Fields) -> tuple[dict[str, Any], dict[str, str | JobPicture]]:
     """A request as what its worker reads of it, and its pictures by name. A mixture's are called mix_0, mix_1, …"""
-    fields = request.model_dump(exclude=set(PICTURES))
+    fields = request.model_dump(exclude={*PICTURES, *Notified.model_fields})
     pictures = {name: source for name in PICTURES if (source := getattr(request, name, None)) is not None}
     for index, part in enumerate(getattr(request, "mix", None) or []):
         if part.image is not None:

@@ -9,7 +9,7 @@ WORKDIR /project
 # pyproject.toml's packages become a file of their own, so that they are installed anew only when they change.
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    print(*p['dependencies'], *p['optional-dependencies']['service'], sep='\n')" > requirements.txt
+    print(*p['dependencies'], *p['optional-dependencies']['service'], *p['optional-dependencies']['store'], sep='\n')" > requirements.txt
 # No package lies here yet: this lays down only the distribution's name and version.
 COPY README.md LICENSE ./
 RUN pip install --no-deps --target /app .

@@ -11,7 +11,7 @@ WORKDIR /project
 # pyproject.toml's packages become files of their own, so that they are installed anew only when they change.
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    print(*p['dependencies'], *p['optional-dependencies']['worker'], *p['optional-dependencies']['upsampling'], sep='\n')" > requirements.txt \
+    print(*p['dependencies'], *p['optional-dependencies']['worker'], *p['optional-dependencies']['store'], *p['optional-dependencies']['upsampling'], sep='\n')" > requirements.txt \
     && { grep '^torch' requirements.txt; echo torchvision; } > torch.txt
 # No package lies here yet: this lays down only the distribution's name and version, which pictures carry.
 COPY README.md LICENSE ./

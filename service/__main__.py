@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
@@ -16,9 +17,14 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
+
+
+def _got(fault: Any) -> str:
+    """The value got, but for secrets, which do not belong in a log."""
+    return "" if "secret" in str(fault["loc"][0]) else f", got {fault['input']!r}"
 
 
 if __name__ == "__main__":

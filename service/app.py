@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Header, Path, Query, Request
@@ -14,6 +15,9 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
+from service import index, listing, results
+from service.background import background
+from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
 from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
@@ -26,6 +30,7 @@ from service.settings import Settings
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 ANIMATIONS = dict.fromkeys(("image/webp", "image/apng"), PNG["image/png"])
 EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+NOT_SENT = {"description": "The client has it already, by If-None-Match."}
 ROUTES = (
     ("/generate", "generate", "Draw a caption"),
     ("/variations", "variations", "Draw a picture again, differently"),
@@ -45,7 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with background(partial(index.keep_clear, jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run):
+            yield
         await jobs.close()
 
     app = FastAPI(
@@ -101,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
+    listing.install(app, jobs, base_url)
 
     async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
         headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}
@@ -156,23 +163,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/jobs/{job_id}/images/{index}.png",
         response_class=Response,
         summary="A job's picture",
-        responses={200: {"content": PNG, "description": "The picture, its parameters in its own metadata."}, **responses(404, 422, 503)},
+        responses={
+            200: {"content": PNG, "description": "The picture, its parameters in its own metadata."},
+            304: NOT_SENT,
+            **responses(404, 422, 503),
+        },
     )
-    async def get_image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Response:
+    async def get_image(request: Request, job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
-        png = await jobs.image(job_id, index)
-        return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600, immutable"})
+        return await results.image(request, jobs, job_id, index)
 
     @app.get(
         "/jobs/{job_id}/animation",
         response_class=Response,
         summary="A job's frames as one animated picture",
-        responses={200: {"content": ANIMATIONS, "description": "The animation, where one was asked for."}, **responses(404, 422, 503)},
+        responses={
+            200: {"content": ANIMATIONS, "description": "The animation, where one was asked for."},
+            304: NOT_SENT,
+            **responses(404, 422, 503),
+        },
     )
-    async def get_animation(job_id: JobId) -> Response:
+    async def get_animation(request: Request, job_id: JobId) -> Response:
         """An animated WebP or APNG, there and back again."""
-        kind, content = await jobs.animation(job_id)
-        return Response(content, media_type=f"image/{kind}", headers={"Cache-Control": "private, max-age=3600, immutable"})
+        return await results.animation(request, jobs, job_id)
 
     @app.get("/healthz", summary="Is the process up", response_class=PlainTextResponse)
     async def healthz() -> str:

@@ -17,6 +17,8 @@ from starlette.datastructures import UploadFile
 from contracts.fields import Fields
 from contracts.operations import OPERATIONS
 from contracts.requests import PICTURES, REQUESTS, JobPicture, separated
+from contracts.webhooks import Webhook
+from service import webhooks
 from service.pictures import PictureError, from_base64, has_alpha, normalized, opened
 from service.problems import ProblemError
 from service.settings import Settings
@@ -31,6 +33,7 @@ class Work:
     operation: str
     fields: Fields
     pictures: dict[str, bytes] = field(default_factory=dict)
+    webhook: Webhook | None = None
 
 
 async def read(request: Request, operation: str, settings: Settings, fetch: Fetch) -> Work:
@@ -44,8 +47,9 @@ async def read(request: Request, operation: str, settings: Settings, fetch: Fetc
         work = OPERATIONS[operation].model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
+    webhook = webhooks.wanted(parsed, str(settings.public_url or request.base_url).rstrip("/"), settings)
     files = {name: await _content(name, source, fetch) for name, source in sources.items()}
-    return Work(operation, work, await run_in_threadpool(_normalized, operation, files, settings))
+    return Work(operation, work, await run_in_threadpool(_normalized, operation, files, settings), webhook)
 
 
 async def _body(request: Request, operation: str, asked: type[Fields]) -> Any:

@@ -26,14 +26,15 @@ from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
 from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
 from contracts.queue import PUSH
+from service import index
 from service.estimate import Place, beats, place
 from service.events import Events
 from service.intake import Work
 from service.problems import ProblemError
 from service.settings import Settings
+from service.store import Store
 
 SOCKET_TIMEOUT_S = 5.0
-IDEMPOTENCY_TTL_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Jobs:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.store = Store(settings.store) if settings.store else None
         url = str(settings.redis_url)
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
@@ -80,12 +82,14 @@ class Jobs:
         ProblemError 429 where the queue is full, 422 where the Idempotency-Key was used for another request."""
         request = work.fields.model_dump()
         told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
+        told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         if "seed" in request and request["seed"] is None:
             request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
         priority = request.pop("priority")
         job_id = uuid.uuid4().hex
-        key = keys.idempotency(hashlib.sha256(idempotency_key.encode()).hexdigest()) if idempotency_key else None
+        key_hash = hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else None
+        key = keys.idempotency(key_hash) if key_hash else None
         with self._blocking.pipeline() as pipe:
             while True:
                 try:
@@ -97,9 +101,9 @@ class Jobs:
                     waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))
                     self._refuse_if_full(waiting)
                     pipe.multi()
-                    if key is not None:
-                        pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}), ex=IDEMPOTENCY_TTL_S)
-                    self._record(pipe, job_id, work, request, priority)
+                    if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
+                        pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
+                    self._record(pipe, job_id, work, request, priority, key_hash)
                     pipe.execute()
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
@@ -115,10 +119,11 @@ class Jobs:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], priority: int) -> None:
-        inputs = list(work.pictures)
-        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=now())
-        pipe.hset(keys.job(job_id), mapping=fields | written(priority=priority))
+    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], priority: int, idempotency: str | None) -> None:
+        inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
+        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=created_at)
+        pipe.hset(keys.job(job_id), mapping=fields | written(priority=priority, webhook=webhook, idempotency=idempotency))
+        index.enter(pipe, job_id, created_at)
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
         retries = self.settings.job_retries
@@ -149,7 +154,7 @@ class Jobs:
             images=images,
             animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
             links=Links(self=url, events=f"{url}/events"),
-            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs"}),
+            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook"}),
         )
 
     async def _read(self, job_id: str) -> Record:
@@ -163,24 +168,30 @@ class Jobs:
 
     async def image(self, job_id: str, index: int) -> bytes:
         """A picture's PNG. ProblemError 404 where there is none (yet, or any more)."""
-        png = await self.redis.get(keys.image(job_id, index))
+        png = await self.picture(job_id, index)
         if png is None:
-            record = await self._read(job_id)
-            raise ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} pictures; there is none at {index}.")
-        return bytes(png)
+            raise _no_image(job_id, await self._read(job_id), index)
+        return png
+
+    async def with_image(self, job_id: str, index: int) -> None:
+        """ProblemError 404 where the job has no such picture (yet, or any more)."""
+        record = await self._read(job_id)
+        if index >= len(record.images):
+            raise _no_image(job_id, record, index)
 
     async def picture(self, job_id: str, index: int) -> bytes | None:
         """A picture's PNG, or None."""
         png = await self.redis.get(keys.image(job_id, index))
+        if png is None and self.store is not None and await self.redis.exists(keys.job(job_id)):  # the store's outlives it a little
+            return await self.store.read(keys.stored_image(job_id, index))
         return None if png is None else bytes(png)
 
-    async def animation(self, job_id: str) -> tuple[str, bytes]:
-        """A job's animation: its format and content. ProblemError 404 where there is none (yet, or any more)."""
+    async def with_animation(self, job_id: str) -> str:
+        """The format of a job's animation. ProblemError 404 where there is none (yet, or any more)."""
         record = await self._read(job_id)
-        content = await self.redis.get(keys.animation(job_id)) if record.animation else None
-        if content is None:
+        if record.animation is None:
             raise ProblemError(404, f"Job {job_id} is {record.status} and has no animation. Ask for one by animation: webp or apng.")
-        return str(record.animation), bytes(content)
+        return record.animation
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Wait until the job ended, at most so long. True where it has. The end stands in the job's event stream, so it is found
@@ -211,7 +222,7 @@ class Jobs:
                     pipe.lrem(keys.QUEUE_LIST, 1, job_id)
                     if record.status == "queued":
                         pipe.delete(RQJob.key_for(job_id))  # a worker that has just taken its id finds nothing to do
-                    end(pipe, job_id, "cancelled", record.inputs, self.settings.result_ttl)
+                    end(pipe, job_id, record, "cancelled", self.settings.result_ttl)
                     pipe.publish(keys.CANCELLED, job_id)
                     pipe.execute()
                     return
@@ -221,3 +232,7 @@ class Jobs:
     async def workers_alive(self) -> int:
         """How many workers have given a sign of life lately."""
         return len(await beats(self.redis))
+
+
+def _no_image(job_id: str, record: Record, index: int) -> ProblemError:
+    return ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} pictures; there is none at {index}.")

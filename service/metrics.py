@@ -32,6 +32,12 @@ class Metrics:
         )
         self.accepted = Counter("unclip_jobs_accepted", "Jobs accepted.", ["operation"], registry=self.registry)
 
+        self.webhooks = Counter("unclip_webhook_attempts", "Attempts at webhooks.", ["outcome"], registry=self.registry)
+
+    def webhook(self, outcome: str) -> None:
+        """An attempt at a webhook came to this."""
+        self.webhooks.labels(outcome).inc()
+
     async def exposition(self, jobs: Jobs) -> bytes:
         """All metrics as text. Without Redis, unclip_redis_up is 0 and what only it knows is left out."""
         try:

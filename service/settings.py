@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import AnyHttpUrl, Field, RedisDsn
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import base64
+import binascii
+from typing import Annotated, Any
+
+from pydantic import AnyHttpUrl, Field, RedisDsn, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.store import Store
+
+_MAKE_ONE = "make one: python3 -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
 
 
 class Settings(BaseSettings):
@@ -24,3 +32,44 @@ class Settings(BaseSettings):
     job_timeout: int = Field(600, ge=1, description="Seconds after which a running job is stopped and failed.")
     job_retries: int = Field(3, ge=0, description="How often a job is tried again after its worker died.")
     result_ttl: int = Field(86_400, ge=60, description="Seconds that an ended job and its pictures are kept.")
+    store: str | None = Field(None, description="Object store of pictures: file:///folder or s3://bucket/prefix; else Redis.")
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="Hosts that webhooks may be at, such as *.example.org.")
+    webhook_secret: SecretStr | None = Field(
+        None, validate_default=True, description="What webhooks are signed with: whsec_ and base64; several, with spaces, during a change."
+    )
+    webhook_http: bool = Field(False, description="Whether webhooks may be called by http too.")
+    webhook_private: bool = Field(False, description="Whether webhooks may be in private networks and on this machine.")
+    webhook_timeout: float = Field(15.0, ge=0.1, le=300, description="Seconds that one attempt at a webhook may last.")
+
+    @field_validator("store")
+    @classmethod
+    def _openable(cls, url: str | None) -> str | None:
+        if url:
+            Store(url)
+        return url
+
+    @field_validator("webhook_hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Patterns from a text with commas."""
+        return [host.strip().lower() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _keys(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        texts = secret.get_secret_value().split() if secret else []
+        if info.data.get("webhook_hosts") and not texts:
+            raise ValueError(f"UNCLIP_WEBHOOK_HOSTS is set, so webhooks are to be signed, and there is no secret; {_MAKE_ONE}")
+        for text in texts:
+            try:
+                key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+            except binascii.Error as error:
+                raise ValueError(f"it is not whsec_ and base64; {_MAKE_ONE}") from error
+            if not 24 <= len(key) <= 64:
+                raise ValueError(f"it holds {len(key)} bytes, and 24 to 64 would do; {_MAKE_ONE}")
+        return secret
+
+    def webhook_keys(self) -> list[bytes]:
+        """The secrets of `webhook_secret`, as they go into the signature."""
+        texts = self.webhook_secret.get_secret_value().split() if self.webhook_secret else []
+        return [base64.b64decode(text.removeprefix("whsec_")) for text in texts]

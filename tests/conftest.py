@@ -112,3 +112,26 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save(folder, config, networks, "# tiny\n\nRandom weights, for tests.\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """An S3 on 127.0.0.1 with one bucket: a URL in it. Where it is and who asks is said in the environment, as AWS' own tools take it."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
+        server.start()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server._port}")
+        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}.items():
+            patch.setenv(f"AWS_{name}", value)
+        fsspec.filesystem("s3").mkdir("pictures")
+        yield "s3://pictures/of/this/house"
+        server.stop()
+
+
+@pytest.fixture(params=["file", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of each kind."""
+    return f"file://{tmp_path}/store" if request.param == "file" else str(request.getfixturevalue("s3"))

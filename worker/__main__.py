@@ -16,6 +16,7 @@ from worker.cancel import Cancellations
 from worker.engine import Engine, batch_limits
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
+from worker.store import Store, sweep_beside
 
 log = logging.getLogger("worker")
 # Copying a network to the device takes about as long as a few steps, so it stays for more than a few.
@@ -58,7 +59,10 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     engine.start()
     cancellations = Cancellations(connection, engine)
     cancellations.start()
-    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl))
+    store = Store(settings.store) if settings.store else None
+    if store is not None:
+        sweep_beside(store, connection, settings.result_ttl)
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
     ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl).work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()

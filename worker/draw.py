@@ -24,6 +24,7 @@ from worker.images import animation, png, tensor
 from worker.operation import begin
 from worker.preview import previews
 from worker.record import JobRecord
+from worker.store import Store
 
 log = logging.getLogger("worker.draw")
 POLL_S = 0.05  # short: RQ's timeout is raised between two waits
@@ -41,6 +42,7 @@ class Context:
     connection: redis.Redis
     cancellations: Cancellations
     result_ttl: int
+    store: Store | None = None
 
 
 _context: Context | None = None
@@ -57,7 +59,7 @@ def draw(job_id: str) -> None:
     if _context is None:
         raise RuntimeError("worker.draw has no context: run jobs by `python -m worker`")
     context = _context
-    record = JobRecord(context.connection, job_id, context.result_ttl)
+    record = JobRecord(context.connection, job_id, context.result_ttl, context.store)
     found = record.read()
     if found is None or found.status in ENDED:
         log.info("job %s is gone or has ended: nothing to do", job_id)

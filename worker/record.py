@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,16 +11,19 @@ import redis
 from contracts import keys
 from contracts.ending import end, tell
 from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
+from contracts.webhooks import announce
+from worker.store import Store
 
 
 class JobRecord:
     """One job's record. Every change is one transaction, and a job that has ended (or is gone) is never changed again: another
     worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
 
-    def __init__(self, connection: redis.Redis, job_id: str, ttl: int) -> None:
+    def __init__(self, connection: redis.Redis, job_id: str, ttl: int, store: Store | None = None) -> None:
+        """`store`: where pictures go; else to Redis."""
         # Any: what redis-py says of its answers' types differs from release to release.
         self.redis: Any = connection
-        self.job_id, self.ttl = job_id, ttl
+        self.job_id, self.ttl, self.store = job_id, ttl, store
         self.key = keys.job(job_id)
 
     def read(self) -> Record | None:
@@ -29,10 +33,13 @@ class JobRecord:
 
     def start(self, parameters: dict[str, Any]) -> bool:
         """It runs, with these resolved parameters. A job that runs again after a crash keeps its first start."""
+        found = self.read()
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=written(status="running", parameters=parameters))
             pipe.hsetnx(self.key, "started_at", written(started_at=now())["started_at"])
+            if found and found.started_at is None:
+                announce(pipe, self.job_id, found.webhook, "started", time.time())
 
         return self._change(change)
 
@@ -75,12 +82,21 @@ class JobRecord:
         result: dict[str, Any] | None = None,
         animation: tuple[str, bytes] | None = None,
     ) -> bool:
-        """It is done: pictures, what was found beside them, and the frames as one animation (format, content)."""
+        """It is done: pictures, what was found beside them, and the frames as one animation (format, content). StoreError where
+        they could not be stored; the job has not ended then."""
         contents = {keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
         fields = written(images=[p.model_dump() for p in pictures], warnings=list(warnings), progress=progress.model_dump(), result=result)
         if animation is not None:
             fields |= written(animation=animation[0])
             contents[keys.animation(self.job_id)] = animation[1]
+        if self.store is not None:
+            found = self.read()
+            if found is None or found.status in ENDED:
+                return False  # what is there is another's, and may be read just now
+            stored = {keys.stored_image(self.job_id, index): content for index, content in enumerate(pngs)}
+            stored |= {keys.stored_animation(self.job_id, animation[0]): animation[1]} if animation else {}
+            self.store.put(stored)
+            contents = {}
         return self._end("succeeded", fields, contents)
 
     def fail(self, kind: Literal["invalid", "internal"], detail: str) -> bool:
@@ -99,11 +115,13 @@ class JobRecord:
 
     def _end(self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes]) -> bool:
         found = self.read()
+        if found is None:
+            return False
 
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
-            end(pipe, self.job_id, status, found.inputs if found else (), self.ttl, fields)
+            end(pipe, self.job_id, found, status, self.ttl, fields)
 
         return self._change(change)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, RedisDsn
+from pydantic import Field, RedisDsn, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.store import Store
 
 
 class Settings(BaseSettings):
@@ -25,5 +27,13 @@ class Settings(BaseSettings):
     jobs_at_once: int = Field(32, ge=1, le=1000, description="Jobs in flight in one worker.")
     max_batch: int = Field(32, ge=1, description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.")
     result_ttl: int = Field(86_400, ge=60, description="Seconds that an ended job and its pictures are kept.")
+    store: str | None = Field(None, description="Object store of pictures: file:///folder or s3://bucket/prefix; else Redis.")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none.")
+
+    @field_validator("store")
+    @classmethod
+    def _openable(cls, url: str | None) -> str | None:
+        if url:
+            Store(url)
+        return url

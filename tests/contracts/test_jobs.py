@@ -20,6 +20,8 @@ FULL: dict[str, Any] = {
     "progress": {"stage": "decoder", "step": 3, "steps": 6, "fraction": 0.25, "eta_seconds": 1.5},
     "images": [{"seed": 2**32 - 1, "width": 64, "height": 64}],
     "inputs": ["image", "mask"],
+    "idempotency": "0f",
+    "webhook": {"url": "https://hooks.example/x", "events": ["failed"], "base_url": "http://house"},
     "animation": "webp",
     "result": {"labels": [{"label": "a", "probability": 0.5}]},
     "error": {"kind": "internal", "title": "The drawing failed", "detail": "why"},

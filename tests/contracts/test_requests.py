@@ -51,6 +51,8 @@ def test_a_request_survives_json() -> None:
         decoder_guidance_stop=1.0,
         dynamic_threshold=0.995,
         priority=-10,
+        webhook="https://hooks.example/x",
+        webhook_events=["started", "failed"],
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request
@@ -62,7 +64,7 @@ def test_the_stack_is_given_all_but_prompt_n_and_seed() -> None:
     given = GenerateRequest(prompt="a", size=64, negative_prompt="", seed=1, n=2).given_parameters()
     assert given == {"size": 64, "negative_prompt": ""}
     assert (
-        set(GenerateRequest.model_fields) - PARAMETERS == {"prompt", "z_i", "mix", "n", "seed", "priority"}
+        set(GenerateRequest.model_fields) - PARAMETERS == {"prompt", "z_i", "mix", "n", "seed", "priority", "webhook", "webhook_events"}
         and set(GenerateRequest.model_fields) > PARAMETERS
     )
 

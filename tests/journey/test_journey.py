@@ -205,7 +205,7 @@ def test_a_job_tells_everything_of_itself(standing: House) -> None:
         [],
         None,
     )
-    assert job["progress"] == {"stage": "decoder", "step": 6, "steps": 6, "fraction": 1.0}
+    assert job["progress"] == {"stage": "decoder", "step": 6, "steps": 6, "fraction": 1.0, "eta_seconds": None}
     assert job["created_at"] <= job["started_at"] <= job["finished_at"]
     assert [(image["width"], image["height"]) for image in job["images"]] == [(64, 64)] * 2
     for index, image in enumerate(job["images"]):

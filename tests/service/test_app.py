@@ -85,11 +85,12 @@ async def test_the_root_leads_to_the_documentation(alone: httpx.AsyncClient) -> 
 POSTED = ("/generate", "/variations", "/interpolate", "/text-diff", "/edits", "/probe", "/embeddings")
 DOCUMENTED = {
     **{("post", path): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"} for path in POSTED},
-    ("get", "/jobs/{job_id}/animation"): {"200", "404", "422", "500", "503"},
+    ("get", "/jobs"): {"200", "422", "500", "503"},
+    ("get", "/jobs/{job_id}/animation"): {"200", "304", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
     ("delete", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/events"): {"200", "404", "422", "500", "503"},
-    ("get", "/jobs/{job_id}/images/{index}.png"): {"200", "404", "422", "500", "503"},
+    ("get", "/jobs/{job_id}/images/{index}.png"): {"200", "304", "404", "422", "500", "503"},
     ("get", "/healthz"): {"200", "500"},
     ("get", "/readyz"): {"200", "500", "503"},
     ("get", "/metrics"): {"200", "500"},

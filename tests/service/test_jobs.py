@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,10 @@ from conftest import RedisServer
 
 from contracts import keys
 from contracts.jobs import Picture, Progress, now
+from contracts.operations import GenerateFields
+from service.intake import Work
+from service.jobs import Accepted, Jobs
+from service.settings import Settings
 from worker.record import JobRecord
 
 pytestmark = pytest.mark.anyio
@@ -162,6 +167,21 @@ class TestIdempotency:
         assert {answer.status_code for answer in answers} == {202} and len({answer.json()["id"] for answer in answers}) == 1
         assert await store.llen(keys.QUEUE_LIST) == 1
 
+    def test_of_fifty_threads_one_starts_a_job(self, redis_server: RedisServer) -> None:
+        """Each as a service of its own would: all are told of one job, and one alone says that it is new."""
+        stores = [Jobs(Settings(redis_url=redis_server.url)) for _ in range(5)]
+        work, barrier = Work("generate", GenerateFields(prompt="a red cube")), threading.Barrier(50)
+
+        def accept(at: int) -> Accepted:
+            barrier.wait()
+            return stores[at % 5].accept(work, "mine")
+
+        with ThreadPoolExecutor(50) as pool:
+            accepted = list(pool.map(accept, range(50)))
+        assert len({one.job_id for one in accepted}) == 1 and [one.repeated for one in accepted].count(False) == 1
+        with redis.Redis.from_url(redis_server.url) as store:
+            assert store.llen(keys.QUEUE_LIST) == 1 and len(store.keys("unclip:job:*")) == 1 and store.zcard(keys.listing()) == 1
+
     async def test_a_key_whose_job_has_expired_starts_a_new_one(self, client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
         """Results may be kept for less than the key is: a repeat must not be told of nothing."""
         first = (await client.post("/generate", json=CUBE, headers={"idempotency-key": "mine"})).json()["id"]
@@ -170,10 +190,18 @@ class TestIdempotency:
         assert again.status_code == 202 and again.json()["id"] != first
 
     async def test_the_key_itself_is_not_stored(self, client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
-        """It may be anything, so only its hash is; and it goes after a day."""
+        """It may be anything, so only its hash is."""
         await client.post("/generate", json=CUBE, headers={"idempotency-key": "secret"})
         (key,) = [name for name in await store.keys("*") if b"idempotency" in name]
-        assert b"secret" not in key and b"secret" not in await store.get(key) and 0 < await store.ttl(key) <= 86_400
+        assert b"secret" not in key and b"secret" not in await store.get(key)
+
+    async def test_a_key_lives_as_long_as_its_job(self, client: httpx.AsyncClient, store: redis.asyncio.Redis, redis_server: Any) -> None:
+        """Neither goes while the job waits, and both go at once after it ended."""
+        job_id = (await client.post("/generate", json=CUBE, headers={"idempotency-key": "mine"})).json()["id"]
+        (key,) = [name for name in await store.keys("*") if b"idempotency" in name]
+        assert await store.ttl(key) == await store.ttl(keys.job(job_id)) == -1
+        await as_worker(redis_server, job_id, succeed)
+        assert 0 <= await store.ttl(keys.job(job_id)) - await store.ttl(key) <= 1 and await store.ttl(key) > 0
 
 
 class TestWait:

@@ -182,7 +182,7 @@ def test_an_operation_that_cannot_be_done_fails_as_invalid(client: redis.Redis) 
     for operation, request_, pictures, reason in (
         ("probe", SMALL | {"components": [99]}, {"image": picture("red")}, "keeps 6"),
         ("generate", SMALL | {"z_i": [1.0]}, {}, "has 1 numbers"),
-        ("edit", SMALL | {"prompt": "a", "sampler": "dpm++"}, {"image": picture("red"), "mask": picture(255, "L")}, "multistep"),
+        ("edit", SMALL | {"prompt": "a", "sampler": "dpm++"}, {"image": picture("red"), "mask": picture(255, "L")}, "looks back"),
     ):
         client.flushall()
         record = operated(client, operation, request_, **pictures)

@@ -134,11 +134,18 @@ def test_priority_goes_first_among_equals(house: Any) -> None:
     assert order.index("usual") >= 1 and order[:4].count("urgent") >= 3 and order[-1] == "usual"
 
 
-def test_a_patient_engine_stays_with_a_network(house: Any) -> None:
-    """For as many ticks as it is told, or until no row needs it; then those that waited have their turn."""
-    home = house(patience=3)
-    home.run(home.engine.submit([row("a", prior=4)]), home.engine.submit([row("b", decoder=2)]))
-    assert [stage for stage, _ in home.stack.passes] == ["prior", "prior", "prior", "decoder", "decoder", "prior"]
+@pytest.mark.parametrize(("patience", "stages"), [(1, "PDPPPPP"), (3, "PPPDPPP")])
+def test_a_patient_engine_stays_with_a_network(house: Any, patience: int, stages: str) -> None:
+    """For as many ticks as it is told, though a row that came meanwhile is nearer to its end and needs another."""
+    home, short = house(patience=patience), list[Any]()
+
+    def meanwhile(stage: str, names: list[str]) -> None:
+        if not short:
+            short.append(home.engine.submit([row("short", decoder=1)]))
+
+    home.stack.trouble = meanwhile
+    home.run(home.engine.submit([row("long", prior=6)]))
+    assert [stage[0].upper() for stage, _ in home.stack.passes] == list(stages) and short[0].done.is_set()
 
 
 def test_limits_shrink_with_the_pixels() -> None:
