@@ -11,9 +11,22 @@ from pathlib import Path
 import torch
 
 from models import UnCLIP
-from training.evaluate import READER, load_reader
-from training.experiments import aesthetics, cache, components, conditioning, guidance, limits, operations, page, priors, typographic
+from training.experiments import (
+    aesthetics,
+    cache,
+    components,
+    conditioning,
+    gallery,
+    guidance,
+    limits,
+    operations,
+    page,
+    priors,
+    samplers,
+    typographic,
+)
 from training.experiments.bench import Bench
+from training.judge import READER, load_reader
 from training.scene import MIXES
 
 
@@ -27,16 +40,19 @@ class Experiment:
     of: str
 
 
+# All of them within 20 minutes on two idle cores.
 EXPERIMENTS = {
-    "conditioning": Experiment("Why a prior (§5.1)", conditioning.run, 128, "captions of each sort"),
-    "priors": Experiment("The two priors (§5.1, §5.2)", priors.run, 128, "captions of each sort"),
-    "guidance": Experiment("Guidance (§5.3, Fig. 9 and 10)", guidance.run, 64, "captions of each sort"),
-    "components": Experiment("What z_i holds (§4, Fig. 7)", components.run, 64, "drawings"),
-    "typographic": Experiment("The typographic attack (§4, Fig. 6)", typographic.run, 160, "scenes of each kind"),
-    "operations": Experiment("Manipulations (§3, Fig. 3 to 5)", operations.run, 16, "drawings"),
-    "limits": Experiment("Limits (§7, Fig. 14 to 17)", limits.run, 96, "captions of each sort"),
-    "aesthetics": Experiment("Aesthetic quality (§5.4)", aesthetics.run, 64, "captions"),
-    "cache": Experiment("The priors' prefix cache", cache.run, 77, "tokens"),
+    "gallery": Experiment("Pictures", gallery.run, 12, "captions"),
+    "conditioning": Experiment("Why a prior (§5.1)", conditioning.run, 96, "captions of each sort"),
+    "priors": Experiment("The two priors (§5.1, §5.2)", priors.run, 96, "captions of each sort"),
+    "guidance": Experiment("Guidance (§5.3, Fig. 9 and 10)", guidance.run, 32, "captions of each sort"),
+    "components": Experiment("What z_i holds (§4, Fig. 7)", components.run, 32, "drawings"),
+    "typographic": Experiment("The typographic attack (§4, Fig. 6)", typographic.run, 96, "scenes of each kind"),
+    "operations": Experiment("Manipulations (§3, Fig. 3 to 5)", operations.run, 8, "drawings"),
+    "limits": Experiment("Limits (§7, Fig. 14 to 17)", limits.run, 40, "captions of each sort"),
+    "aesthetics": Experiment("Aesthetic quality (§5.4, Fig. 12)", aesthetics.run, 32, "captions of each sort"),
+    "samplers": Experiment("Samplers", samplers.run, 12, "captions of each sort"),
+    "cache": Experiment("The priors' prefix cache", cache.run, 96, "captions of each sort"),
 }
 
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from training.aesthetics import fit_and_test
-from training.conditioning import WAYS, draw, drawings, embed, subjects
-from training.experiments.bench import Bench, number, table
-from training.experiments.guidance import COMPARED, SCALES
+from training.experiments.bench import Bench
+from training.experiments.guidance import COMPARED, SCALES, SORTS
+from training.figures import number, table
 from training.measures import mean, spearman
 from training.scene import MIXES, scene
+from training.ways import WAYS, drawings, embed, subjects
 
 RATED = 1024  # drawings
 RATERS_NOISE = 0.7  # standard deviation of what one picture's mean rating is off by, in points
@@ -35,15 +36,15 @@ def ratings(pictures: Tensor) -> Tensor:
 
 
 def run(bench: Bench, count: int) -> str:
-    """The probe's rating of `count` captions' pictures at each scale."""
-    x = drawings([scene(FIRST + 2 * k, MIXES[bench.mix], "fresh") for k in range(max(RATED, 4 * count))])
+    """The probe's rating of pictures at each scale, of `count` captions of each sort: those of the guidance experiment."""
+    x = drawings([scene(FIRST + 2 * k, MIXES[bench.mix], "fresh") for k in range(RATED)])
     noise = torch.randn(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * RATERS_NOISE
     found = fit_and_test(embed(bench.stack, x), ratings(x) + noise)
-    of, rows, said = subjects(("one object", "two in relation"), max(1, count // 2), bench.mix), [], []
+    of, rows, said = subjects(SORTS, count, bench.mix), [], []
     for way in COMPARED:
         scores, truths = list[Tensor](), list[Tensor]()
         for scale in SCALES:
-            pictures = draw(bench.stack, of.texts, range(len(of.texts)), way, decoder_guidance_scale=scale)
+            pictures = bench.draw(of.texts, of.seeds, way, decoder_guidance_scale=scale)
             scores.append(found.probe(embed(bench.stack, pictures)))
             truths.append(ratings(pictures))
             rows.append([WAYS[way], f"{scale:g}", number(mean(scores[-1]), 2), number(mean(truths[-1]), 2)])
@@ -53,13 +54,16 @@ def run(bench: Bench, count: int) -> str:
         direction = "rises with" if rho > 0.1 else "falls with" if rho < -0.1 else "hardly depends on"
         opening = "As in the paper" if rho > 0.1 else "Not as in the paper"
         said.append(
-            f"- **{opening}**, where it rose for both: of {WAYS[way]} the foretold rating {direction} guidance (Spearman {rho:.2f}; the rule "
+            f"- **{opening}**, where it rose for both: of {WAYS[way]} the foretold rating {direction} guidance (Spearman {rho:.2f}; the "
+            "rule "
             f"itself {rule:.2f}). On these samples the probe agrees with the rule at {follows:.2f}."
         )
     return "\n\n".join(
         [
-            f"**No people rated these.** {len(x)} drawings have a made-up rating of 1 to 10, their colourfulness (Hasler & Süsstrunk 2003) and "
-            f"noise of {RATERS_NOISE} points as of raters who differ. A ridge regression on z_i foretells it for {found.held_out} drawings held "
+            f"**No people rated these.** {len(x)} drawings have a made-up rating of 1 to 10, their colourfulness (Hasler & Süsstrunk "
+            "2003) and "
+            f"noise of {RATERS_NOISE} points as of raters who differ. A ridge regression on z_i foretells it for {found.held_out} "
+            "drawings held "
             f"out with Pearson {found.pearson:.2f} and Spearman {found.spearman:.2f}. On pictures of {len(of.texts)} captions:",
             table(["way", "guidance", "foretold rating", "by the rule itself"], rows),
             "\n".join(said),

@@ -1,18 +1,20 @@
-"""What every experiment is given, and what its part of the page is made of: tables, verdicts, figures."""
+"""What every experiment is given, and how it holds what it found against the paper."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from models import UnCLIP
 from training.measures import Estimate
 from training.reader import Reader
+from training.ways import draw
 
 FIGURES = "findings"  # folder of the page's figures
 
@@ -25,6 +27,7 @@ class Bench:
     reader: Reader
     out: Path
     mix: str = "objects"
+    _kept: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     @property
     def decoder_checksum(self) -> str:
@@ -33,6 +36,16 @@ class Bench:
         for value in self.stack.decoder.state_dict().values():
             found = zlib.crc32(value.float().cpu().numpy().tobytes(), found)
         return f"{found:08x}"
+
+    def draw(self, texts: Sequence[str], seeds: Sequence[int], way: str = "prior", **given: Any) -> Tensor:
+        """As `ways.draw`. What was drawn is kept, as several experiments look at the same pictures."""
+        parameters = self.stack.resolve(size=64, **given)
+        keys = [(text, seed, way, parameters) for text, seed in zip(texts, seeds, strict=True)]
+        new = [k for k, key in enumerate(keys) if key not in self._kept]
+        if new:
+            pictures = draw(self.stack, [texts[k] for k in new], [seeds[k] for k in new], way, **given)
+            self._kept.update(zip((keys[k] for k in new), pictures, strict=True))
+        return torch.stack([self._kept[key] for key in keys])
 
     def figure(self, name: str) -> Path:
         """Where a figure goes; its folder is made."""
@@ -46,22 +59,6 @@ def embedded(name: str, shown: str) -> str:
     return f"![{shown}]({FIGURES}/{name})"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
-
-
-def percent(estimate: Estimate) -> str:
-    """A share with its interval: "32 (27 to 37)"."""
-    return number(Estimate(*(100 * v for v in (estimate.value, estimate.low, estimate.high))), 0)
-
-
-def number(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
-    """A value with its interval."""
-    value, low, high = (f"{v * scale + 0.0:.{digits}f}" for v in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low} to {high})"
-
-
 def below(less: Estimate, more: Estimate) -> bool | None:
     """Whether `less` is below `more`; None where their intervals meet, and it cannot be told."""
     return less.value < more.value if less.apart(more) else None
@@ -71,47 +68,3 @@ def verdict(holds: bool | None, claim: str) -> str:
     """A finding of the paper's and whether this run has it too, as an item of a list."""
     opening = {True: "As in the paper", False: "Not as in the paper", None: "Not told apart at this count"}[holds]
     return f"- **{opening}:** {claim}"
-
-
-def plot_module() -> Any:
-    """pyplot, drawing into files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def sheet(
-    rows: Sequence[Tensor], path: Path, *, under: Sequence[Sequence[str]] = (), left: Sequence[str] = (), above: Sequence[str] = ()
-) -> None:
-    """Rows of pictures `[N, 3, s, s]` as one figure, with words under each picture, left of each row and above each column."""
-    pyplot = plot_module()
-    columns = max(len(row) for row in rows)
-    words = max((line.count("\n") + 1 for row in under for line in row), default=0)
-    size = (1.15 * columns + (0.9 if left else 0), (1.15 + 0.14 * words) * len(rows) + (0.2 if above else 0))
-    figure, cells = pyplot.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)
-    for r, row in enumerate(rows):
-        for c, cell in enumerate(cells[r]):
-            cell.set(xticks=[], yticks=[])
-            if c >= len(row):
-                cell.set_visible(False)
-                continue
-            cell.imshow(row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
-            if under:
-                cell.set_xlabel(under[r][c], fontsize=6, labelpad=2)
-            if above and r == 0:
-                cell.set_title(above[c], fontsize=7, pad=3)
-            if left and c == 0:
-                cell.set_ylabel(left[r], fontsize=7, rotation=0, ha="right", va="center")
-    save(figure, path)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a figure, pictures as JPEG, lines as PNG, and let it go."""
-    if path.suffix == ".jpg":
-        figure.savefig(path, dpi=100, pil_kwargs={"quality": 85})
-    else:
-        figure.savefig(path, dpi=90)
-    plot_module().close(figure)

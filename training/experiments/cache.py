@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.ar_prior import AutoregressivePrior, AutoregressivePriorConfig
 from models.karlo import DEFAULTS
 from models.prior import DiffusionPrior, PriorConfig
-from training.experiments.bench import Bench, table
+from training.experiments.bench import Bench
+from training.figures import table
+from training.ways import subjects
 
 # Karlo's prior (20 layers, 32 heads of 64), and an autoregressive one of the paper's size (table 3, §2.2).
 KARLO = PriorConfig(embed_dim=768, text_width=768, width=2048, layers=20, heads=32, unit_norm=False)
@@ -63,11 +65,13 @@ def autoregressive_cost(config: AutoregressivePriorConfig, tokens: int) -> Cost:
 
 
 def run(bench: Bench, count: int) -> str:
-    """`count` is the tokens of a full caption (CLIP's 77); a usual one has 11."""
+    """For a caption as long as `count` of one object and as many of two in relation are in the mean, and for the longest."""
     stack, defaults = bench.stack, bench.stack.resolve()
     steps, candidates = defaults.prior_num_inference_steps, defaults.prior_num_candidates
     rows = []
-    for tokens in (11, count):
+    clip, of = stack.clip, subjects(("one object", "two in relation"), count, bench.mix)
+    usual = round(float((clip.tokenize(of.texts)[0] != 0).sum(1).double().mean()))
+    for tokens in (usual, clip.network.context_length):
         cases = {
             f"diffusion, this checkpoint ({steps} steps, {candidates} candidates)": diffusion_cost(
                 stack.prior.config, tokens, steps, candidates
@@ -85,7 +89,8 @@ def run(bench: Bench, count: int) -> str:
         ]
     return "\n\n".join(
         [
-            "The priors are causal, so what stands before the timestep (or before the next bucket) is the same at every step: its keys and values "
+            "The priors are causal, so what stands before the timestep (or before the next bucket) is the same at every step: its keys "
+            "and values "
             "are computed once, which gives the same numbers (tests/models hold the one against the other). GFLOP of one embedding by "
             "`FlopCounterMode`, without guidance, which doubles all of them:",
             table(["prior", "tokens", "every position at every step", "prefix once", "times less"], rows),

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from models import operations
-from training.conditioning import drawings
-from training.experiments.bench import Bench, embedded, sheet, table
+from training.experiments.bench import Bench, embedded
 from training.experiments.operations import drawn, images, photos
+from training.figures import sheet, table
+from training.ways import drawings
 
 NUMBERS = (1, 2, 5, 10, 20, 40, 80)
 ASKED = ("kind", "place", "time", "colour0", "shape0", "size0")
@@ -50,7 +51,8 @@ def run(bench: Bench, count: int) -> str:
     )
     return "\n\n".join(
         [
-            f"z_i of {count} drawings, rebuilt from its first principal components ({kept} keep 99 % of the variance; the paper needed 319 of "
+            f"z_i of {count} drawings, rebuilt from its first principal components ({kept} keep 99 % of the variance; the paper needed "
+            "319 of "
             f"1024) and decoded without a caption on one seed. In per cent, how often the reader finds in the picture what it finds in the "
             "drawing.",
             table(["components", "cosine to z_i", *(q.rstrip("0") for q in ASKED)], lines),
@@ -76,6 +78,7 @@ def _judgement(shares: dict[int, dict[str, float]], whole: int) -> str:
     coarse = first["shape0"] >= max(first["place"], first["kind"], first["colour0"])
     opening = "As in the paper" if coarse else "Not quite as in the paper"
     return (
-        f"- **{opening}**, where coarse meaning came in first and the finer form later: nine tenths of what all of z_i gives is reached for {told} "
+        f"- **{opening}**, where coarse meaning came in first and the finer form later: nine tenths of what all of z_i gives is reached "
+        f"for {told} "
         "components."
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.conditioning import WAYS, draw, embed, embed_text, reference, subjects
-from training.evaluate import judged
-from training.experiments.bench import Bench, below, embedded, number, percent, sheet, table, verdict
+from training.experiments.bench import Bench, below, embedded, verdict
+from training.figures import number, percent, sheet, table, wrapped
+from training.judge import judged
 from training.measures import Estimate, clip_score, frechet_distance, mmd, share
+from training.ways import WAYS, embed, embed_text, reference, subjects
 
 SORTS = ("one object", "two in relation", "two in relation, kept back")
 COMPARED = SORTS[:2]  # of which the sets of pictures are compared: what is kept back is another set than training's
@@ -22,7 +23,7 @@ def run(bench: Bench, count: int) -> str:
     of = subjects(SORTS, count, bench.mix)
     z_t, given = embed_text(bench.stack, of.texts), reference(bench.stack, COMPARED, max(REFERENCES, 2 * count), bench.mix)
     compared = slice(0, count * len(COMPARED))
-    pictures = {way: draw(bench.stack, of.texts, range(len(of.texts)), way) for way in WAYS} | {"drawings": of.pictures()}
+    pictures = {way: bench.draw(of.texts, of.seeds, way) for way in WAYS} | {"drawings": of.pictures()}
     rows, right, distance = [], dict[str, Estimate](), dict[str, Estimate]()
     for way, drawn in pictures.items():
         core = judged(bench.reader, drawn, of.captions)["core"]
@@ -47,7 +48,8 @@ def run(bench: Bench, count: int) -> str:
     heads = ["the decoder is given", *(f"right, %: {sort}" for sort in SORTS), "CLIP score", "Fréchet × 100", "MMD × 100", "paper's FID"]
     return "\n\n".join(
         [
-            "The decoder learned with z_i withheld in a tenth of its pictures, so it can do without; and z_t lies where z_i does, so it can "
+            "The decoder learned with z_i withheld in a tenth of its pictures, so it can do without; and z_t lies where z_i does, so it "
+            "can "
             "stand in. Both without training anew (the paper's text decoder was trained as one). The CLIP score is the cosine of picture "
             "and caption, Fréchet distance and MMD are between CLIP's embeddings of pictures and of other drawings "
             f"({len(given)} of them, of one or two things).",
@@ -88,11 +90,3 @@ def picked(pictures: Tensor, count: int) -> Tensor:
 def picked_texts(texts: list[str], count: int) -> list[str]:
     """Their captions."""
     return [text for k in range(len(COMPARED)) for text in texts[k * count : k * count + min(SHOWN // 2, count)]]
-
-
-def wrapped(text: str, width: int = 20) -> str:
-    """Broken into short lines."""
-    lines = [""]
-    for word in text.split():
-        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < width else [*lines, word]
-    return "\n".join(lines)

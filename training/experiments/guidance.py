@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from training.conditioning import WAYS, Subjects, draw, drawings, embed, matching, plain_captions, reference, subjects
-from training.evaluate import judged
-from training.experiments.bench import Bench, embedded, number, percent, plot_module, save, sheet, table, verdict
+from training.experiments.bench import Bench, embedded, verdict
+from training.figures import number, percent, plot_module, save, sheet, table
+from training.judge import judged
 from training.measures import Estimate, frechet_distance, kinds, share, spread
+from training.ways import WAYS, Subjects, drawings, embed, matching, plain_captions, reference, subjects
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 COMPARED = ("prior", "text")
@@ -31,8 +31,8 @@ class Cell:
 
 
 def run(bench: Bench, count: int) -> str:
-    """`count` captions of each sort for fidelity; an eighth as many short ones, EACH pictures of each, for diversity."""
-    of, plain = subjects(SORTS, count, bench.mix), plain_captions(max(2, count // 8))
+    """`count` captions of each sort for fidelity; a quarter as many short ones, EACH pictures of each, for diversity."""
+    of, plain = subjects(SORTS, count, bench.mix), plain_captions(max(2, count // 4))
     given = reference(bench.stack, SORTS, max(REFERENCES, 2 * count), bench.mix)
     cells = {(way, scale): _cell(bench, way, scale, of, plain, given) for way in COMPARED for scale in SCALES}
     own = _measured(bench, of, of.pictures(), drawings([shown for c, s in plain for shown in matching(c, s, EACH, bench.mix)]), given)
@@ -41,7 +41,8 @@ def run(bench: Bench, count: int) -> str:
     rows = [[WAYS[way], f"{scale:g}", *_cells(cell)] for (way, scale), cell in cells.items()] + [["the drawings", "", *_cells(own)]]
     return "\n\n".join(
         [
-            f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} that leave all but colour and shape open, {EACH} pictures of "
+            f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} that leave all but colour and shape open, {EACH} "
+            "pictures of "
             "each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show in effect.",
             table(["way", "guidance", "right, %", "Fréchet × 100", "spread", "places"], rows),
             embedded("guidance.png", "Right pictures, Fréchet distance and spread against guidance"),
@@ -63,7 +64,8 @@ def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
     return [
         verdict(
             kept["prior"] > kept["text"],
-            f"from guidance {SCALES[0]:g} to {SCALES[-1]:g} unCLIP's spread changes by {steady['prior']}, that of text only by {steady['text']}.",
+            f"from guidance {SCALES[0]:g} to {SCALES[-1]:g} unCLIP's spread changes by {steady['prior']}, that of text only by "
+            f"{steady['text']}.",
         ),
         verdict(
             True if all(more_diverse) else False if all(less_diverse) else None,
@@ -78,11 +80,9 @@ def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
 
 
 def _cell(bench: Bench, way: str, scale: float, of: Subjects, plain: list[tuple[str, str]], given: Tensor) -> Cell:
-    label = f"{WAYS[way]}, guidance {scale:g}"
-    settings: dict[str, Any] = {"decoder_guidance_scale": scale}
-    pictures = draw(bench.stack, of.texts, range(len(of.texts)), way, label, **settings)
     texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
-    return _measured(bench, of, pictures, draw(bench.stack, texts, range(len(texts)), way, label, **settings), given)
+    pictures = bench.draw(of.texts, of.seeds, way, decoder_guidance_scale=scale)
+    return _measured(bench, of, pictures, bench.draw(texts, range(len(texts)), way, decoder_guidance_scale=scale), given)
 
 
 def _measured(bench: Bench, of: Subjects, pictures: Tensor, several: Tensor, given: Tensor) -> Cell:
@@ -122,6 +122,5 @@ def _strip(bench: Bench, plain: tuple[str, str], seeds: int = 2) -> None:
     text, rows = f"a {' '.join(plain)}", []
     for seed in range(seeds):
         for way in COMPARED:
-            at = [draw(bench.stack, [text], [seed], way, decoder_guidance_scale=s) for s in SCALES]
-            rows.append(torch.cat(at))
+            rows.append(torch.cat([bench.draw([text], [seed], way, decoder_guidance_scale=s) for s in SCALES]))
     sheet(rows, bench.figure("guidance.jpg"), left=[WAYS[way] for _ in range(seeds) for way in COMPARED], above=[f"{s:g}" for s in SCALES])

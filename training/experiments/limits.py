@@ -10,17 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.captions import NUMBERS, Caption
-from training.conditioning import WAYS, draw, drawings, embed, embed_text
-from training.evaluate import judged
-from training.experiments.bench import Bench, below, embedded, percent, sheet, table, verdict
-from training.experiments.conditioning import wrapped
+from training.captions import NUMBERS, PLACE_WORDS, TIME_WORDS, Caption
+from training.experiments.bench import Bench, below, embedded, verdict
+from training.figures import percent, sheet, table, wrapped
+from training.judge import judged
 from training.measures import Estimate, share
 from training.reader import agree, asked
-from training.scene import COLOUR_NAMES, MATERIALS, MAX_COUNT, PLACES, SHAPES, SIZES, WORDS, Scene, Thing, _several, _stand
+from training.scene import COLOUR_NAMES, MATERIALS, MAX_COUNT, PLACES, SHAPES, SIZES, WORDS, Scene, Thing, several, stand
+from training.ways import WAYS, drawings, embed, embed_text
 
 COMPARED = ("prior", "text")
 SHOWN = 12
+WORDED = {"above": "on top of", "left": "left of", "front": "in front of"}
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,16 @@ class Trial:
 
 def binding(count: int, rng: random.Random, *, alike: bool) -> list[Trial]:
     """ "a red cube on top of a blue cube": two colours, one above, left of or in front of the other; of one shape or two."""
-    words = {"above": "on top of", "left": "left of", "front": "in front of"}
     found = []
     for _ in range(count):
-        relation, colours, shapes = rng.choice(list(words)), rng.sample(COLOUR_NAMES, 2), rng.sample(SHAPES, 2)
+        relation, colours, shapes = rng.choice(list(WORDED)), rng.sample(COLOUR_NAMES, 2), rng.sample(SHAPES, 2)
         if alike:
             shapes = [shapes[0]] * 2
         first, second = (Thing(s, c, "large", "matte", yaw=0.3) for s, c in zip(shapes, colours, strict=True))
-        shown = Scene("pair", _stand(rng, first, second, relation), relation, rng.choice(PLACES), "day", "photo")
+        shown = Scene("pair", stand(rng, first, second, relation), relation, rng.choice(PLACES), "day", "photo")
         claims = tuple({"colour": c, "shape": s} for c, s in zip(colours, shapes, strict=True))
         mixed = tuple({"colour": c, "shape": s} for c, s in zip(reversed(colours), shapes, strict=True))
-        text, other = (f"a {c[0]} {shapes[0]} {words[relation]} a {c[1]} {shapes[1]}" for c in (colours, colours[::-1]))
+        text, other = (f"a {c[0]} {shapes[0]} {WORDED[relation]} a {c[1]} {shapes[1]}" for c in (colours, colours[::-1]))
         base = {"kind": "pair", "relation": relation}
         found.append(Trial(Caption(text, base | {"things": claims}), shown, Caption(other, base | {"things": mixed})))
     return found
@@ -55,7 +55,7 @@ def counting(number: int, count: int, rng: random.Random) -> list[Trial]:
     found = []
     for _ in range(count):
         thing = Thing(rng.choice(SHAPES), rng.choice(COLOUR_NAMES), "small", rng.choice(MATERIALS))
-        things = tuple(replace(t, shape=thing.shape, colour=thing.colour) for t in _several(rng, number))
+        things = tuple(replace(t, shape=thing.shape, colour=thing.colour) for t in several(rng, number))
         claims = {"kind": "count", "count": number, "things": ({"colour": thing.colour, "shape": thing.shape},)}
         said = Caption(f"{NUMBERS[number]} {thing.colour} {thing.shape}s", claims)
         found.append(Trial(said, Scene("count", things, None, rng.choice(PLACES), "day", "photo")))
@@ -63,22 +63,20 @@ def counting(number: int, count: int, rng: random.Random) -> list[Trial]:
 
 
 def crowded(details: int, count: int, rng: random.Random) -> list[Trial]:
-    """Two things in relation and so many details of them told: colours and shapes (4), then sizes (6), materials (8), place and time (10)."""
+    """Two things in relation and so many details of them told: colours and shapes (4), then sizes (6), materials (8), place and time "
+    "(10)."""
     found = []
     for trial in binding(count, rng, alike=False):
         things = tuple(replace(t, size=rng.choice(SIZES), material=rng.choice(MATERIALS)) for t in trial.scene.things)
         told = ["size"] * (details >= 6) + ["material"] * (details >= 8)
         nouns = [" ".join([*(str(getattr(t, what)) for what in told), t.colour, t.shape]) for t in things]
-        words = trial.said.text.split(f"{things[0].colour} {things[0].shape} ")[1].split(f" a {things[1].colour}")[0]
-        text = f"a {nouns[0]} {words} a {nouns[1]}"
+        text = f"a {nouns[0]} {WORDED[str(trial.scene.relation)]} a {nouns[1]}"
         claims = trial.said.claims | {"things": tuple({w: getattr(t, w) for w in (*told, "colour", "shape")} for t in things)}
         time = rng.choice(("day", "night"))
         if details >= 10:
-            from training.captions import PLACE_WORDS, TIME_WORDS
-
             text += f" {PLACE_WORDS[trial.scene.place]} {TIME_WORDS[time]}"
             claims |= {"place": trial.scene.place, "time": time}
-        stood = _stand(rng, things[0], things[1], str(trial.scene.relation))
+        stood = stand(rng, things[0], things[1], str(trial.scene.relation))
         found.append(Trial(Caption(text, claims), replace(trial.scene, things=stood, time=time)))
     return found
 
@@ -108,7 +106,7 @@ class Judged:
 def judge(bench: Bench, tried: Sequence[Trial], way: str, what: str = "core") -> Judged:
     """Draw the trials in a way ("drawings": their own scenes) and judge them."""
     texts = [trial.said.text for trial in tried]
-    pictures = drawings([trial.scene for trial in tried]) if way == "drawings" else draw(bench.stack, texts, range(len(texts)), way)
+    pictures = drawings([trial.scene for trial in tried]) if way == "drawings" else bench.draw(texts, range(len(texts)), way)
     return Judged(pictures, judged(bench.reader, pictures, [trial.said for trial in tried])[what])
 
 
@@ -127,7 +125,8 @@ def run(bench: Bench, count: int) -> str:
     details = {str(n): crowded(n, half, rng) for n in (4, 6, 8, 10)}
     parts += _compared(
         bench,
-        "**Crowded scenes** (Fig. 17, where detail was lost). Two things in relation, and ever more said of them; right is all that was said.",
+        "**Crowded scenes** (Fig. 17, where detail was lost). Two things in relation, and ever more said of them; right is all that was "
+        "said.",
         "details said",
         details,
         "all",
@@ -159,7 +158,8 @@ def _binding(bench: Bench, count: int, rng: random.Random, keep: Keep) -> list[s
         told = share(_told(bench, tried), count)
         rows.append([name, "CLIP, of the drawing", percent(told), percent(Estimate(1 - told.value, 1 - told.high, 1 - told.low))])
     return [
-        '**Binding** (Fig. 14). "A red cube on top of a blue cube": pictures with the things as said, and with their colours swapped, in per '
+        '**Binding** (Fig. 14). "A red cube on top of a blue cube": pictures with the things as said, and with their colours swapped, '
+        "in per "
         f"cent of {count}. CLIP's line: which of the two captions is nearer to the drawing.",
         table(["captions", "by", "as said", "swapped"], rows),
         verdict(
@@ -217,9 +217,11 @@ def _signs(bench: Bench, tried: list[Trial], keep: Keep) -> list[str]:
         )
     blind = words["drawings"].value < 0.5
     return [
-        f"**Text** (Fig. 16). {len(tried)} signs with a word: that there is a sign, its letters in their places, the whole word, in per cent.",
+        f"**Text** (Fig. 16). {len(tried)} signs with a word: that there is a sign, its letters in their places, the whole word, in per "
+        "cent.",
         table(["by", "a sign", "letters", "words"], rows),
-        "- The reader itself reads fewer than half of the drawings' words, so this table cannot tell much of letters; the pictures below can."
+        "- The reader itself reads fewer than half of the drawings' words, so this table cannot tell much of letters; the pictures "
+        "below can."
         if blind
         else verdict(words["prior"].high < 0.5, "words come out illegible more often than not."),
     ]

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.conditioning import BATCH, decoded, embed, embed_text, latents, reference, subjects
-from training.evaluate import judged
-from training.experiments.bench import Bench, below, number, percent, table, verdict
+from training.experiments.bench import Bench, below, verdict
+from training.figures import number, percent, table
+from training.judge import judged
 from training.measures import Estimate, frechet_distance, mean, mmd, share
+from training.ways import BATCH, embed, embed_text, latents, reference, subjects
 
 SORTS = ("one object", "two in relation")
 REFERENCES = 1024  # drawings of each sort
@@ -30,15 +31,15 @@ def run(bench: Bench, count: int) -> str:
     )
     right, cosine, distance, rows = dict[str, Estimate](), dict[str, Estimate](), dict[str, Estimate](), []
     for prior in stack.priors:
-        parameters, found, pictures, seconds = stack.resolve(size=64, prior=prior), list[Tensor](), list[Tensor](), 0.0
+        parameters, found, seconds = stack.resolve(size=64, prior=prior), list[Tensor](), 0.0
         for start in range(0, len(of.texts), BATCH):
-            texts, seeds = of.texts[start : start + BATCH], range(start, min(start + BATCH, len(of.texts)))
+            part = slice(start, start + BATCH)
             started = time.perf_counter()
-            sources = latents(stack, "prior", texts, seeds, parameters)
+            sources = latents(stack, "prior", of.texts[part], of.seeds[part], parameters)
             seconds += time.perf_counter() - started
             found += [row.conditioning.z_i.cpu() for row in sources if row.conditioning is not None and row.conditioning.z_i is not None]
-            pictures.append(decoded(stack, sources, seeds, parameters))
-        z_i, core = torch.stack(found), judged(bench.reader, torch.cat(pictures), of.captions)["core"]
+        z_i, pictures = torch.stack(found), bench.draw(of.texts, of.seeds, prior=prior)
+        core = judged(bench.reader, pictures, of.captions)["core"]
         right[prior], distance[prior] = share(sum(core), len(core)), frechet_distance(z_i, given)
         cosine[prior] = mean(F.cosine_similarity(z_i, own))
         rows.append(
@@ -63,8 +64,10 @@ def run(bench: Bench, count: int) -> str:
     defaults = stack.resolve()
     return "\n\n".join(
         [
-            f"Both priors on the same captions and seeds, in batches of {BATCH}: the diffusion prior with {defaults.prior_num_inference_steps} "
-            f"steps and the best of {defaults.prior_num_candidates}, the autoregressive one with {stack.ar_prior.config.components} components "
+            f"Both priors on the same captions and seeds, in batches of {BATCH}: the diffusion prior with "
+            f"{defaults.prior_num_inference_steps} "
+            f"steps and the best of {defaults.prior_num_candidates}, the autoregressive one with {stack.ar_prior.config.components} "
+            "components "
             f"of {stack.ar_prior.config.buckets} buckets. Fréchet distance and MMD are of the embeddings themselves, to those of "
             f"{len(given)} other drawings. A caption leaves much open, so the cosine to its scene's z_i cannot be 1.",
             table(heads, rows),

@@ -1,4 +1,5 @@
-"""The typographic attack (paper §4, Fig. 6): an object beside a sign that names another one. What CLIP says of it, and what its z_i draws."""
+"""The typographic attack (paper §4, Fig. 6): an object beside a sign that names another one. What CLIP says of it, and what its z_i "
+"draws."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from models import UnCLIP
 from models.row import Row
-from training.conditioning import BATCH, decoded, drawings, embed, embed_text
-from training.experiments.bench import Bench, below, embedded, percent, sheet, table, verdict
+from training.experiments.bench import Bench, below, embedded, verdict
+from training.figures import percent, sheet, table
 from training.measures import Estimate, mean, share
 from training.scene import MATERIALS, PLACES, SHAPES, WORDS, Scene, Thing
+from training.ways import BATCH, decoded, drawings, embed, embed_text
 
 # Words of the drawn world's signs that name a shape or a colour.
 NAMED = {"CUBE": "cube", "CONE": "cone", "BALL": "sphere", "RED": "red", "BLUE": "blue", "GREEN": "green"}
@@ -122,7 +124,8 @@ def run(bench: Bench, count: int) -> str:
     ]
     return "\n\n".join(
         [
-            f'A thing ("a red sphere") beside a sign that names another shape or colour ("CUBE", "BLUE"), {count} scenes a row: CLIP\'s zero-shot '
+            f'A thing ("a red sphere") beside a sign that names another shape or colour ("CUBE", "BLUE"), {count} scenes a row: CLIP\'s '
+            "zero-shot "
             "choice among four labels, two of them neither; and what z_i alone draws from fresh noise, by the reader. All in per cent.",
             table(heads, rows),
             embedded("typographic.jpg", "Things beside signs that name another; what CLIP says, and what z_i draws"),

@@ -17,7 +17,7 @@ from models import UnCLIP
 from models.parameters import Parameters
 from models.row import Row
 from training.captions import Caption
-from training.evaluate import SORTS, captioned
+from training.judge import DETAILS, SORTS, captioned
 from training.render import render
 from training.scene import COLOUR_NAMES, MIXES, SHAPES, Scene, scene
 
@@ -86,10 +86,11 @@ def embed_text(stack: UnCLIP, captions: Sequence[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class Subjects:
-    """Captions that training never read, and the fresh scenes they are of."""
+    """Captions that training never read, the fresh scenes they are of, and the seeds that they are drawn from."""
 
     scenes: list[Scene]
     captions: list[Caption]
+    seeds: list[int]
 
     @property
     def texts(self) -> list[str]:
@@ -101,9 +102,10 @@ class Subjects:
 
 
 def subjects(sorts: Sequence[str], count: int, mix: str = "objects") -> Subjects:
-    """`count` of each sort (see evaluate.SORTS), in this order."""
-    pairs = [pair for sort in sorts for pair in islice(captioned(SORTS[sort], mix), count)]
-    return Subjects([shown for shown, _ in pairs], [said for _, said in pairs])
+    """`count` of each sort (see judge.SORTS), in this order; the k-th of each has the seed k, however many there are."""
+    known = SORTS | DETAILS
+    pairs = [pair for sort in sorts for pair in islice(captioned(known[sort], mix), count)]
+    return Subjects([shown for shown, _ in pairs], [said for _, said in pairs], [k for _ in sorts for k in range(count)])
 
 
 def drawings(scenes: Sequence[Scene]) -> Tensor:
