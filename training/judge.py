@@ -9,14 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
 from training.captions import Caption, caption
 from training.reader import Reader, agree, asked
-from training.scene import MIXES, Scene, Split, scene
+from training.render import render
+from training.scene import MIXES, WORDS, Scene, Split, scene
 
 READER = Path(__file__).parent / "reader.safetensors"
 # What counts as right beside everything that was said: the things themselves and how they stand.
@@ -73,16 +77,44 @@ def captioned(sort: Sort, mix: str) -> Iterator[tuple[Scene, Caption]]:
 
 
 def judged(reader: Reader, pictures: Tensor, captions: Sequence[Caption]) -> dict[str, list[bool]]:
-    """Of pictures `[B, 3, 64, 64]`: whether the things ("core") and whether all that was said ("all") is right; and each claim."""
+    """Of pictures `[B, 3, 64, 64]`: whether the things ("core") and whether all that was said ("all") is right; and each claim. A sign's
+    word is looked at by `legible`, as the reader cannot spell."""
     right: dict[str, list[bool]] = {}
-    for answers, said in zip(reader.read(pictures), captions, strict=True):
-        wanted = asked(said)
+    for picture, answers, said in zip(pictures, reader.read(pictures), captions, strict=True):
+        wanted = {question: answer for question, answer in asked(said).items() if not question.startswith("letter")}
+        word = said.claims.get("word")
+        written = word is None or legible(picture, str(word))
         right.setdefault("core", []).append(agree(answers, {q: wanted[q] for q in _CORE if q in wanted}))
-        right.setdefault("all", []).append(agree(answers, wanted))
+        right.setdefault("all", []).append(agree(answers, wanted) and written)
         for question in CLAIMS:
             if question in wanted:
                 right.setdefault(question, []).append(answers[question] == wanted[question])
-        letters = {q: a for q, a in wanted.items() if q.startswith("letter")}
-        if letters:
-            right.setdefault("word", []).append(agree(answers, letters))
+        if word is not None:
+            right.setdefault("word", []).append(written)
     return right
+
+
+def legible(picture: Tensor, word: str) -> bool:
+    """Whether a picture `[3, 64, 64]` is more like the drawing of a sign with this word than like any with another of WORDS: by the
+    correlation of their grey where boards can differ. A board of the right width without letters is right by chance once in as many
+    times as there are WORDS of this length."""
+    rivals = [other for other in WORDS if other != word]
+    boards = _standard(torch.stack([_board(each) for each in (word, *rivals)])[:, _ink()])
+    likeness = boards @ _standard(picture.cpu().mean(0).flatten()[None, _ink()])[0]
+    return bool(likeness.argmax() == 0)
+
+
+@cache
+def _board(word: str) -> Tensor:
+    """Grey of a drawn sign, `[64 · 64]`; signs stand where they stand in every scene."""
+    return render([Scene("sign", (), None, "snow", "day", "photo", word)], 64)[0].mean(0).flatten()
+
+
+@cache
+def _ink() -> Tensor:
+    """True where WORDS' signs differ, `[64 · 64]`."""
+    return torch.stack([_board(word) for word in WORDS]).var(0) > 1e-3
+
+
+def _standard(grey: Tensor) -> Tensor:
+    return F.normalize(grey - grey.mean(1, keepdim=True), dim=1)

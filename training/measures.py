@@ -112,13 +112,17 @@ def clip_score(z_i: Tensor, z_t: Tensor) -> Estimate:
     return mean(F.cosine_similarity(z_i, z_t))
 
 
-def spread(z: Tensor) -> Estimate:
-    """Diversity at a fixed caption: 1 - cosine of two pictures of one caption, in the mean over pairs and captions, `[captions, K, D]`.
-    Captions are resampled."""
+def spreads(z: Tensor) -> Tensor:
+    """How much the pictures of a caption differ: 1 - cosine of two of them in the mean over pairs, `[captions, K, D]` -> `[captions]`."""
     unit = F.normalize(z.double().cpu(), dim=2)
     count = z.shape[1]
-    pairs = (unit @ unit.transpose(1, 2)).sum((1, 2)) - count
-    return mean(1 - pairs / (count * (count - 1)))
+    pairs: Tensor = (unit @ unit.transpose(1, 2)).sum((1, 2)) - count
+    return 1 - pairs / (count * (count - 1))
+
+
+def spread(z: Tensor) -> Estimate:
+    """Diversity at a fixed caption: the mean of `spreads`. Captions are resampled."""
+    return mean(spreads(z))
 
 
 def kinds(values: list[object]) -> float:

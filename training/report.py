@@ -45,16 +45,14 @@ def markdown(report: dict[str, Any]) -> str:
         by_claim(report),
         "## Sets of pictures",
         f"{of['captions']} captions of one object or two against {of['references']} other drawings, in CLIP's space. Diversity is of "
-        f"{of['each']} pictures of each of {of['short captions']} captions that leave all but colour and shape open; of places there "
-        "are 5, "
-        "and the number is in effect (the exponential of the entropy).",
+        f"{of['each']} pictures of each of {of['short captions']} captions that leave all but colour and shape open; of places there are "
+        "5, and the number is in effect (the exponential of the entropy).",
         table(["measure", *(NAMES[way] for way in ways)], measured),
         "![Distances and diversity](sets.png)",
         "![The same captions in each way](samples.jpg)",
         "## Seconds",
-        f"On {speed['device']}, {speed['threads']} threads. Alone: {alone}. In batches of {speed['batch']}, each at 64²: {batched} (by "
-        "the ray "
-        "tracer).",
+        f"On {speed['device']}, {speed['threads']} threads. Alone: {alone}. In batches of {speed['batch']}, each at 64²: {batched} (by the "
+        "ray tracer).",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -55,16 +55,14 @@ def run(bench: Bench, count: int) -> str:
         opening = "As in the paper" if rho > 0.1 else "Not as in the paper"
         said.append(
             f"- **{opening}**, where it rose for both: of {WAYS[way]} the foretold rating {direction} guidance (Spearman {rho:.2f}; the "
-            "rule "
-            f"itself {rule:.2f}). On these samples the probe agrees with the rule at {follows:.2f}."
+            f"rule itself {rule:.2f}). On these samples the probe agrees with the rule at {follows:.2f}."
         )
     return "\n\n".join(
         [
-            f"**No people rated these.** {len(x)} drawings have a made-up rating of 1 to 10, their colourfulness (Hasler & Süsstrunk "
-            "2003) and "
-            f"noise of {RATERS_NOISE} points as of raters who differ. A ridge regression on z_i foretells it for {found.held_out} "
-            "drawings held "
-            f"out with Pearson {found.pearson:.2f} and Spearman {found.spearman:.2f}. On pictures of {len(of.texts)} captions:",
+            f"**No people rated these.** {len(x)} drawings have a made-up rating of 1 to 10, their colourfulness (Hasler & Süsstrunk 2003) "
+            f"and noise of {RATERS_NOISE} points as of raters who differ. A ridge regression on z_i foretells it for {found.held_out} "
+            f"drawings held out with Pearson {found.pearson:.2f} and Spearman {found.spearman:.2f}. On pictures of {len(of.texts)} "
+            "captions:",
             table(["way", "guidance", "foretold rating", "by the rule itself"], rows),
             "\n".join(said),
             "A file of people's ratings in AVA's form takes the rule's place: `python -m training.aesthetics ratings.csv --rate FOLDER`.",

@@ -64,6 +64,11 @@ def below(less: Estimate, more: Estimate) -> bool | None:
     return less.value < more.value if less.apart(more) else None
 
 
+def positive(estimate: Estimate) -> bool | None:
+    """Whether a difference is above 0; None where its interval has both."""
+    return None if estimate.low <= 0 <= estimate.high else estimate.value > 0
+
+
 def verdict(holds: bool | None, claim: str) -> str:
     """A finding of the paper's and whether this run has it too, as an item of a list."""
     opening = {True: "As in the paper", False: "Not as in the paper", None: "Not told apart at this count"}[holds]

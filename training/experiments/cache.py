@@ -90,9 +90,8 @@ def run(bench: Bench, count: int) -> str:
     return "\n\n".join(
         [
             "The priors are causal, so what stands before the timestep (or before the next bucket) is the same at every step: its keys "
-            "and values "
-            "are computed once, which gives the same numbers (tests/models hold the one against the other). GFLOP of one embedding by "
-            "`FlopCounterMode`, without guidance, which doubles all of them:",
+            "and values are computed once, which gives the same numbers (tests/models hold the one against the other). GFLOP of one "
+            "embedding by `FlopCounterMode`, without guidance, which doubles all of them:",
             table(["prior", "tokens", "every position at every step", "prefix once", "times less"], rows),
         ]
     )

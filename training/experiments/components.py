@@ -51,10 +51,9 @@ def run(bench: Bench, count: int) -> str:
     )
     return "\n\n".join(
         [
-            f"z_i of {count} drawings, rebuilt from its first principal components ({kept} keep 99 % of the variance; the paper needed "
-            "319 of "
-            f"1024) and decoded without a caption on one seed. In per cent, how often the reader finds in the picture what it finds in the "
-            "drawing.",
+            f"z_i of {count} drawings, rebuilt from its first principal components ({kept} keep 99 % of the variance; the paper needed 319 "
+            "of 1024) and decoded without a caption on one seed. In per cent, how often the reader finds in the picture what it finds in "
+            "the drawing.",
             table(["components", "cosine to z_i", *(q.rstrip("0") for q in ASKED)], lines),
             embedded("components.jpg", "A drawing a row, and what more and more of its components draw"),
             _judgement(shares, whole),
@@ -79,6 +78,5 @@ def _judgement(shares: dict[int, dict[str, float]], whole: int) -> str:
     opening = "As in the paper" if coarse else "Not quite as in the paper"
     return (
         f"- **{opening}**, where coarse meaning came in first and the finer form later: nine tenths of what all of z_i gives is reached "
-        f"for {told} "
-        "components."
+        f"for {told} components."
     )

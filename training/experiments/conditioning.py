@@ -49,10 +49,9 @@ def run(bench: Bench, count: int) -> str:
     return "\n\n".join(
         [
             "The decoder learned with z_i withheld in a tenth of its pictures, so it can do without; and z_t lies where z_i does, so it "
-            "can "
-            "stand in. Both without training anew (the paper's text decoder was trained as one). The CLIP score is the cosine of picture "
-            "and caption, Fréchet distance and MMD are between CLIP's embeddings of pictures and of other drawings "
-            f"({len(given)} of them, of one or two things).",
+            "can stand in. Both without training anew (the paper's text decoder was trained as one). The CLIP score is the cosine of "
+            f"picture and caption, Fréchet distance and MMD are between CLIP's embeddings of pictures and of other drawings ({len(given)} "
+            "of them, of one or two things).",
             table(heads, rows),
             embedded("conditioning.jpg", "The same captions and seeds in each way, above the drawings"),
             "\n".join(judgement(right, distance)),

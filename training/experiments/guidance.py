@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from training.experiments.bench import Bench, embedded, verdict
+from training.experiments.bench import Bench, below, embedded, positive, verdict
 from training.figures import number, percent, plot_module, save, sheet, table
 from training.judge import judged
-from training.measures import Estimate, frechet_distance, kinds, share, spread
+from training.measures import Estimate, frechet_distance, kinds, mean, share, spreads
 from training.ways import WAYS, Subjects, drawings, embed, matching, plain_captions, reference, subjects
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -26,7 +27,7 @@ class Cell:
 
     right: Estimate
     distance: Estimate
-    spread: Estimate
+    spreads: Tensor  # of each short caption
     places: float
 
 
@@ -41,9 +42,8 @@ def run(bench: Bench, count: int) -> str:
     rows = [[WAYS[way], f"{scale:g}", *_cells(cell)] for (way, scale), cell in cells.items()] + [["the drawings", "", *_cells(own)]]
     return "\n\n".join(
         [
-            f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} that leave all but colour and shape open, {EACH} "
-            "pictures of "
-            "each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show in effect.",
+            f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} that leave all but colour and shape open, {EACH} pictures "
+            "of each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show in effect.",
             table(["way", "guidance", "right, %", "Fréchet × 100", "spread", "places"], rows),
             embedded("guidance.png", "Right pictures, Fréchet distance and spread against guidance"),
             f"The same noise at guidance {', '.join(f'{scale:g}' for scale in SCALES)} (as the paper's Fig. 9), one z_i a pair of rows: "
@@ -55,28 +55,33 @@ def run(bench: Bench, count: int) -> str:
 
 
 def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
-    """What the paper says of Fig. 9 and 10, held against the cells."""
-    kept = {way: cells[way, SCALES[-1]].spread.value / cells[way, SCALES[0]].spread.value for way in COMPARED}
-    more_diverse = [cells["prior", s].spread.low > cells["text", s].spread.high for s in SCALES[1:]]
-    less_diverse = [cells["prior", s].spread.high < cells["text", s].spread.low for s in SCALES[1:]]
-    worse = {way: cells[way, SCALES[-1]].distance.value - cells[way, SCALES[0]].distance.value for way in COMPARED}
-    steady = {way: f"{100 * (kept[way] - 1):+.0f} %" for way in COMPARED}
+    """What the paper says of Fig. 9 and 10, held against the cells. Spreads are compared caption by caption."""
+    first, last, guided = SCALES[0], SCALES[-1], SCALES[1:]
+    change = {way: cells[way, last].spreads - cells[way, first].spreads for way in COMPARED}
+    wider = torch.stack([cells["prior", scale].spreads - cells["text", scale].spreads for scale in guided]).mean(0)
+    lost = {way: _difference(cells[way, last].distance, cells[way, first].distance) for way in COMPARED}
     return [
         verdict(
-            kept["prior"] > kept["text"],
-            f"from guidance {SCALES[0]:g} to {SCALES[-1]:g} unCLIP's spread changes by {steady['prior']}, that of text only by "
-            f"{steady['text']}.",
+            positive(mean(change["prior"] - change["text"])),
+            f"guidance {last:g} costs unCLIP less of its diversity: from guidance {first:g} on its spread changes by "
+            f"{number(mean(change['prior']), 3)}, that of text only by {number(mean(change['text']), 3)}.",
         ),
         verdict(
-            True if all(more_diverse) else False if all(less_diverse) else None,
-            "at equal guidance, from 1.5 on, unCLIP's pictures of one caption differ more from each other than those of text only.",
+            positive(mean(wider)),
+            f"at equal guidance, from {guided[0]:g} on, unCLIP's pictures of one caption differ more from each other than those of text only "
+            f"(spread more by {number(mean(wider), 3)}).",
         ),
         verdict(
-            worse["prior"] < worse["text"],
-            f"guidance {SCALES[-1]:g} costs unCLIP less of its nearness to the drawings: Fréchet distance grows by "
-            f"{100 * worse['prior']:.1f}, of text only by {100 * worse['text']:.1f} (× 100; below 0 it shrinks).",
+            below(lost["prior"], lost["text"]),
+            f"guidance {last:g} costs unCLIP less of its nearness to the drawings: its Fréchet distance changes by "
+            f"{100 * lost['prior'].value:.1f}, that of text only by {100 * lost['text'].value:.1f} (× 100).",
         ),
     ]
+
+
+def _difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b, with the widest interval that theirs allow."""
+    return Estimate(a.value - b.value, a.low - b.high, a.high - b.low)
 
 
 def _cell(bench: Bench, way: str, scale: float, of: Subjects, plain: list[tuple[str, str]], given: Tensor) -> Cell:
@@ -92,30 +97,36 @@ def _measured(bench: Bench, of: Subjects, pictures: Tensor, several: Tensor, giv
     return Cell(
         share(sum(core), len(core)),
         frechet_distance(embed(bench.stack, pictures), given),
-        spread(embed(bench.stack, several).unflatten(0, (-1, EACH))),
+        spreads(embed(bench.stack, several).unflatten(0, (-1, EACH))),
         sum(each) / len(each),
     )
 
 
 def _cells(cell: Cell) -> list[str]:
-    return [percent(cell.right), number(cell.distance, 2, 100), number(cell.spread, 3), f"{cell.places:.1f}"]
+    return [percent(cell.right), number(cell.distance, 2, 100), number(mean(cell.spreads), 3), f"{cell.places:.1f}"]
 
 
 def _plot(cells: dict[tuple[str, float], Cell], own: Cell, bench: Bench) -> None:
-    pyplot = plot_module()
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for axis, (what, scale, label) in zip(
-        axes, (("right", 100, "right, %"), ("distance", 100, "Fréchet distance × 100"), ("spread", 1, "spread")), strict=True
-    ):
+    shown: dict[str, Callable[[Cell], Estimate]] = {
+        "right, %": lambda cell: _scaled(cell.right, 100),
+        "Fréchet distance × 100": lambda cell: _scaled(cell.distance, 100),
+        "spread": lambda cell: mean(cell.spreads),
+    }
+    figure, axes = plot_module().subplots(1, len(shown), figsize=(11, 3.4), layout="constrained")
+    for axis, (label, value) in zip(axes, shown.items(), strict=True):
         for way in COMPARED:
-            found = [getattr(cells[way, s], what) for s in SCALES]
-            errors = [[scale * (e.value - e.low) for e in found], [scale * (e.high - e.value) for e in found]]
-            axis.errorbar(SCALES, [scale * e.value for e in found], [[max(0.0, e) for e in side] for side in errors], marker="o", capsize=2)
-        axis.axhline(scale * getattr(own, what).value, color="grey", linestyle=":")
+            found = [value(cells[way, scale]) for scale in SCALES]
+            errors = [[max(0.0, e.value - e.low) for e in found], [max(0.0, e.high - e.value) for e in found]]
+            axis.errorbar(SCALES, [e.value for e in found], errors, marker="o", capsize=2, label=WAYS[way])
+        axis.axhline(value(own).value, color="grey", linestyle=":", label="the drawings")
         axis.set(xlabel="decoder guidance", ylabel=label)
         axis.grid(alpha=0.3)
-    axes[0].legend(["the drawings", *(WAYS[way] for way in COMPARED)], fontsize=8)
+    axes[0].legend(fontsize=8)
     save(figure, bench.figure("guidance.png"))
+
+
+def _scaled(estimate: Estimate, by: float) -> Estimate:
+    return Estimate(estimate.value * by, estimate.low * by, estimate.high * by)
 
 
 def _strip(bench: Bench, plain: tuple[str, str], seeds: int = 2) -> None:

@@ -201,29 +201,21 @@ def _signs(bench: Bench, tried: list[Trial], keep: Keep) -> list[str]:
     rows, words = [], dict[str, Estimate]()
     for way in (*COMPARED, "drawings"):
         found = judge(bench, tried, way, "word")
-        answers = bench.reader.read(found.pictures)
-        letters = [
-            a[f"letter{k}"] == letter for a, trial in zip(answers, tried, strict=True) for k, letter in enumerate(str(trial.scene.word))
-        ]
-        boards = [a["kind"] == "sign" for a in answers]
+        boards = [answers["kind"] == "sign" for answers in bench.reader.read(found.pictures)]
         words[way] = found.share
         if way == "prior":
             keep(tried, found)
-        rows.append(
-            [
-                WAYS.get(way, "the drawings"),
-                *map(percent, (share(sum(boards), len(boards)), share(sum(letters), len(letters)), found.share)),
-            ]
-        )
-    blind = words["drawings"].value < 0.5
+        rows.append([WAYS.get(way, "the drawings"), percent(share(sum(boards), len(boards))), percent(found.share)])
+    lengths = [len(word) for word in WORDS]
+    blind = sum(1 / lengths.count(len(str(trial.scene.word))) for trial in tried) / len(tried)
     return [
-        f"**Text** (Fig. 16). {len(tried)} signs with a word: that there is a sign, its letters in their places, the whole word, in per "
-        "cent.",
-        table(["by", "a sign", "letters", "words"], rows),
-        "- The reader itself reads fewer than half of the drawings' words, so this table cannot tell much of letters; the pictures "
-        "below can."
-        if blind
-        else verdict(words["prior"].high < 0.5, "words come out illegible more often than not."),
+        f"**Text** (Fig. 16). {len(tried)} signs with a word: that there is a sign, and that its board is more like the drawing of that "
+        "word "
+        f"than of any other of {len(WORDS)}, in per cent. Who knew a word's length and no letter would be right in {100 * blind:.0f}.",
+        table(["by", "a sign", "its word"], rows),
+        verdict(below(words["prior"], words["drawings"]), "words are not written as they should be."),
+        f"- {'More than by chance, all the same' if words['prior'].low > blind else 'No more than by chance'}: "
+        f"{100 * words['prior'].value:.0f} % of unCLIP's can be told from other words.",
     ]
 
 

@@ -146,21 +146,17 @@ def run(bench: Bench, count: int) -> str:
     reproduced = inversion(bench.stack, count)
     return "\n\n".join(
         [
-            f"**Inversion.** {count} drawings encoded to (z_i, x_T) by CLIP and DDIM run backwards, and decoded by DDIM without noise "
-            "and, where "
-            "nothing else is said, without guidance. PSNR in dB.",
+            f"**Inversion.** {count} drawings encoded to (z_i, x_T) by CLIP and DDIM run backwards, and decoded by DDIM without noise and, "
+            "where nothing else is said, without guidance. PSNR in dB.",
             table(["setting", "median", "worst"], [[name, f"{m:.1f}", f"{w:.1f}"] for name, m, w in reproduced]),
             f"**Interpolation** (Fig. 4). The ends of {count} interpolations between drawings, x_T going along, at 50 steps and no "
-            "guidance: "
-            f"{median:.1f} dB to the drawings in the median, {worst:.1f} dB at worst.",
+            f"guidance: {median:.1f} dB to the drawings in the median, {worst:.1f} dB at worst.",
             embedded("interpolations.jpg", "Interpolations between two drawings a row"),
-            f'**Text diff** (Fig. 5). Of {6 * count} red cubes moved from "a red cube" to "a blue cube" (θ 0.5) {percent(blue)} % '
-            "became blue, "
-            f"{percent(cube)} % stayed a cube, {percent(both)} % did both.",
+            f'**Text diff** (Fig. 5). Of {6 * count} red cubes moved from "a red cube" to "a blue cube" (θ 0.5) {percent(blue)} % became '
+            f"blue, {percent(cube)} % stayed a cube, {percent(both)} % did both.",
             embedded("text-diffs.jpg", "Red cubes that become blue"),
-            f"**Variations** (Fig. 3). Three of each of {count} drawings: the share that keeps kind, colour and shape of the first "
-            "thing, and the "
-            "root mean square of what three differ by, on a scale of -1 to 1.",
+            f"**Variations** (Fig. 3). Three of each of {count} drawings: the share that keeps kind, colour and shape of the first thing, "
+            "and the root mean square of what three differ by, on a scale of -1 to 1.",
             table(["eta", "kept, %", "spread"], [[f"{eta:g}", percent(kept), f"{spread:.2f}"] for eta, kept, spread in found]),
             embedded("variations.jpg", "A drawing a row, and its variations"),
         ]

@@ -65,11 +65,10 @@ def run(bench: Bench, count: int) -> str:
     return "\n\n".join(
         [
             f"Both priors on the same captions and seeds, in batches of {BATCH}: the diffusion prior with "
-            f"{defaults.prior_num_inference_steps} "
-            f"steps and the best of {defaults.prior_num_candidates}, the autoregressive one with {stack.ar_prior.config.components} "
-            "components "
-            f"of {stack.ar_prior.config.buckets} buckets. Fréchet distance and MMD are of the embeddings themselves, to those of "
-            f"{len(given)} other drawings. A caption leaves much open, so the cosine to its scene's z_i cannot be 1.",
+            f"{defaults.prior_num_inference_steps} steps and the best of {defaults.prior_num_candidates}, the autoregressive one with "
+            f"{stack.ar_prior.config.components} components of {stack.ar_prior.config.buckets} buckets. Fréchet distance and MMD are of "
+            f"the embeddings themselves, to those of {len(given)} other drawings. A caption leaves much open, so the cosine to its scene's "
+            "z_i cannot be 1.",
             table(heads, rows),
             "\n".join(
                 [

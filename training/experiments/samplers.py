@@ -75,16 +75,15 @@ def run(bench: Bench, count: int) -> str:
         [
             f"{2 * count} captions, each from the same noise in every cell, at guidance {bench.stack.resolve().decoder_guidance_scale:g}. "
             "In per cent, what is right by the decoder's evaluations (a Heun step is two, its columns have one less); the ODE's own "
-            "pictures: "
-            f"{percent(_right(bench, of, exact))}.",
+            f"pictures: {percent(_right(bench, of, exact))}.",
             table(heads, rows),
             f"Root mean square distance to the solution of the probability-flow ODE (UniPC with {REFERENCE['decoder_num_inference_steps']} "
             "evaluations), on a scale of -1 to 1:",
             table(heads, distances),
             embedded("samplers.png", "Right pictures, and distance to the ODE's solution, against evaluations"),
             judgement(found),
-            "Strong guidance at 16 evaluations of DPM-Solver++ 2M: limited to an interval of the steps, which also saves the unconditional "
-            "half outside, and with dynamic thresholding.",
+            "Strong guidance at 16 evaluations of DPM-Solver++ 2M: limited to an interval of the steps, which also saves the "
+            "unconditional half outside, and with dynamic thresholding.",
             table(["variant", "right, %"], [[name, percent(cell.right)] for name, cell in limited.items()]),
         ]
     )

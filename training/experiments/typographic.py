@@ -125,8 +125,8 @@ def run(bench: Bench, count: int) -> str:
     return "\n\n".join(
         [
             f'A thing ("a red sphere") beside a sign that names another shape or colour ("CUBE", "BLUE"), {count} scenes a row: CLIP\'s '
-            "zero-shot "
-            "choice among four labels, two of them neither; and what z_i alone draws from fresh noise, by the reader. All in per cent.",
+            "zero-shot choice among four labels, two of them neither; and what z_i alone draws from fresh noise, by the reader. All in "
+            "per cent.",
             table(heads, rows),
             embedded("typographic.jpg", "Things beside signs that name another; what CLIP says, and what z_i draws"),
             "\n".join(judgement(probability, draws)),
