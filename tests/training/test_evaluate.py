@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training import evaluate, judge, report
+from training import evaluate, judge, report, ways
 from training.reader import asked
 
 
@@ -23,8 +23,8 @@ def test_the_report_has_every_part(tiny_checkpoint: Path, tmp_path: Path, monkey
     evaluate.main()
     found, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
     assert list(found["sorts"]) == [*judge.SORTS, *judge.DETAILS] and found["parameters"]["decoder_num_inference_steps"] == 4
-    for name, ways in found["sorts"].items():
-        assert list(ways) == ["prior", "text", "drawings"] and all(counts["told"]["of"] == 2 for counts in ways.values())
+    for name, sort in found["sorts"].items():
+        assert list(sort) == ["prior", "text", "drawings"] and all(counts["told"]["of"] == 2 for counts in sort.values())
         assert f"| {name}" in text
     for measured in found["sets"]["ways"].values():
         assert measured["frechet"]["low"] <= measured["frechet"]["high"] and 1 <= measured["places"] <= 2
@@ -40,6 +40,17 @@ def test_captions_of_a_detail_tell_it(name: str) -> None:
     captions = [said for _, said in islice(judge.captioned(judge.DETAILS[name], "objects"), 8)]
     assert len({said.text for said in captions}) == 8
     assert all(set(judge.DETAILS[name].told) <= asked(said).keys() for said in captions)
+
+
+def test_a_signs_word_is_told_by_its_drawing() -> None:
+    """Of drawings nearly always, whatever stands around; and a sign with another word is not taken for it."""
+    pairs = list(islice(judge.captioned(judge.SORTS["sign"], "objects"), 24))
+    pictures = ways.drawings([shown for shown, _ in pairs])
+    right = [judge.legible(picture, str(said.claims["word"])) for picture, (_, said) in zip(pictures, pairs, strict=True)]
+    assert sum(right) >= 22
+    assert not any(
+        judge.legible(picture, "HELLO") for picture, (_, said) in zip(pictures, pairs, strict=True) if said.claims["word"] != "HELLO"
+    )
 
 
 def test_the_cards_tables_sum_over_sorts() -> None:

@@ -8,23 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import training.experiments.__main__ as command
 from models import UnCLIP
 from training import judge, ways
-from training.experiments import (
-    __main__ as command,
-)
-from training.experiments import (
-    aesthetics,
-    cache,
-    conditioning,
-    guidance,
-    limits,
-    operations,
-    page,
-    priors,
-    samplers,
-)
-from training.experiments.bench import Bench
+from training.experiments import aesthetics, cache, conditioning, guidance, limits, operations, page, priors, samplers
+from training.experiments.bench import Bench, verdict
 from training.measures import Estimate
 
 
@@ -70,6 +58,12 @@ def test_a_part_written_anew_leaves_the_others(tmp_path: Path) -> None:
         page.write(file, name, body, ["a", "b", "old"])
     page.write(file, "a", "one", ["a", "b"])
     assert page.parts(file.read_text()) == {"a": "one", "b": "three"} and file.read_text().startswith("# Findings")
+
+
+def test_the_page_counts_its_verdicts() -> None:
+    """Of the parts that have any."""
+    said = "\n".join([verdict(True, "x"), verdict(True, "y"), verdict(False, "z"), verdict(None, "u"), verdict(True, "v", papers=False)])
+    assert page.summary({"a": f"## A\n\n{said}", "b": "## B"}).splitlines()[2:] == ["| A | 2 | 1 | 1 |"]
 
 
 def test_pictures_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

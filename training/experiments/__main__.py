@@ -51,7 +51,7 @@ EXPERIMENTS = {
     "operations": Experiment("Manipulations (§3, Fig. 3 to 5)", operations.run, 8, "drawings"),
     "limits": Experiment("Limits (§7, Fig. 14 to 17)", limits.run, 40, "captions of each sort"),
     "aesthetics": Experiment("Aesthetic quality (§5.4, Fig. 12)", aesthetics.run, 32, "captions of each sort"),
-    "samplers": Experiment("Samplers", samplers.run, 12, "captions of each sort"),
+    "samplers": Experiment("Samplers", samplers.run, 10, "captions of each sort"),
     "cache": Experiment("The priors' prefix cache", cache.run, 96, "captions of each sort"),
 }
 

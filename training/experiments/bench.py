@@ -69,7 +69,8 @@ def positive(estimate: Estimate) -> bool | None:
     return None if estimate.low <= 0 <= estimate.high else estimate.value > 0
 
 
-def verdict(holds: bool | None, claim: str) -> str:
-    """A finding of the paper's and whether this run has it too, as an item of a list."""
-    opening = {True: "As in the paper", False: "Not as in the paper", None: "Not told apart at this count"}[holds]
+def verdict(holds: bool | None, claim: str, *, papers: bool = True) -> str:
+    """A claim and whether it holds in this run, as an item of a list; the paper's, or one that it does not make."""
+    yes, no = ("As in the paper", "Not as in the paper") if papers else ("So it is here", "Not so here")
+    opening = {True: yes, False: no, None: "Not told apart at this count"}[holds]
     return f"- **{opening}:** {claim}"

@@ -75,7 +75,7 @@ def _judgement(shares: dict[int, dict[str, float]], whole: int) -> str:
     order = sorted(ASKED, key=lambda q: first[q])
     told = ", ".join(f"{q.rstrip('0')} at {first[q] if first[q] != whole else 'all'}" for q in order)
     coarse = first["shape0"] >= max(first["place"], first["kind"], first["colour0"])
-    opening = "As in the paper" if coarse else "Not quite as in the paper"
+    opening = "As in the paper" if coarse else "Not as in the paper"
     return (
         f"- **{opening}**, where coarse meaning came in first and the finer form later: nine tenths of what all of z_i gives is reached "
         f"for {told} components."

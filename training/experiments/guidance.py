@@ -68,8 +68,8 @@ def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
         ),
         verdict(
             positive(mean(wider)),
-            f"at equal guidance, from {guided[0]:g} on, unCLIP's pictures of one caption differ more from each other than those of text only "
-            f"(spread more by {number(mean(wider), 3)}).",
+            f"at equal guidance, from {guided[0]:g} on, unCLIP's pictures of one caption differ more from each other than those of text "
+            f"only (spread more by {number(mean(wider), 3)}).",
         ),
         verdict(
             below(lost["prior"], lost["text"]),

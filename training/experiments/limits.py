@@ -121,7 +121,8 @@ def run(bench: Bench, count: int) -> str:
 
     parts = [*_binding(bench, count, rng, keep)]
     numbers = {n: counting(n, half, rng) for n in range(2, MAX_COUNT + 1)}
-    parts += _compared(bench, "**Counting.**", "things", {str(n): tried for n, tried in numbers.items()}, "core", keep)
+    opening = "**Counting**, which the paper does not speak of."
+    parts += _compared(bench, opening, "things", {str(n): tried for n, tried in numbers.items()}, "core", keep, papers=False)
     details = {str(n): crowded(n, half, rng) for n in (4, 6, 8, 10)}
     parts += _compared(
         bench,
@@ -179,20 +180,25 @@ def _told(bench: Bench, tried: Sequence[Trial]) -> int:
     return int(((z_i * right).sum(1) > (z_i * wrong).sum(1)).sum())
 
 
-def _compared(bench: Bench, opening: str, head: str, groups: dict[str, list[Trial]], what: str, keep: Keep) -> list[str]:
-    """A table of groups of trials by the share that is right."""
+def _compared(
+    bench: Bench, opening: str, head: str, groups: dict[str, list[Trial]], what: str, keep: Keep, *, papers: bool = True
+) -> list[str]:
+    """A table of groups of trials by the share that is right, and whether it falls from the first to the last."""
     rows, shares = [], list[Estimate]()
     for name, tried in groups.items():
         found, own = judge(bench, tried, "prior", what), judge(bench, tried, "drawings", what)
         keep(tried, found)
         shares.append(found.share)
         rows.append([name, str(len(tried)), percent(found.share), percent(own.share)])
-    falls = {True: "fewer than", False: "more than", None: "as many, within the intervals, as"}[below(shares[-1], shares[0])]
-    ends = list(groups)
+    first, *_, last = groups
     return [
         opening,
         table([head, "of", "right, %", "the drawings"], rows),
-        f"- At {ends[-1]} {head} {100 * shares[-1].value:.0f} % are right, {falls} at {ends[0]} ({100 * shares[0].value:.0f} %).",
+        verdict(
+            below(shares[-1], shares[0]),
+            f"at {last} {head} fewer pictures are right ({100 * shares[-1].value:.0f} %) than at {first} ({100 * shares[0].value:.0f} %).",
+            papers=papers,
+        ),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from models import UnCLIP, operations
 from models.operations import Operation
 from models.row import Row
-from training.experiments.bench import Bench, embedded
+from training.experiments.bench import Bench, embedded, verdict
 from training.figures import percent, sheet, table
 from training.measures import Estimate, psnr, share
 from training.reader import Reader
@@ -137,10 +138,15 @@ def _figure_of_variations(bench: Bench) -> None:
     sheet(rows, bench.figure("variations.jpg"), above=["drawing", "η 0", *["η 0.7"] * 3, *["η 1"] * 3])
 
 
+def _mostly(estimate: Estimate) -> bool | None:
+    """Whether a share is above a half; None where its interval has both."""
+    return None if estimate.low <= 0.5 <= estimate.high else estimate.value > 0.5
+
+
 def run(bench: Bench, count: int) -> str:
-    """Of `count` drawings; six times as many for the text diff."""
+    """Of `count` drawings; four times as many for the text diff."""
     median, worst = interpolation(bench, count)
-    blue, cube, both = text_diff(bench, 6 * count)
+    blue, cube, both = text_diff(bench, 4 * count)
     _figure_of_variations(bench)
     found = variations(bench.stack, bench.reader, count)
     reproduced = inversion(bench.stack, count)
@@ -152,12 +158,22 @@ def run(bench: Bench, count: int) -> str:
             f"**Interpolation** (Fig. 4). The ends of {count} interpolations between drawings, x_T going along, at 50 steps and no "
             f"guidance: {median:.1f} dB to the drawings in the median, {worst:.1f} dB at worst.",
             embedded("interpolations.jpg", "Interpolations between two drawings a row"),
-            f'**Text diff** (Fig. 5). Of {6 * count} red cubes moved from "a red cube" to "a blue cube" (θ 0.5) {percent(blue)} % became '
+            f'**Text diff** (Fig. 5). Of {4 * count} red cubes moved from "a red cube" to "a blue cube" (θ 0.5) {percent(blue)} % became '
             f"blue, {percent(cube)} % stayed a cube, {percent(both)} % did both.",
             embedded("text-diffs.jpg", "Red cubes that become blue"),
             f"**Variations** (Fig. 3). Three of each of {count} drawings: the share that keeps kind, colour and shape of the first thing, "
             "and the root mean square of what three differ by, on a scale of -1 to 1.",
             table(["eta", "kept, %", "spread"], [[f"{eta:g}", percent(kept), f"{spread:.2f}"] for eta, kept, spread in found]),
             embedded("variations.jpg", "A drawing a row, and its variations"),
+            "\n".join(
+                [
+                    verdict(_mostly(both), "what the two captions differ by is changed, and what they share stays, more often than not."),
+                    verdict(
+                        all(less < more for (*_, less), (*_, more) in pairwise(found)),
+                        "the larger η, the farther variations stray from each other.",
+                    ),
+                    verdict(_mostly(found[-1][1]), "at η 1, too, most variations keep what the drawing is of: z_i holds it."),
+                ]
+            ),
         ]
     )

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.figures import table
+
 HEAD = """# Findings
 
 The experiments of the unCLIP paper ([Ramesh et al. 2022](https://arxiv.org/abs/2204.06125)) in miniature, on the drawn world, where what a
@@ -16,6 +18,7 @@ upper limit, stand beside. Captions are ones that training never read. Intervals
 All of it is written by `python -m training.experiments all`, or part by part; the checkpoint that a part was measured on stands under its
 heading, and the sentences follow the numbers.
 """
+VERDICTS = ("As in the paper", "Not as in the paper", "Not told apart at this count")
 _PART = re.compile(r"<!-- (\S+) -->\n(.*?)(?=<!-- \S+ -->\n|\Z)", re.DOTALL)
 
 
@@ -24,10 +27,21 @@ def parts(text: str) -> dict[str, str]:
     return {name: body.strip() for name, body in _PART.findall(text)}
 
 
+def summary(found: dict[str, str]) -> str:
+    """How many of each part's claims are the paper's, are not, and cannot be told: counted from its own sentences."""
+    rows = []
+    for said in found.values():
+        counts = [len(re.findall(rf"^- \*\*{verdict}\b", said, re.MULTILINE)) for verdict in VERDICTS]
+        if any(counts):
+            rows.append([said.splitlines()[0].removeprefix("## "), *map(str, counts)])
+    return table(["findings", *(verdict.lower() for verdict in VERDICTS)], rows) + "\n"
+
+
 def write(path: Path, name: str, body: str, order: Sequence[str]) -> None:
     """Put a part into the page in place of what it said there; parts stand in `order`, and others are dropped."""
     found = parts(path.read_text()) if path.exists() else {}
     found[name] = body.strip()
-    text = "\n".join([HEAD, *(f"<!-- {part} -->\n{found[part]}\n" for part in order if part in found)])
+    kept = {part: found[part] for part in order if part in found}
+    text = "\n".join([HEAD, summary(kept), *(f"<!-- {part} -->\n{said}\n" for part, said in kept.items())])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
