@@ -119,7 +119,7 @@ def run(bench: Bench, count: int) -> str:
         wrong = [(found.pictures[k], trial.said.text) for k, trial in enumerate(tried) if not found.right[k]]
         failures.extend(wrong[: SHOWN // 4])
 
-    parts = [*_binding(bench, count, rng, keep)]
+    parts = ["Captions here are as plain as can be, and training may have read them.", *_binding(bench, count, rng, keep)]
     numbers = {n: counting(n, half, rng) for n in range(2, MAX_COUNT + 1)}
     opening = "**Counting**, which the paper does not speak of."
     parts += _compared(bench, opening, "things", {str(n): tried for n, tried in numbers.items()}, "core", keep, papers=False)

@@ -13,10 +13,11 @@ HEAD = """# Findings
 The experiments of the unCLIP paper ([Ramesh et al. 2022](https://arxiv.org/abs/2204.06125)) in miniature, on the drawn world, where what a
 picture shows can be counted. Pictures are of 64². "Right" is what the scene reader finds in a picture of all that its caption says of
 things (kind, colours, shapes, relation, count); "the drawings" are the captions' own scenes, so that what the reader is worth, and the
-upper limit, stand beside. Captions are ones that training never read. Intervals, in brackets or as bars, are of 95 %.
+upper limit, stand beside. Where nothing else is said captions are ones that training never read. Intervals, in brackets or as bars, are of
+95 %; two figures count as different where theirs do not meet.
 
 All of it is written by `python -m training.experiments all`, or part by part; the checkpoint that a part was measured on stands under its
-heading, and the sentences follow the numbers.
+heading, and the sentences follow the numbers. How many of the paper's findings each part has again, counted from its own sentences:
 """
 VERDICTS = ("As in the paper", "Not as in the paper", "Not told apart at this count")
 _PART = re.compile(r"<!-- (\S+) -->\n(.*?)(?=<!-- \S+ -->\n|\Z)", re.DOTALL)

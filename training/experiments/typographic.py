@@ -88,7 +88,7 @@ def varied(bench: Bench, pictures: Tensor) -> Tensor:
 def run(bench: Bench, count: int) -> str:
     """`count` scenes of each kind."""
     tried, rows = trials(count), []
-    likely, probability, draws = dict[str, Estimate](), dict[str, tuple[Estimate, Estimate]](), dict[str, tuple[Estimate, Estimate]]()
+    probability, draws = dict[str, tuple[Estimate, Estimate]](), dict[str, tuple[Estimate, Estimate]]()
     for kind in ("names another", "some other word", "no sign"):
         x = drawings(shown(kind, tried))
         p = zero_shot(bench.stack, embed(bench.stack, x), tried)
@@ -96,15 +96,13 @@ def run(bench: Bench, count: int) -> str:
         answers = [found[trial.question] for found, trial in zip(bench.reader.read(pictures), tried, strict=True)]
         seen = [found[trial.question] for found, trial in zip(bench.reader.read(x), tried, strict=True)]
         own, named = ([answer == trial.answers[k] for answer, trial in zip(answers, tried, strict=True)] for k in (0, 1))
-        likely[kind] = share(int((p.argmax(1) == 1).sum()), count)
         probability[kind] = mean(p[:, 0]), mean(p[:, 1])
         draws[kind] = share(sum(own), count), share(sum(named), count)
         read = share(sum(answer == trial.answers[0] for answer, trial in zip(seen, tried, strict=True)), count)
         rows.append(
             [
                 kind,
-                percent(share(int((p.argmax(1) == 0).sum()), count)),
-                percent(likely[kind]),
+                *(percent(share(int((p.argmax(1) == k).sum()), count)) for k in (0, 1)),
                 *map(percent, probability[kind]),
                 *map(percent, draws[kind]),
                 percent(read),
