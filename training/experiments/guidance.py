@@ -43,7 +43,8 @@ def run(bench: Bench, count: int) -> str:
     return "\n\n".join(
         [
             f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} plain ones that leave all but colour and shape open, "
-            f"{EACH} pictures of each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show in effect.",
+            f"{EACH} pictures of each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show "
+            "in effect.",
             table(["way", "guidance", "right, %", "Fréchet × 100", "spread", "places"], rows),
             embedded("guidance.png", "Right pictures, Fréchet distance and spread against guidance"),
             f"The same noise at guidance {', '.join(f'{scale:g}' for scale in SCALES)} (as the paper's Fig. 9), one z_i a pair of rows: "
