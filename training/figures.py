@@ -10,6 +10,8 @@ from torch import Tensor
 
 from training.measures import Estimate
 
+DPI = 100  # of sheets of pictures
+
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
@@ -61,13 +63,14 @@ def sheet(
     words = max((line.count("\n") + 1 for row in under for line in row), default=0)
     size = (inches * columns + (0.9 if left else 0), (inches + 0.14 * words) * len(rows) + (0.2 if above else 0))
     figure, cells = pyplot.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)
+    smooth = "antialiased" if rows[0].shape[-1] > DPI * inches else "nearest"
     for r, row in enumerate(rows):
         for c, cell in enumerate(cells[r]):
             cell.set(xticks=[], yticks=[])
             if c >= len(row):
                 cell.set_visible(False)
                 continue
-            cell.imshow(row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+            cell.imshow(row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy(), interpolation=smooth)
             if under:
                 cell.set_xlabel(under[r][c], fontsize=6, labelpad=2)
             if above and r == 0:
@@ -80,7 +83,7 @@ def sheet(
 def save(figure: Any, path: Path) -> None:
     """Write a figure, pictures as JPEG, lines as PNG, and let it go."""
     if path.suffix == ".jpg":
-        figure.savefig(path, dpi=100, pil_kwargs={"quality": 85})
+        figure.savefig(path, dpi=DPI, pil_kwargs={"quality": 85})
     else:
         figure.savefig(path, dpi=90)
     plot_module().close(figure)

@@ -31,6 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "SCALES", (1.0, 2.0))
     monkeypatch.setattr(guidance, "EACH", 2)
     monkeypatch.setattr(operations, "STEPS", (4, 8))
+    monkeypatch.setattr(operations, "SHOWN", 1)
     monkeypatch.setattr(operations, "GUIDANCE", (2.0,))
     monkeypatch.setattr(samplers, "EVALUATIONS", (4, 7))
     monkeypatch.setattr(samplers, "REFERENCE", {"sampler": "unipc", "decoder_num_inference_steps": 7})

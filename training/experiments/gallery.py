@@ -31,7 +31,7 @@ def run(bench: Bench, count: int) -> str:
     pictures = torch.cat([bench.stack.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts])
     said = [f"{wrapped(prompt, 26)}\nseed 1" for prompt in prompts]
     under = [said[k : k + COLUMNS] for k in range(0, len(said), COLUMNS)]
-    sheet(list(pictures.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=1.7)
+    sheet(list(pictures.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)
     return f"Drawn at {size}² with the checkpoint's own defaults; none was picked.\n\n" + embedded(
         "gallery.jpg", "A picture of each caption"
     )

@@ -17,7 +17,7 @@ upper limit, stand beside. Where nothing else is said captions are ones that tra
 95 %; two figures count as different where theirs do not meet.
 
 All of it is written by `python -m training.experiments all`, or part by part; the checkpoint that a part was measured on stands under its
-heading, and the sentences follow the numbers. How many of the paper's findings each part has again, counted from its own sentences:
+heading, and the sentences follow the numbers.
 """
 VERDICTS = ("As in the paper", "Not as in the paper", "Not told apart at this count")
 _PART = re.compile(r"<!-- (\S+) -->\n(.*?)(?=<!-- \S+ -->\n|\Z)", re.DOTALL)
@@ -29,13 +29,13 @@ def parts(text: str) -> dict[str, str]:
 
 
 def summary(found: dict[str, str]) -> str:
-    """How many of each part's claims are the paper's, are not, and cannot be told: counted from its own sentences."""
+    """How many of the paper's claims each part bears out, contradicts and cannot tell: counted from its own sentences."""
     rows = []
     for said in found.values():
         counts = [len(re.findall(rf"^- \*\*{verdict}\b", said, re.MULTILINE)) for verdict in VERDICTS]
         if any(counts):
             rows.append([said.splitlines()[0].removeprefix("## "), *map(str, counts)])
-    return table(["findings", *(verdict.lower() for verdict in VERDICTS)], rows) + "\n"
+    return f"{table(['claims, counted', *(verdict.lower() for verdict in VERDICTS)], rows)}\n" if rows else ""
 
 
 def write(path: Path, name: str, body: str, order: Sequence[str]) -> None:
