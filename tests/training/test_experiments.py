@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import training.experiments.__main__ as command
-from models import UnCLIP
+from models import UnCLIP, unclip
 from training import judge, ways
 from training.experiments import aesthetics, cache, conditioning, guidance, limits, operations, page, priors, samplers
 from training.experiments.bench import Bench, verdict
@@ -32,6 +32,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guidance, "EACH", 2)
     monkeypatch.setattr(operations, "STEPS", (4, 8))
     monkeypatch.setattr(operations, "SHOWN", 1)
+    few = {name: defaults | {"decoder_num_inference_steps": 4} for name, defaults in unclip.OPERATION_DEFAULTS.items()}
+    monkeypatch.setattr(unclip, "OPERATION_DEFAULTS", few)
     monkeypatch.setattr(operations, "GUIDANCE", (2.0,))
     monkeypatch.setattr(samplers, "EVALUATIONS", (4, 7))
     monkeypatch.setattr(samplers, "REFERENCE", {"sampler": "unipc", "decoder_num_inference_steps": 7})
