@@ -22,7 +22,8 @@ from service.problems import problem
 from service.settings import Settings
 
 ACCEPTABLE_ID = r"[ -~]{1,128}"
-EXPOSED = ("Location", "Link", "Retry-After", "X-Request-ID", "ETag", "Preference-Applied", "WWW-Authenticate")
+RATES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+EXPOSED = ("Location", "Link", "Retry-After", "X-Request-ID", "ETag", "Preference-Applied", "WWW-Authenticate", *RATES)
 PROBES = ("/healthz", "/readyz", "/metrics")  # asked by address, whatever the service's name is
 # Browsers show a bare picture by a style of their own.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +71,21 @@ class World:
         if self.pictures is None:
             return render(scenes, 64, device=str(device))
         return to_float(torch.from_numpy(np.ascontiguousarray(self.pictures[indices]))).to(device)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Sources as one: each has an equal part of every batch. In several processes their pictures meet other noise than in one."""
+
+    sources: tuple[Source, ...]
+
+    def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
+        part = replace(step, batch=step.batch // len(self.sources))
+        found = [source.pairs(part) for source in self.sources]
+        return torch.cat([pictures for pictures, _ in found]), [said for _, texts in found for said in texts]
+
+    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+        return self.sources[0].first(count, device)
 
 
 def captions(scenes: list[Scene], step: Step) -> list[str]:

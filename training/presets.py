@@ -25,6 +25,7 @@ class Preset:
     mix: str | None = None
     pool: int = 0
     crops: int = 0
+    rest: int = 0  # scenes of the mix "rest", of which half of each of the decoder's batches is then
     drop_text: float = DROP_TEXT  # how often the decoder learns without the caption
 
 
@@ -139,6 +140,7 @@ PRESETS: dict[str, Preset] = {
     # Objects and relations first: better a part of the world right than all of it blurred.
     "cpu": Preset(
         mix="objects",
+        rest=24_576,
         pool=49_152,
         crops=2048,
         config=_SMALL,

@@ -22,7 +22,7 @@ from models.upsampler import Upsampler
 from training import show
 from training.autoregressive import ar_prior_loss, fit_buckets
 from training.contrastive import clip_loss
-from training.data import Source, World
+from training.data import Blend, Source, World
 from training.diffusion import decoder_loss, embedded, fit_statistics, prior_loss, upsampler_loss
 from training.distributed import ALONE, Team
 from training.errors import TrainingError
@@ -72,6 +72,11 @@ class Run:
         assert self.preset.mix is not None
         with self.team.first_alone():
             return World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
+
+    def _rest(self) -> World:
+        """What the mix has too little of."""
+        with self.team.first_alone():
+            return World("rest", pool(self.folder / "pool", self.preset.rest, "rest"))
 
     def source(self, size: int) -> Source:
         """What is learned from: the data given, as squares of `size` pixels, or the drawn world."""
@@ -166,6 +171,8 @@ class Run:
         fresh = self.start is None and not (self.folder / f"{name}.pt").exists()
         if isinstance(network, Decoder):
             source = self.source(max(clip.image_size, network.config.image_size))
+            if self.data is None and self.preset.rest:
+                source = Blend((source, self._rest()))
             return decoder_loss(network, clip, source, self.preset.drop_text), self._shown(clip, source)
         source = self.source(clip.image_size)
         if isinstance(network, DiffusionPrior):

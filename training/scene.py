@@ -84,7 +84,7 @@ Mix = Mapping[str, float]
 # world right than all of it blurred.
 MIXES: dict[str, dict[str, float]] = {
     "objects": {"one": 0.37, "pair": 0.55, "count": 0.04, "sign": 0.04, "plain": 0.94, "day": 0.7},
-    # What `objects` has too little of to be learned: other styles, counts, evenings. Half of the decoder's later batches.
+    # What `objects` has too little of to be learned: other styles, counts, evenings. Half of each of the decoder's batches.
     "rest": {"one": 0.35, "pair": 0.40, "count": 0.25, "sign": 0.0, "plain": 0.25, "day": 0.6},
     "whole": {"one": 0.25, "pair": 0.40, "count": 0.20, "sign": 0.15, "plain": 0.70, "day": 0.4},
 }

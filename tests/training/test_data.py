@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from training import pictures
+from training.data import Blend, World
 from training.errors import DataError
-from training.loop import Step
+from training.loop import Step, step_generator
 from training.pictures import Folder, Shards, open_pictures, square
 from training.upsampling import PictureCrops
 
@@ -174,3 +175,16 @@ def test_upsamplers_learn_from_windows_of_a_quarter(tmp_path: Path) -> None:
     crops = PictureCrops(Folder(tmp_path, 256), 256)
     first, again = crops.batch(step(1)), crops.batch(step(1))
     assert first.shape == (4, 3, 64, 64) and torch.equal(first, again) and not torch.equal(first[0], first[1])
+
+
+def test_of_a_blend_each_source_has_its_part_of_every_batch() -> None:
+    """Half of one mix and then half of the other, each with its own captions, and as its own world would draw them."""
+    worlds = World("objects"), World("rest")
+    step = Step(3, 8, torch.device("cpu"), step_generator(0, 3))
+    pictures, texts = Blend(worlds).pairs(step)
+    generator = step_generator(0, 3)
+    halves = [world.pairs(Step(3, 4, torch.device("cpu"), generator)) for world in worlds]
+    assert pictures.equal(torch.cat([half for half, _ in halves])) and texts == [*halves[0][1], *halves[1][1]]
+    assert not pictures[:4].equal(pictures[4:])
+    ((first, _),) = Blend(worlds).first(2, torch.device("cpu"))
+    assert first.equal(next(iter(worlds[0].first(2, torch.device("cpu"))))[0])
