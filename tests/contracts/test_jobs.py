@@ -22,6 +22,7 @@ FULL: dict[str, Any] = {
     "inputs": ["image", "mask"],
     "idempotency": "0f",
     "webhook": {"url": "https://hooks.example/x", "events": ["failed"], "base_url": "http://house"},
+    "trace": {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
     "animation": "webp",
     "result": {"labels": [{"label": "a", "probability": 0.5}]},
     "error": {"kind": "internal", "title": "The drawing failed", "detail": "why"},
