@@ -12,9 +12,10 @@ from starlette.datastructures import UploadFile
 
 from contracts.openai import EditsCall, GenerationsCall, ImagesCall, VariationsCall
 from contracts.operations import OPERATIONS
+from contracts.pictures import has_alpha, normalized
 from service.intake import Work, json_body, media_type
 from service.openai_errors import OpenAIError, of_fields, picture_error
-from service.pictures import PictureError, has_alpha, normalized, opened
+from service.pictures import PictureError, opened
 from service.settings import Settings
 
 # Each call: what it may say, and the operation that does it.
