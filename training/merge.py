@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ def merge(folder: Path, out: Path, name: str, preset: str | None = None) -> dict
     if not paths:
         raise TrainingError(f"{folder} has no training in it: `python -m training` writes NETWORK.pt there")
     told = folder / "run.json"
-    begun = json.loads(told.read_text()) if told.exists() else {"checkpoint": None, "lora": 0}
+    begun: dict[str, Any] = json.loads(told.read_text()) if told.exists() else {"checkpoint": None, "lora": 0}
     start, lora = Path(begun["checkpoint"]) if begun["checkpoint"] else None, int(begun["lora"])
     if start is None and (preset is None or not PRESETS[preset].config):
         raise TrainingError(
