@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def tuned(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         plan = replace(PRESETS["tune"].plans["decoder"], warmup=5, ema=0.9)
         patch.setitem(PRESETS, "tune", replace(PRESETS["tune"], plans={"decoder": plan}))
-        patch.setattr(sys, "argv", ["training", *given, "--device", "cpu", "--steps", "40", "--batch", "10", "--lr", "5e-3"])
+        patch.setattr(sys, "argv", ["training", *given, "--device", "cpu", "--steps", "30", "--batch", "10", "--lr", "5e-3"])
         __main__.main()
     return out
 
@@ -94,6 +95,25 @@ def test_the_merged_checkpoint_loads_and_draws_what_was_learned(tuned: Path, tmp
     assert "LoRA of rank 4" in (out / "CARD.md").read_text()
     with pytest.raises(TrainingError, match="exists already"):
         merge.merge(tuned, out, "again")
+
+
+def test_karlos_parts_are_tuned_and_merged(tmp_path: Path) -> None:
+    """Its folder is begun with as ours is: the prior by its own statistics, the decoder with its variance."""
+    karlo, data, out = tmp_path / "karlo", tmp_path / "data", tmp_path / "run"
+    runpy.run_path(str(Path(__file__).parents[1] / "models" / "karlo_reference.py"))["write_folder"](karlo, image_encoder=True)
+    data.mkdir()
+    for k in range(4):
+        Image.linear_gradient("L").rotate(90 * k).convert("RGB").save(data / f"{k}.png")
+        (data / f"{k}.txt").write_text(f"a gradient, turned {k} times")
+    plans = {name: replace(plan, steps=2, batch=4, lr=1e-3) for name, plan in PRESETS["tune"].plans.items()}
+    run = Run(replace(PRESETS["tune"], plans=plans), out, data=str(data), start=karlo, lora=2)
+    for name in ("prior", "decoder"):
+        run.train(name)
+    with pytest.raises(TrainingError, match="was distilled"):
+        Run(run.preset, tmp_path / "whole", data=str(data), start=karlo).train("upsampler_256")
+    assert merge.merge(out, tmp_path / "merged", "mine") == {"prior": 2, "decoder": 2}
+    picture = UnCLIP.load(tmp_path / "merged").generate(["a gradient"], size=64, decoder_num_inference_steps=2, prior_num_inference_steps=2)
+    assert torch.isfinite(picture).all()
 
 
 @pytest.mark.parametrize("name", TARGETS)
