@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,11 @@ def speed(stack: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -> d
         return statistics.median(taken[1:])
 
     of = subjects(("one object",), batch)
-    batched = {way: seconds(lambda w=way: draw(stack, of.texts, of.seeds, w, **parameters), batch) for way in ("prior", "text")}
+    batched = {way: seconds(partial(draw, stack, of.texts, of.seeds, way, **parameters), batch) for way in ("prior", "text")}
     return {
         "device": str(stack.device),
         "threads": torch.get_num_threads(),
-        "alone": {str(size): seconds(lambda s=size: stack.generate(of.texts[:1], size=s, **parameters)) for size in stack.sizes},
+        "alone": {str(size): seconds(partial(stack.generate, of.texts[:1], size=size, **parameters)) for size in stack.sizes},
         "batch": batch,
         "batched": batched | {"drawings": seconds(of.pictures, batch)},
     }

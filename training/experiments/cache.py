@@ -42,7 +42,7 @@ def passes(prior: DiffusionPrior | AutoregressivePrior, new: int, past: int) -> 
         with FlopCounterMode(display=False) as counter:
             for block in prior.blocks:
                 x, _ = block.attended(x, keep, (kept, kept))  # type: ignore[operator]
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def diffusion_cost(config: PriorConfig, tokens: int, steps: int, candidates: int = 1) -> Cost:

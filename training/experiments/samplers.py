@@ -20,7 +20,7 @@ from training.ways import Subjects, subjects
 SORTS = ("one object", "two in relation")
 EVALUATIONS = (4, 6, 8, 12, 16, 32)
 # What the ODE leads to: the sampler that comes nearest to it, at four times the most evaluations compared.
-REFERENCE = {"sampler": "unipc", "decoder_num_inference_steps": 128}
+REFERENCE: dict[str, Any] = {"sampler": "unipc", "decoder_num_inference_steps": 128}
 
 
 @dataclass(frozen=True)
