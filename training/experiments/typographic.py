@@ -71,8 +71,8 @@ def zero_shot(stack: UnCLIP, z_i: Tensor, tried: list[Trial]) -> Tensor:
     """CLIP's probabilities of each trial's labels, `[N, 4]`: the own one's first, then the named one's."""
     labels = F.normalize(embed_text(stack, [label for trial in tried for label in trial.labels]), dim=1).unflatten(0, (len(tried), -1))
     scale = stack.clip.network.logit_scale.exp().clamp(max=100).detach().cpu()
-    probabilities: Tensor = (scale * torch.einsum("nd,nsd->ns", F.normalize(z_i, dim=1), labels)).softmax(1)
-    return probabilities
+    logits: Tensor = scale * torch.einsum("nd,nsd->ns", F.normalize(z_i, dim=1), labels)
+    return logits.softmax(1)
 
 
 def varied(bench: Bench, pictures: Tensor) -> Tensor:
