@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -55,7 +55,7 @@ def peaks(stack: UnCLIP, count: int, meter: Meter) -> dict[str, int]:
     """Bytes that a step of so many rows takes at most beyond what is held before it, by stage."""
     most: dict[str, int] = {}
     for prior in stack.priors:
-        steps = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
+        steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
         parameters = stack.resolve(size=stack.sizes[-1], prior=prior, **steps)
         rows = [stack.row("warm-up", seed, parameters) for seed in range(count)]
         while (stage := rows[0].stage) is not None:
