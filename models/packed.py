@@ -7,6 +7,7 @@ in the square that a pixel becomes, say the same with 4/9 of the products.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,8 +33,9 @@ class PackedConv(nn.Module):
         if not self.weight.is_mkldnn:
             # Only now: without the size of a picture oneDNN may choose a layout that costs twenty times the convolution. One chosen for
             # some batch serves others as well (measured).
-            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its types leave the last argument out
-            self.weight = reorder(self.weight.contiguous().to_mkldnn(), self.padding, [1, 1], [1, 1], 1, list(x.shape))
+            self.weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+                self.weight.contiguous().to_mkldnn(), self.padding, [1, 1], [1, 1], 1, list(x.shape)
+            )
         ones = [1, 1]
         how: tuple[Any, ...] = ("none", [], "") if added is None else ("add", 1.0, None, [], None)
         operands = (x, *(() if added is None else (added,)), self.weight, self.bias if bias is None else bias)
@@ -76,7 +78,7 @@ class PackedResBlock(ResBlock):
         self.norm1, self.norm2, self.time_proj = block.norm1, block.norm2, block.time_proj
         self.conv1 = PackedUpConv(block.conv1) if block.resize == "up" else _packed(block.conv1)
         self.conv2 = _packed(block.conv2)
-        self.skip = _packed(block.skip) if isinstance(block.skip, nn.Conv2d) else block.skip
+        self.skip = _packed(block.skip) if isinstance(block.skip, nn.Conv2d) else block.skip  # type: ignore[assignment]
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """As the plain block's."""
@@ -90,14 +92,15 @@ class PackedResBlock(ResBlock):
             h = self.norm2(self.conv1(h, bias=self.conv1.bias + time[0]))
         else:
             h = self.norm2(self.conv1(h) + time[..., None, None])
-        out: Tensor = self.conv2(F.silu(h), added=self.skip(self._resized(x)).contiguous(memory_format=torch.channels_last))
+        skipped = self.skip(self._resized(x)).contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.conv2(F.silu(h), added=skipped)
         return out
 
 
 def pack(networks: Iterable[nn.Module]) -> None:
     """Exchange the fp32 convolutions of U-Nets on the CPU, in place. Their weights are gone from the networks then, which can be
-    run, and neither trained nor saved. Where torch has no oneDNN nothing happens."""
-    if not torch.backends.mkldnn.is_available():
+    run, and neither trained nor saved. On other processors than x86, where it was not measured, and without oneDNN nothing happens."""
+    if not (torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")):
         return
     for unet in [module for network in networks for module in network.modules() if isinstance(module, UNet)]:
         weight = unet.conv_in.weight
