@@ -78,7 +78,7 @@ class PackedResBlock(ResBlock):
         self.norm1, self.norm2, self.time_proj = block.norm1, block.norm2, block.time_proj
         self.conv1 = PackedUpConv(block.conv1) if block.resize == "up" else _packed(block.conv1)
         self.conv2 = _packed(block.conv2)
-        self.skip = _packed(block.skip) if isinstance(block.skip, nn.Conv2d) else block.skip  # type: ignore[assignment]
+        self.skip = _packed(block.skip) if isinstance(block.skip, nn.Conv2d) else block.skip
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """As the plain block's."""
