@@ -180,13 +180,18 @@ Ready: {host}   (Ctrl-C stops it)
 """
 
 
-def worker() -> None:
-    """One more worker on the Redis of a running `make run`, or on UNCLIP_REDIS_URL."""
+def beside(module: str, *arguments: str) -> None:
+    """One more worker, or a command of the service, on the Redis of a running `make run`, or on UNCLIP_REDIS_URL."""
     url = os.environ.get("UNCLIP_REDIS_URL") or (URL_FILE.read_text() if URL_FILE.exists() else None)
     if url is None:
         sys.exit("Nothing to work for: `make run` is not running in this folder, and UNCLIP_REDIS_URL is not set.")
-    os.execve(sys.executable, [sys.executable, "-m", "worker"], {**os.environ, "UNCLIP_REDIS_URL": url})
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], {**os.environ, "UNCLIP_REDIS_URL": url})
 
 
 if __name__ == "__main__":
-    worker() if sys.argv[1:] == ["worker"] else run()
+    if sys.argv[1:] == ["worker"]:
+        beside("worker")
+    elif sys.argv[1:2] == ["keys"]:
+        beside("service", *sys.argv[1:])
+    else:
+        run()

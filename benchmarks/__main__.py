@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ import torch
 from benchmarks import load, reliability
 from benchmarks.pictures import pictures
 
-ALL: dict[str, Callable[[], dict[str, Any]]] = {"pictures": pictures, **reliability.MEASURES, **load.MEASURES}
+
+def _stack(size: str) -> dict[str, Any]:
+    try:
+        from benchmarks.stack import stack  # only now: it needs what no other measure does
+    except ImportError as error:
+        raise SystemExit(f"{error}: pip install '.[bench]' has what benchmarks.stack needs") from error
+    return stack(size)
+
+
+STACKS = {"stack": partial(_stack, "mini"), "stack-karlo": partial(_stack, "karlo")}
+ALL: dict[str, Callable[[], dict[str, Any]]] = {"pictures": pictures, **reliability.MEASURES, **load.MEASURES, **STACKS}
 BRIEF = ("pictures", "overhead")
 
 

@@ -11,8 +11,9 @@ from contracts.jobs import Record, now, written
 from contracts.webhooks import announce
 
 Ended = Literal["succeeded", "failed", "cancelled"]
-# Why a job failed: the request can never work; some of its rows failed; it took too long; its worker failed at it, or died.
-Reason = Literal["invalid", "rows", "timeout", "error", "died"]
+# Why a job failed: the request can never work; the content check stopped it; some of its rows failed; it took too long; its worker
+# failed at it, or died.
+Reason = Literal["invalid", "content", "rows", "timeout", "error", "died"]
 EVENTS_KEPT = 1000
 
 

@@ -17,6 +17,7 @@ from contracts.fields import Animation
 from contracts.webhooks import Webhook
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+FailureKind = Literal["invalid", "content", "internal"]
 ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 
 
@@ -42,6 +43,7 @@ class Beat(BaseModel):
 
     pid: int
     slots: int = Field(description="How many jobs it runs at once.")
+    checkpoint: str = Field("", description="Name of the checkpoint that it draws with.")
 
 
 class Picture(BaseModel):
@@ -66,9 +68,10 @@ class AnimatedImage(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job failed. `kind` is "invalid" where the request can never work, "internal" where the drawing failed."""
+    """Why a job failed. `kind` is "invalid" where the request can never work, "content" where the content check stopped it, "internal"
+    where the drawing failed."""
 
-    kind: Literal["invalid", "internal"]
+    kind: FailureKind
     title: str
     detail: str
 
@@ -96,6 +99,7 @@ class Job(BaseModel):
     animation: AnimatedImage | None = Field(description="The frames as one animated picture, where it was asked for.")
     result: dict[str, Any] | None = Field(description="What was found beside pictures: a probe's labels, an embedding.")
     error: JobError | None
+    request_id: str | None = Field(description="X-Request-ID of the request that made it, as it stands in the logs.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -115,11 +119,14 @@ class Record(BaseModel):
     inputs: list[str] = []  # names of the pictures that came with the request
     idempotency: str | None = None  # hash of the Idempotency-Key, which goes when the job goes
     webhook: Webhook | None = None
+    owner: str | None = None  # id of the API key whose job it is
+    link: str | None = None  # opens an owned job's pictures to whoever has their URL
     trace: dict[str, str] = {}  # where its trace goes on from, as W3C's traceparent
     images: list[Picture] = []
     animation: Animation | None = None
     result: dict[str, Any] | None = None
     error: JobError | None = None
+    request_id: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

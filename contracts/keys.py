@@ -14,6 +14,7 @@ WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
 STORED = "jobs"  # folder of the object store that holds all results
 SWEPT = "unclip:swept"  # string with a short life: the object store was swept lately
 CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
+API_KEYS = "unclip:keys"  # hash: API keys as JSON, by their ids; of their tokens only hashes
 PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
 
@@ -25,6 +26,16 @@ def job(job_id: str) -> str:
 def listing(owner: str | None = None) -> str:
     """Sorted set: jobs, by when they were created; all of them, or one owner's."""
     return f"unclip:jobs:{owner}" if owner else "unclip:jobs"
+
+
+def held(key_id: str) -> str:
+    """Set: jobs of an API key that had not ended when its limit was last looked at."""
+    return f"unclip:keys:{key_id}:held"
+
+
+def bucket(key_id: str) -> str:
+    """String with a short life: when all requests of an API key's rate may be made again, in microseconds since 1970."""
+    return f"unclip:keys:{key_id}:bucket"
 
 
 def image(job_id: str, index: int) -> str:

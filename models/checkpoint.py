@@ -6,6 +6,7 @@ error that names it. They go from the file to their device one at a time, so tha
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import warnings
@@ -34,6 +35,7 @@ OPTIONAL = ("pca", "ar_prior")
 UPSAMPLERS = {256: "upsampler_256", 1024: "upsampler_1024"}
 PARTS = (*REQUIRED, *OPTIONAL, *UPSAMPLERS.values())
 BASE_SIZE = 64
+DIGESTED = (".json", ".safetensors", ".bin")
 
 
 class CheckpointError(ValueError):
@@ -202,6 +204,19 @@ def refuse(path: Path, faults: list[str]) -> None:
     if faults:
         shown = "; ".join(sorted(faults)[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise CheckpointError(f"{path} does not fit the network in config.json: {shown}")
+
+
+def digest(*places: Path | str) -> str:
+    """SHA-256, in hex, of checkpoint folders and files: of the lines that sha256sum prints for their configs and weights, by path.
+    The card does not count. A stranger finds the same by `sha256sum *.json *.safetensors | LC_ALL=C sort -k2 | sha256sum`."""
+    lines = ""
+    for place in map(Path, places):
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in DIGESTED and path.is_file())
+        for path in files:
+            name = path.name if path == place else path.relative_to(place).as_posix()
+            with path.open("rb") as file:
+                lines += f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def halved(network: nn.Module) -> dict[str, Tensor]:

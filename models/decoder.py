@@ -6,14 +6,16 @@ of which the U-Net attends to. For classifier-free guidance z_i is dropped to a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from models.clip import TextEncoding, widened
-from models.unet import UNet, UNetConfig
+from models.unet import Keys, UNet, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,37 @@ class DecoderConfig:
     image_to_time_layers: int = 2
     text_to_time: bool = False  # z_t, too, is projected and added to the timestep embedding
     norm_last: bool = False  # LayerNorm on the caption's context tokens, not on the hidden states they are made of
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a row's z_i and caption come to: `[E]`, added to the timestep embedding, and the context tokens' keys and values `[K, C]` in
+    each attention, without padding."""
+
+    emb: Tensor
+    keys: list[Keys]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several rows' `Given`: `[B, E]`, `[B, K, C]` in each attention, and a mask `[B, K]`, None where no row is padded."""
+
+    emb: Tensor
+    keys: list[Keys]
+    mask: Tensor | None
+
+
+def batched(rows: Sequence[Given]) -> Batch:
+    """Rows side by side, the shorter ones padded."""
+    keys = [
+        (pad_sequence([k for k, _ in one], batch_first=True), pad_sequence([v for _, v in one], batch_first=True))
+        for one in zip(*(row.keys for row in rows), strict=True)
+    ]
+    emb, lengths = torch.stack([row.emb for row in rows]), [len(row.keys[0][0]) if row.keys else 0 for row in rows]
+    if min(lengths) == max(lengths):
+        return Batch(emb, keys, None)
+    places = torch.arange(max(lengths), device=emb.device)
+    return Batch(emb, keys, torch.stack([places < length for length in lengths]))
 
 
 class Decoder(nn.Module):
@@ -56,6 +89,24 @@ class Decoder(nn.Module):
         withheld -> prediction `[B, 3, 64, 64]`; `[B, 6, 64, 64]` where the U-Net has 6 output channels: the last three say where the
         log-variance of a DDPM step lies between its bounds, -1 the smaller and 1 the larger (Nichol & Dhariwal 2021, eq. 15)."""
         dtype = self.null_image.dtype
+        return widened(self.unet(x_t.to(dtype), t, *self._conditions(z_i, text, drop_image)))
+
+    def begin(self, z_i: Tensor, text: TextEncoding, drop_image: Tensor) -> list[Given]:
+        """What `forward` makes of each row's z_i and caption, for `proceed`: the same at every step."""
+        emb, context, mask = self._conditions(z_i, text, drop_image)
+        keys = self.unet.keys_of(context)
+        return [
+            Given(emb[row], [(k[row, : int(length)], v[row, : int(length)]) for k, v in keys])
+            for row, length in enumerate(mask.sum(1).tolist())
+        ]
+
+    def proceed(self, x_t: Tensor, t: Tensor, given: Batch) -> Tensor:
+        """As `forward`, with what `begin` and `batched` gave."""
+        return widened(self.unet.proceed(x_t.to(self.null_image.dtype), t, given.emb, given.keys, given.mask))
+
+    def _conditions(self, z_i: Tensor, text: TextEncoding, drop_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is added to the timestep embedding `[B, E]`, context tokens `[B, 4 + L, C]` and their mask."""
+        dtype = self.null_image.dtype
         z_i = (z_i * z_i.shape[1] ** 0.5 if self.config.unit_norm else z_i).to(dtype)
         z_i = torch.where(drop_image[:, None], self.null_image, z_i)
         image_tokens = self.image_to_tokens(z_i).unflatten(1, (self.config.image_tokens, -1))  # (B, 4, C)
@@ -68,7 +119,7 @@ class Decoder(nn.Module):
         emb = self.image_to_time(z_i)
         if self.config.text_to_time:
             emb = emb + self.text_to_time(text.z_t.to(dtype))
-        return widened(self.unet(x_t.to(dtype), t, emb, context, mask))
+        return emb, context, mask
 
 
 def _tuples(numbers: dict[str, Any]) -> dict[str, Any]:

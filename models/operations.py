@@ -22,10 +22,11 @@ from models.unclip import UnCLIP
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows that hold a picture each, in order, and what is to be told beside them."""
+    """Rows that hold a picture each, in order, what is to be told beside them, and what was not done as asked."""
 
     rows: Sequence[Row] = ()
     result: dict[str, Any] | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

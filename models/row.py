@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.clip import TextEncoding
+from models.decoder import Given
 from models.parameters import Parameters
 from models.prior import Cache
 from models.samplers import Table
@@ -54,12 +55,18 @@ class Source:
         return torch.where(known.mask > 0, x_0, known.picture)
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, without waiting for what the device is at."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
 class Row:
     """One picture in the making. The stack moves it; everybody else reads it.
 
     `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or, where
     the plan ends before the decoder, `conditioning`; or `error` says why not. `step` of `steps` counts within the stage. `cut` and
-    `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP."""
+    `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP; `candidate` is which of its z_i the
+    diffusion prior kept."""
 
     def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float], source: Source | None = None) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
@@ -69,6 +76,7 @@ class Row:
         self.step = 0
         self.cut: str | None = None
         self.negative_cut: str | None = None
+        self.candidate: Tensor | None = None
         self.image: Tensor | None = None
         self.error: str | None = None
         self.conditioning: Conditioning | None = None
@@ -82,6 +90,8 @@ class Row:
         # The running state of the priors: keys and values of the guided and the unguided half, and the autoregressive one's buckets.
         self.tokens: list[int] = []
         self.caches: list[Cache] = []
+        # What the decoder makes of the conditioning, once for all its steps: of the guided half, and of the unguided one.
+        self.given: list[Given] = []
 
     @property
     def fraction(self) -> float:
@@ -123,11 +133,11 @@ class Row:
         self.stage, self.step, self.steps, self.table = stage, 0, steps, None
         self.x_0 = self.x_0_prev = None
         self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
-        self.tokens, self.caches = [], []
+        self.tokens, self.caches, self.given = [], [], []
 
     def end(self, image: Tensor | None = None, error: str | None = None) -> None:
         """Leave the stack, with a picture, with what the conditioning now holds, or with the reason for neither."""
-        self.stage, self.caches = None, []
+        self.stage, self.caches, self.given = None, [], []
         self.x_t = self.x_0 = self.x_0_prev = None
         self.image, self.error = image, error
 
@@ -141,7 +151,7 @@ class Row:
             if weight != 0.0 and earlier is not None:
                 x_next = x_next + weight * earlier
         if d != 0.0:
-            noise = torch.randn(x_0.shape, generator=self.generator).to(x_0)
+            noise = sent(torch.randn(x_0.shape, generator=self.generator), x_0.device).to(x_0.dtype)
             if variance is not None and self.table.widest is not None:
                 noise = noise * (self.table.widest[self.step] / d) ** ((variance + 1) / 2)
             x_next = x_next + d * noise

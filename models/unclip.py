@@ -7,6 +7,7 @@ own table. `generate` is a loop over it for people; the worker's engine is anoth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +18,15 @@ from torch import Tensor
 
 from models import karlo, upscaler
 from models.ar_prior import AutoregressivePrior, nucleus, upper_half
-from models.checkpoint import BASE_SIZE, UPSAMPLERS, Checkpoint, load
+from models.checkpoint import BASE_SIZE, DEFAULT_FOLDER, UPSAMPLERS, Checkpoint, digest, load
 from models.clip import CLIP, TextEncoding
-from models.decoder import Decoder
+from models.decoder import Batch, Decoder, Given, batched
+from models.packed import pack
 from models.parameters import Parameters
 from models.pca import PCA
 from models.prior import Cache, DiffusionPrior
 from models.residents import Residents
-from models.row import Conditioning, Row, Source
+from models.row import Conditioning, Row, Source, sent
 from models.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.schedule import alphas_cumprod
 from models.upsampler import Upsampler
@@ -74,6 +76,7 @@ class UnCLIP:
         """`residents`: where the networks take turns on the device."""
         self.residents = residents
         self.checkpoint, self.device, self.name = checkpoint, torch.device(device), checkpoint.name
+        self.digest = ""  # of the files it was loaded from
         networks = checkpoint.networks
         self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
         self.decoder = cast(Decoder, networks["decoder"])
@@ -82,6 +85,7 @@ class UnCLIP:
         self.pca = cast(PCA | None, networks.get("pca"))
         self.upsamplers = {size: network for size, part in UPSAMPLERS.items() if isinstance(network := networks.get(part), Upsampler)}
         self.sizes = (BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks))
+        self._last_given: tuple[list[Given], Batch] | None = None  # of the decoder's last pass
         self._alphas = {schedule: alphas_cumprod(schedule) for schedule in ("cosine", "linear")}
 
     @classmethod
@@ -102,11 +106,15 @@ class UnCLIP:
         from elsewhere, see `upscaler.borrowed`. `device_memory`: bytes of weights on the device at a time; the others wait in host memory
         (None: all are on the device)."""
         home = device if device_memory is None else "cpu"
-        checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
-        if upsampler is not None:
-            checkpoint = upscaler.borrowed(checkpoint, Path(upsampler), home, dtype)
+        with ThreadPoolExecutor(1) as beside:  # of Karlo the digest takes seconds, as loading it does
+            found = beside.submit(digest, folder or DEFAULT_FOLDER, *([upsampler] if upsampler else []))
+            checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
+            if upsampler is not None:
+                checkpoint = upscaler.borrowed(checkpoint, Path(upsampler), home, dtype)
         residents = None if device_memory is None else Residents(checkpoint.networks, torch.device(device), device_memory)
-        return cls(checkpoint, device, residents)
+        stack = cls(checkpoint, device, residents)
+        stack.digest = found.result()
+        return stack
 
     def resolve(self, operation: str = "generate", **given: Any) -> Parameters:
         """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
@@ -213,24 +221,29 @@ class UnCLIP:
             x_0s, variances = self._decoder_x_0(rows)
         else:
             x_0s = self._upsampler_x_0(rows)
-        finite = torch.stack([x_0.isfinite().all() for x_0 in x_0s]).tolist()
-        for row, x_0, variance, fine in zip(rows, x_0s, variances, finite, strict=True):
+        ended = []
+        for row, x_0, variance in zip(rows, x_0s, variances, strict=True):
+            ended.append(row.advance(x_0 if row.source is None or stage == "prior" else row.source.keep(x_0), variance))
+        # The one place where the host waits for the device, when all of the step's work has been handed over.
+        for row, fine, last in zip(rows, torch.stack([x_0.isfinite().all() for x_0 in x_0s]).tolist(), ended, strict=True):
             if not fine:
-                row.end(error=f"step {row.step + 1} of {row.steps} of the {stage} gave numbers that are not finite")
-            elif row.advance(x_0 if row.source is None or stage == "prior" else row.source.keep(x_0), variance):
+                row.end(error=f"step {row.step} of {row.steps} of the {stage} gave numbers that are not finite")
+            elif last:
                 self._leave(row)
 
     def _encode(self, rows: Sequence[Row]) -> None:
         """The text stage: prompts, and what stands for no prompt (the negative prompt, or "")."""
-        tokens, cut = self.clip.tokenize([row.prompt for row in rows] + [row.parameters.negative_prompt for row in rows])
+        pairs = [(row.prompt, row.parameters.negative_prompt) for row in rows]
+        prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))  # each once, however many pictures are drawn of it
+        tokens, cut = self.clip.tokenize(prompts)
         encoding = self.clip.encode_text(tokens)
-        for index, row in enumerate(rows):
-            prompt, empty = (
-                TextEncoding(encoding.z_t[k : k + 1], encoding.hidden[k : k + 1], encoding.mask[k : k + 1])
-                for k in (index, index + len(rows))
-            )
-            row.cut, row.negative_cut = cut[index], cut[index + len(rows)]
-            row.conditioning = Conditioning(prompt, empty)
+        encoded = {
+            prompt: (TextEncoding(encoding.z_t[k : k + 1], encoding.hidden[k : k + 1], encoding.mask[k : k + 1]), cut[k])
+            for k, prompt in enumerate(prompts)
+        }
+        for row, (prompt, negative) in zip(rows, pairs, strict=True):
+            (text, row.cut), (empty, row.negative_cut) = encoded[prompt], encoded[negative]
+            row.conditioning = Conditioning(text, empty)
 
     def _encode_images(self, rows: Sequence[Row]) -> None:
         """The image stage: z_i of the rows' pictures, and what stands for no prompt."""
@@ -285,8 +298,8 @@ class UnCLIP:
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
             z_i = self.prior.denormalize(_state(row))  # (K, D)
             unit = F.normalize(z_i, dim=-1)
-            best = (unit @ conditioning.text.z_t[0]).argmax()
-            conditioning.z_i = (unit if self.clip.unit_norm else z_i)[best]
+            best = row.candidate = (unit @ conditioning.text.z_t[0]).argmax()
+            conditioning.z_i = (unit if self.clip.unit_norm else z_i).index_select(0, best[None])[0]  # [best] would wait for the device
         elif row.stage == "ar_prior":
             prior, pca = cast(AutoregressivePrior, self.ar_prior), cast(PCA, self.pca)
             z_i = pca.reconstruct(prior.dequantize(torch.tensor(row.tokens[1:], device=self.device)[None]))[0]
@@ -323,11 +336,10 @@ class UnCLIP:
         row.begin(stage, table, shape, self.device, x_T)
 
     def _alpha_sigma(self, rows: Sequence[Row], schedule: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Each row's timestep `[B]` with the square roots of alphas_cumprod and of its complement there."""
-        timesteps = [row.table.timesteps[row.step] for row in rows if row.table is not None]
-        a = self._alphas[schedule][timesteps]
-        t = torch.tensor(timesteps, device=self.device)
-        return t, a.sqrt().float().to(self.device), (1 - a).sqrt().float().to(self.device)
+        """Each row's timestep `[B]`, on the host, with the square roots of alphas_cumprod and of its complement there, on the device."""
+        t = torch.tensor([row.table.timesteps[row.step] for row in rows if row.table is not None])
+        a = self._alphas[schedule][t]
+        return t, sent(a.sqrt().float(), self.device), sent((1 - a).sqrt().float(), self.device)
 
     def _prior_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """The prior's estimates, `[K, D]` a row, guided and clamped."""
@@ -342,7 +354,7 @@ class UnCLIP:
         counts = [len(_state(rows[k])) for k, _ in halves]
         flat = self.prior.proceed(
             torch.cat([_state(rows[k]) for k, _ in halves]),
-            torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]),
+            sent(torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]), self.device),
             [rows[k].caches[half] for (k, half), count in zip(halves, counts, strict=True) for _ in range(count)],
         )
         found = dict(zip(halves, flat.split(counts), strict=True))
@@ -363,15 +375,31 @@ class UnCLIP:
         t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
         guided = [k for k, row in enumerate(rows) if _is_guided(row)]
         order = [*range(len(rows)), *guided]
-        z_i = torch.stack([cast(Tensor, _conditioning(row).z_i) for row in rows])[order]
-        text = _stacked([_conditioning(row).text for row in rows] + [_conditioning(rows[k]).empty for k in guided])
-        drop_image = torch.arange(len(order), device=self.device) >= len(rows)
-        batch = x_t[order].contiguous(memory_format=torch.channels_last)
-        prediction, variance = self.decoder(batch, t[order], z_i, text, drop_image).split((3, self.decoder.variance_channels), dim=1)
+        given = self._given([(rows[k], int(place >= len(rows))) for place, k in enumerate(order)])
+        index = torch.tensor(order)
+        batch = (x_t[sent(index, self.device)] if guided else x_t).contiguous(memory_format=torch.channels_last)
+        said = self.decoder.proceed(batch, sent(t[index], self.device), given)
+        prediction, variance = said.split((3, self.decoder.variance_channels), dim=1)
         prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
         x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
         x_0s = [_thresholded(one, row.parameters.dynamic_threshold) for one, row in zip(x_0, rows, strict=True)]
         return x_0s, list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
+
+    def _given(self, halves: Sequence[tuple[Row, int]]) -> Batch:
+        """What the decoder is given for each half (1: the unconditional one) of some rows: made when a row has its first step, and put
+        side by side when other rows share a pass than in the one before."""
+        fresh = [(row, half) for row, half in halves if len(row.given) <= half]
+        if fresh:
+            held = [_conditioning(row) for row, _ in fresh]
+            texts = [conditioning.empty if half else conditioning.text for conditioning, (_, half) in zip(held, fresh, strict=True)]
+            z_i = torch.stack([cast(Tensor, conditioning.z_i) for conditioning in held])
+            dropped = torch.tensor([bool(half) for _, half in fresh], device=self.device)
+            for (row, _), one in zip(fresh, self.decoder.begin(z_i, _stacked(texts), dropped), strict=True):
+                row.given.append(one)
+        rows = [row.given[half] for row, half in halves]
+        if self._last_given is None or [id(one) for one in self._last_given[0]] != [id(one) for one in rows]:
+            self._last_given = rows, batched(rows)
+        return self._last_given[1]
 
     def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """An upsampler's estimates, `[3, S, S]` a row; no guidance."""
@@ -410,6 +438,11 @@ class UnCLIP:
         failed = [row for row in rows if row.error is not None]
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(rows)} pictures failed: {failed[0].error}")
+
+    def pack(self) -> None:
+        """Make ready to draw and nothing else: on a CPU, convolutions are laid out once for all (`packed`), and the networks cannot be
+        saved or trained any more. Pictures are the same to rounding."""
+        pack(self.checkpoint.networks.values())
 
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""
@@ -474,11 +507,9 @@ def _guide(predictions: Tensor, count: int, guided: list[int], scales: Sequence[
     conditional = predictions[:count]
     if not guided:
         return conditional
-    scale = _like(torch.tensor([scales[k] for k in guided], device=predictions.device), conditional)
-    unconditional = predictions[count:]
-    out = conditional.clone()
-    out[guided] = unconditional + scale * (conditional[guided] - unconditional)
-    return out
+    scale = _like(sent(torch.tensor([scales[k] for k in guided]), predictions.device), conditional)
+    unconditional, index = predictions[count:], sent(torch.tensor(guided), predictions.device)
+    return conditional.index_copy(0, index, unconditional + scale * (conditional[index] - unconditional))
 
 
 def _stacked(texts: Sequence[TextEncoding]) -> TextEncoding:

@@ -8,6 +8,7 @@ above 1 the network works on squares of pixels (space to depth): what makes the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -69,12 +70,16 @@ class ResBlock(nn.Module):
         time: Tensor = self.time_proj(emb)[..., None, None]
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         else:
             h = self.norm2(h + time)
         h = self.conv2(self.dropout(F.silu(h)))
         out: Tensor = self.skip(self._resized(x)) + h
         return out
+
+
+# Keys and values of context tokens, `[B, K, C]` each.
+Keys = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -91,15 +96,18 @@ class Attention(nn.Module):
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
 
-    def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """x `[B, C, H, W]`, context `[B, K, D]`, mask `[B, K]` True where there is a token -> `[B, C, H, W]`."""
+    def keys_of(self, context: Tensor) -> Keys:
+        """Context tokens `[B, K, D]` -> their keys and values, `[B, K, C]` each."""
+        return self.context_k(context), self.context_v(context)
+
+    def forward(self, x: Tensor, keys: Keys | None, mask: Tensor | None) -> Tensor:
+        """x `[B, C, H, W]`, keys of the context tokens, mask `[B, K]` True where there is one (None: all) -> `[B, C, H, W]`."""
         batch, channels, height, width = x.shape
         h = self.norm(x).flatten(2).transpose(1, 2)  # (B, HW, C)
         q, k, v = self.to_q(h), self.to_k(h), self.to_v(h)
         keep = None
-        if context is not None:
-            k = torch.cat((self.context_k(context), k), dim=1)  # (B, K + HW, C)
-            v = torch.cat((self.context_v(context), v), dim=1)
+        if keys is not None:
+            k, v = (torch.cat(pair, dim=1) for pair in zip(keys, (k, v), strict=True))  # (B, K + HW, C)
             if mask is not None:
                 keep = F.pad(mask, (0, height * width), value=True)[:, None, None]  # (B, 1, 1, K + HW)
         q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, heads, N, head)
@@ -145,26 +153,35 @@ class UNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
+    def keys_of(self, context: Tensor) -> list[Keys]:
+        """Context tokens `[B, K, D]` -> their keys and values in each attention. They do not depend on x or t."""
+        return [module.keys_of(context) for module in self.modules() if isinstance(module, Attention)]
+
     def forward(self, x: Tensor, t: Tensor, emb: Tensor | None = None, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """x `[B, C, H, W]`, timesteps t `[B]`, emb `[B, E]` added to the timestep embedding, context tokens
         `[B, K, D]` with mask `[B, K]` -> `[B, out, H, W]`."""
+        return self.proceed(x, t, emb, None if context is None else self.keys_of(context), mask)
+
+    def proceed(self, x: Tensor, t: Tensor, emb: Tensor | None, keys: Sequence[Keys] | None, mask: Tensor | None) -> Tensor:
+        """As `forward`, after the context's keys from `keys_of`."""
         time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.channels[0]).to(x.dtype))))
         time = F.silu(time if emb is None else time + emb)
+        later = None if keys is None else iter(keys)
+
+        def attended(attend: nn.Module, h: Tensor) -> Tensor:
+            out: Tensor = attend(h, None if later is None else next(later), mask) if isinstance(attend, Attention) else h
+            return out
+
         h = self.conv_in(F.pixel_unshuffle(x, self.config.patch_size))
         skips = [h]
         for level in self.down:
             block, attend = cast(nn.ModuleList, level)
-            h = _attended(attend, block(h, time), context, mask)
+            h = attended(attend, block(h, time))
             skips.append(h)
         first, attend, second = self.middle
-        h = second(_attended(attend, first(h, time), context, mask), time)
+        h = second(attended(attend, first(h, time)), time)
         for level in self.up:
             block, attend, resize = cast(nn.ModuleList, level)
-            h = _attended(attend, block(torch.cat((h, skips.pop()), dim=1), time), context, mask)
+            h = attended(attend, block(torch.cat((h, skips.pop()), dim=1), time))
             h = resize(h, time) if isinstance(resize, ResBlock) else h
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch_size)
-
-
-def _attended(attend: nn.Module, h: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-    out: Tensor = attend(h, context, mask) if isinstance(attend, Attention) else h
-    return out

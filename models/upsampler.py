@@ -39,13 +39,17 @@ class Upsampler(nn.Module):
             self.unet_last = UNet(self.unet.config)
 
     def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
-        """In fp32 whatever the weights' dtype: x_t `[B, 3, S, S]`, t `[B]`, low `[B, 3, s, s]` in [-1, 1] -> prediction `[B, 3, S, S]`."""
+        """In fp32 whatever the weights' dtype: x_t `[B, 3, S, S]`, t `[B]`, low `[B, 3, s, s]` in [-1, 1] -> prediction `[B, 3, S, S]`.
+        Where the last step has a U-Net of its own, t on the host spares a wait for the device."""
         resized = F.interpolate(low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
         x = torch.cat((x_t, resized), dim=1).to(self.unet.conv_in.weight.dtype)
         if not self.config.own_last_step:
-            return widened(self.unet(x, t))
+            return widened(self.unet(x, t.to(x.device)))
+        last = (t == 0).tolist()
+        if all(last) or not any(last):
+            return widened((self.unet_last if all(last) else self.unet)(x, t.to(x.device)))
         prediction = torch.empty_like(x_t)
-        for unet, rows in ((self.unet, t > 0), (self.unet_last, t == 0)):
-            if rows.any():
-                prediction[rows] = unet(x[rows], t[rows]).to(x_t.dtype)
+        for unet, of_last in ((self.unet, False), (self.unet_last, True)):
+            rows = [row for row, found in enumerate(last) if found == of_last]
+            prediction[rows] = unet(x[rows], t[rows].to(x.device)).to(x_t.dtype)
         return prediction

@@ -1,7 +1,8 @@
-"""`python -m service`: serve HTTP."""
+"""`python -m service`: serve HTTP. `python -m service keys`: the API keys. With an operation: ask a service that runs."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any
 
@@ -9,23 +10,34 @@ import uvicorn
 from pydantic import ValidationError
 
 from contracts.redis_url import hidden
-from service import tracing
+from service import command, logs, tracing
 from service.app import create_app
 from service.settings import Settings
+from unclip_client import shell
 
 
 def main() -> None:
-    """Check the settings, then serve until told to stop."""
+    """Check the settings, then serve until told to stop, or do what the command says."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="Without a command, the service is started.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    command.add(commands)
+    shell.add_commands(commands)
+    arguments = parser.parse_args()
+    if hasattr(arguments, "ask"):  # a service that runs, maybe elsewhere: this one's settings do not matter
+        sys.exit(arguments.ask(arguments))
     try:
         settings = Settings()
     except ValidationError as error:
         faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
         sys.exit(f"The settings will not do:\n{faults}")
+    if hasattr(arguments, "run"):
+        sys.exit(arguments.run(arguments, settings))
+    logs.configure(settings)
     try:
         tracing.start()
     except RuntimeError as error:
         sys.exit(str(error))
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", proxy_headers=True)
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
 
 
 def _got(fault: Any) -> str:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from redis.exceptions import RedisError
@@ -15,14 +15,17 @@ from redis.exceptions import RedisError
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
-from service import index, listing, results, tracing
+from contracts.provenance import Provenance
+from service import gate, index, listing, openai, results, tracing
 from service.background import background
 from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
+from service.headers import enclose
 from service.intake import read, schema_of, schemas
 from service.jobs import Jobs
 from service.limits import BodyLimit
 from service.metrics import MeasureRequests, Metrics
+from service.openai_errors import PREFIX, OpenAIErrors
 from service.prefer import wait_seconds, wants_png
 from service.problems import Problem, ProblemError, install, responses
 from service.settings import Settings
@@ -41,12 +44,14 @@ ROUTES = (
     ("/embeddings", "embeddings", "A caption's or a picture's embedding"),
 )
 JobId = Annotated[str, Path(description="The job's id, as its creation answered.", max_length=100)]
+Link = Annotated[str | None, Query(description="Of a picture's URL, where keys are required: opens it without one.", max_length=100)]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service. Settings are read from the environment unless given."""
     settings = settings or Settings()
     jobs, metrics = Jobs(settings), Metrics()
+    keys_required = settings.api_keys == "required"
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,11 +66,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         responses=responses(500),
+        dependencies=[Depends(gate.Admitted(jobs))] if keys_required else None,
     )
     install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths={path: settings.max_upload_bytes for path, *_ in ROUTES[1:]})
+    uploads = [path for path, *_ in ROUTES[1:]] + openai.UPLOADS
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths=dict.fromkeys(uploads, settings.max_upload_bytes))
+    if keys_required:
+        app.add_middleware(gate.Gate, jobs=jobs)
+    app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
     tracing.install(app)
+    enclose(app, settings)
 
     def base_url(request: Request) -> str:
         return str(settings.public_url or request.base_url).rstrip("/")
@@ -98,18 +109,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ) -> Response:
             """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
             wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
-            work = await read(request, operation, settings, jobs.picture)
+            work = await read(request, operation, settings, partial(jobs.picture, owner=gate.owner(request)))
             count = pictures_out(work.fields)
             if png and count != 1:
                 raise ProblemError(406, f"image/png holds one picture, and this makes {count}. Ask for one, or for application/json.")
-            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key)
+            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, gate.caller(request))
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
             return await answer(request, accepted.job_id, wait, png)
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
-    listing.install(app, jobs, base_url)
+    listing.install(app, jobs, base_url, gate.owner)
+    openai.install(app, jobs, metrics, settings, base_url)
 
     async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
         headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}
@@ -127,7 +139,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if not png:
             return JSONResponse(job.model_dump(mode="json"), 200, headers)
         if job.error is not None:
-            raise ProblemError(422 if job.error.kind == "invalid" else 500, job.error.detail, headers=headers)
+            raise ProblemError(500 if job.error.kind == "internal" else 422, job.error.detail, headers=headers)
         return Response(await jobs.image(job.id, 0), 200, headers, "image/png")
 
     @app.get("/jobs/{job_id}", response_model=Job, summary="How a job stands", responses=responses(404, 422, 503))
@@ -171,9 +183,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             **responses(404, 422, 503),
         },
     )
-    async def get_image(request: Request, job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Response:
+    async def get_image(
+        request: Request,
+        job_id: JobId,
+        index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)],
+        size: Annotated[int | None, Query(ge=16, le=1024, description="Reduced to this width, where it is wider.")] = None,
+        link: Link = None,
+    ) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
-        return await results.image(request, jobs, job_id, index)
+        return await results.image(request, jobs, job_id, index, size)
+
+    @app.get(
+        "/jobs/{job_id}/images/{index}.json",
+        response_model=Provenance,
+        summary="How a job's picture was drawn",
+        responses=responses(404, 422, 503),
+    )
+    async def get_provenance(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Provenance:
+        """What the picture's own `unclip` text chunk holds: every parameter, digests of checkpoint and input pictures, versions."""
+        return await results.provenance(jobs, job_id, index)
 
     @app.get(
         "/jobs/{job_id}/animation",
@@ -185,7 +213,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             **responses(404, 422, 503),
         },
     )
-    async def get_animation(request: Request, job_id: JobId) -> Response:
+    async def get_animation(request: Request, job_id: JobId, link: Link = None) -> Response:
         """An animated WebP or APNG, there and back again."""
         return await results.animation(request, jobs, job_id)
 
@@ -214,12 +242,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def home() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    _describe_problems(app)
+    _describe(app, keys_required)
     return app
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out."""
+def _describe(app: FastAPI, keys_required: bool) -> None:
+    """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out, under /v1 with its status;
+    and what the gate wants."""
     made = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -227,8 +256,14 @@ def _describe_problems(app: FastAPI) -> None:
         known = document.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             known.pop(name, None)
+        for path, methods in document["paths"].items():
+            if path.startswith(PREFIX):  # faults of fields are 400 there
+                for one in methods.values():
+                    one["responses"].pop("422", None)
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
+        if keys_required:
+            gate.describe(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from contracts import keys
 from contracts.jobs import Beat
+
+UNMEASURED_S = 30  # told where nothing was measured yet, or no worker is alive
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,34 @@ async def beats(redis: Any) -> list[Beat]:
     if gone:
         await redis.srem(keys.WORKERS, *gone)
     return [Beat.model_validate_json(beat) for beat in found if beat is not None]
+
+
+def room(redis: Any, surplus: int) -> int:
+    """Whole seconds until a full queue has lost so many jobs, for Retry-After. Blocking."""
+    any_job, slots = _measured(redis)
+    return UNMEASURED_S if any_job is None or not slots else max(1, math.ceil(surplus * any_job / slots))
+
+
+def first_end(redis: Any, job_ids: Sequence[str]) -> int:
+    """Whole seconds until one of these jobs, which wait or run, has ended, for Retry-After. Blocking."""
+    any_job, slots = _measured(redis)
+    with redis.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.lpos(keys.QUEUE_LIST, job_id)
+            pipe.hget(keys.job(job_id), "progress")
+        found = pipe.execute()
+    times = []
+    for position, progress in zip(found[::2], found[1::2], strict=True):
+        left = (json.loads(progress or "null") or {}).get("eta_seconds") if position is None else None
+        if left is not None:
+            times.append(left)
+        elif any_job is not None and slots:
+            times.append(any_job * (1 + (position or 0) / slots))
+    return max(1, math.ceil(min(times))) if times else UNMEASURED_S
+
+
+def _measured(redis: Any) -> tuple[float | None, int]:
+    """Seconds that a job runs, None where none has run, and how many run at once. Blocking."""
+    any_job, names = redis.hget(keys.PACE, keys.pace("any", None)), redis.smembers(keys.WORKERS)
+    found = redis.mget([keys.worker(name.decode()) for name in names]) if names else []
+    return None if any_job is None else float(any_job), sum(Beat.model_validate_json(beat).slots for beat in found if beat is not None)

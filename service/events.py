@@ -182,23 +182,30 @@ def _event(event_id: bytes, fields: dict[bytes, bytes]) -> Event:
     return Event(event_id.decode(), fields[b"event"].decode(), fields[b"data"].decode())
 
 
-async def server_sent(events: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
-    """Events in the format of text/event-stream, with a comment now and then, so that nobody on the way thinks the line dead."""
-    yield format_sse_event(comment="the job's events; Last-Event-ID resumes", retry=1000)
+async def paused(events: AsyncGenerator[Event, None], seconds: float) -> AsyncGenerator[Event | None, None]:
+    """Events as they come, and None wherever none came for so long."""
     async with aclosing(events) as source:
         upcoming = asyncio.ensure_future(anext(source, None))
         try:
             while True:
-                done, _ = await asyncio.wait([upcoming], timeout=KEEPALIVE_S)
+                done, _ = await asyncio.wait([upcoming], timeout=seconds)
                 if not done:
-                    yield KEEPALIVE_COMMENT
+                    yield None
                     continue
                 event = upcoming.result()
                 if event is None:
                     return
                 upcoming = asyncio.ensure_future(anext(source, None))
-                yield format_sse_event(data_str=event.data, event=event.name, id=event.id)
+                yield event
         finally:
             upcoming.cancel()
             with suppress(asyncio.CancelledError):
                 await upcoming
+
+
+async def server_sent(events: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
+    """Events in the format of text/event-stream, with a comment now and then, so that nobody on the way thinks the line dead."""
+    yield format_sse_event(comment="the job's events; Last-Event-ID resumes", retry=1000)
+    async with aclosing(paused(events, KEEPALIVE_S)) as source:
+        async for event in source:
+            yield KEEPALIVE_COMMENT if event is None else format_sse_event(data_str=event.data, event=event.name, id=event.id)

@@ -16,10 +16,11 @@ from starlette.datastructures import UploadFile
 
 from contracts.fields import Fields
 from contracts.operations import OPERATIONS
+from contracts.pictures import has_alpha, normalized
 from contracts.requests import PICTURES, REQUESTS, JobPicture, separated
 from contracts.webhooks import Webhook
 from service import webhooks
-from service.pictures import PictureError, from_base64, has_alpha, normalized, opened
+from service.pictures import PictureError, from_base64, opened
 from service.problems import ProblemError
 from service.settings import Settings
 
@@ -53,21 +54,31 @@ async def read(request: Request, operation: str, settings: Settings, fetch: Fetc
 
 
 async def _body(request: Request, operation: str, asked: type[Fields]) -> Any:
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    media = media_type(request)
     if media == "application/json":
-        try:
-            return json.loads(await request.body())
-        except json.JSONDecodeError as error:
-            detail = f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
-            raise ProblemError(400, detail) from error
-        except (ValueError, RecursionError) as error:  # not UTF-8, a number of a million digits, brackets without end
-            raise ProblemError(400, "The body could not be read as JSON. Send one JSON object, in UTF-8.") from error
+        return await json_body(request)
     if media == "multipart/form-data" and operation != "generate":
         return await _form(request, asked)
     takes = "JSON, with Content-Type: application/json" + (
         "" if operation == "generate" else ", or multipart/form-data with the pictures as files"
     )
     raise ProblemError(415, f"The body is {media or 'of no stated type'}: send {takes}.")
+
+
+def media_type(request: Request) -> str:
+    """What the body is said to be, without parameters; empty where nothing is said."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def json_body(request: Request) -> Any:
+    """The body as JSON. ProblemError 400 where it is none."""
+    try:
+        return json.loads(await request.body())
+    except json.JSONDecodeError as error:
+        detail = f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
+        raise ProblemError(400, detail) from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of a million digits, brackets without end
+        raise ProblemError(400, "The body could not be read as JSON. Send one JSON object, in UTF-8.") from error
 
 
 async def _form(request: Request, asked: type[Fields]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+import structlog
 from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
@@ -23,18 +24,25 @@ from rq.job import Job as RQJob
 from contracts import keys
 from contracts.ending import end
 from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
-from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Record, now, read_record, written
+from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Picture, Record, now, read_record, written
 from contracts.queue import PUSH
-from service import index, tracing
+from service import index, slots, tracing
 from service.connection import asynchronous, blocking, close
-from service.estimate import Place, beats, place
+from service.deny import DenyList, captions
+from service.estimate import Place, beats, place, room
 from service.events import Events
+from service.headers import request_id
 from service.intake import Work
+from service.keys import ApiKey
 from service.problems import ProblemError
 from service.settings import Settings
 from service.store import Store
 
+log = structlog.stdlib.get_logger("service.jobs")
 SOCKET_TIMEOUT_S = 5.0
+
+
+_KEPT_BACK = {"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner", "link", "trace"}  # of a record
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.store) if settings.store else None
+        self.deny = DenyList(settings.deny_list) if settings.deny_list else None
         url = settings.redis_url
         timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
@@ -73,10 +82,14 @@ class Jobs:
         await self.events.close()
         await close(self.redis, self._blocking)
 
-    def accept(self, work: Work, idempotency_key: str | None) -> Accepted:
+    def accept(self, work: Work, idempotency_key: str | None, caller: ApiKey | None) -> Accepted:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
+        `caller`: the API key whose job it becomes; None where none is required.
 
-        ProblemError 429 where the queue is full, 422 where the Idempotency-Key was used for another request."""
+        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where a caption is denied or the Idempotency-Key
+        was used for another request."""
+        if self.deny is not None:
+            self.deny.check(work.fields)
         request = work.fields.model_dump()
         told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
         told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
@@ -85,54 +98,57 @@ class Jobs:
             request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
         priority = request.pop("priority")
         job_id = uuid.uuid4().hex
-        key_hash = hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else None
+        owner = caller.id if caller else None
+        key_hash = hashlib.sha256(f"{owner or ''} {idempotency_key}".encode()).hexdigest() if idempotency_key else None
         key = keys.idempotency(key_hash) if key_hash else None
+        watched = ([key] if key else []) + ([keys.held(owner)] if owner else [])
         with self._blocking.pipeline() as pipe:
             while True:
                 try:
+                    if watched:
+                        pipe.watch(*watched)
                     if key is not None:
-                        pipe.watch(key)
                         earlier = json.loads(pipe.get(key) or "{}")
                         if earlier and pipe.exists(keys.job(earlier["id"])):
                             return self._repeat(earlier, fingerprint)
-                    waiting = int(pipe.llen(keys.QUEUE_LIST)) if key else int(self._blocking.llen(keys.QUEUE_LIST))
-                    self._refuse_if_full(waiting)
+                    self._refuse_if_full()
+                    held = slots.take(self._blocking, caller) if caller else None
                     pipe.multi()
                     if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
+                    if caller is not None:
+                        slots.enter(pipe, caller, job_id, held)
+                    more = {
+                        "priority": priority,
+                        "idempotency": key_hash,
+                        "owner": owner,
+                        "link": secrets.token_urlsafe(16) if owner else None,
+                    }
                     with tracing.enqueueing(work.operation, job_id) as trace:
-                        self._record(pipe, job_id, work, request, priority, key_hash, trace)
+                        self._record(pipe, job_id, work, request, more | {"trace": trace})
                         pipe.execute()
+                    shown = {"captions": dict(captions(work.fields))} if self.settings.log_prompts else {}
+                    log.info("job accepted", job_id=job_id, operation=work.operation, **shown)
                     return Accepted(job_id, repeated=False)
                 except redis.WatchError:
-                    continue  # the same key came in just now by another request: look again
+                    continue  # the same Idempotency-Key or API key came in just now by another request: look again
 
-    def _refuse_if_full(self, waiting: int) -> None:
-        if waiting >= self.settings.max_queued_jobs:
-            detail = f"{waiting} jobs are waiting, and this service holds {self.settings.max_queued_jobs}. Try again later."
-            raise ProblemError(429, detail, headers={"Retry-After": "30"})
+    def _refuse_if_full(self) -> None:
+        waiting, most = int(self._blocking.llen(keys.QUEUE_LIST)), self.settings.max_queued_jobs
+        if waiting >= most:
+            detail = f"{waiting} jobs are waiting, and this service holds {most}. Try again later."
+            raise ProblemError(429, detail, headers={"Retry-After": str(room(self._blocking, waiting - most + 1))})
 
     def _repeat(self, earlier: dict[str, str], fingerprint: str) -> Accepted:
         if earlier["fingerprint"] != fingerprint:
             raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(
-        self,
-        pipe: Any,
-        job_id: str,
-        work: Work,
-        request: dict[str, Any],
-        priority: int,
-        idempotency: str | None,
-        trace: dict[str, str],
-    ) -> None:
+    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], fields: dict[str, Any]) -> None:
         inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
-        fields = written(operation=work.operation, status="queued", request=request, inputs=inputs, created_at=created_at)
-        pipe.hset(keys.job(job_id), mapping=fields | written(priority=priority, webhook=webhook, idempotency=idempotency))
-        if trace:
-            pipe.hset(keys.job(job_id), mapping=written(trace=trace))
-        index.enter(pipe, job_id, created_at)
+        fields |= {"operation": work.operation, "status": "queued", "request": request, "inputs": inputs, "webhook": webhook}
+        pipe.hset(keys.job(job_id), mapping=written(created_at=created_at, request_id=request_id(), **fields))
+        index.enter(pipe, job_id, created_at, fields["owner"])
         for name, png in work.pictures.items():
             pipe.set(keys.source(job_id, name), png)  # until the worker ends the job
         retries = self.settings.job_retries
@@ -153,17 +169,17 @@ class Jobs:
         record = await self._read(job_id)
         waits = await place(self.redis, job_id) if record.status == "queued" else Place(None, None)
         running = record.progress.eta_seconds if record.status == "running" and record.progress else None
-        url = f"{base_url}/jobs/{job_id}"
-        images = [Image(url=f"{url}/images/{index}.png", **picture.model_dump()) for index, picture in enumerate(record.images)]
+        url, link = f"{base_url}/jobs/{job_id}", f"?link={record.link}" if record.link else ""
+        images = [Image(url=f"{url}/images/{index}.png{link}", **picture.model_dump()) for index, picture in enumerate(record.images)]
         return Job(
             id=job_id,
             queue_position=waits.position,
             eta_seconds=waits.eta_seconds if record.status == "queued" else running,
             parameters={k: v for k, v in record.request.items() if v is not None or k in PARAMETERS} | record.parameters,
             images=images,
-            animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
+            animation=AnimatedImage(format=record.animation, url=f"{url}/animation{link}") if record.animation else None,
             links=Links(self=url, events=f"{url}/events"),
-            **record.model_dump(exclude={"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "trace"}),
+            **record.model_dump(exclude=_KEPT_BACK),
         )
 
     async def _read(self, job_id: str) -> Record:
@@ -171,25 +187,44 @@ class Jobs:
 
     def _known(self, job_id: str, fields: dict[bytes, bytes]) -> Record:
         if not fields:
-            kept = self.settings.result_ttl // 3600
-            raise ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
+            raise self._unknown(job_id)
         return read_record(fields)
+
+    def _unknown(self, job_id: str) -> ProblemError:
+        kept = self.settings.result_ttl // 3600
+        return ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
+
+    async def belongs(self, job_id: str, owner: str) -> None:
+        """ProblemError 404 where this is not a job of the owner's, as if there were none."""
+        if not await self._owned(job_id, owner):
+            raise self._unknown(job_id)
+
+    async def _owned(self, job_id: str, owner: str) -> bool:
+        return bool(await self.redis.hget(keys.job(job_id), "owner") == json.dumps(owner).encode())
+
+    async def linked(self, job_id: str, link: str) -> bool:
+        """True where this opens the job's pictures."""
+        kept = await self.redis.hget(keys.job(job_id), "link")
+        return kept is not None and secrets.compare_digest(kept, json.dumps(link).encode())
 
     async def image(self, job_id: str, index: int) -> bytes:
         """A picture's PNG. ProblemError 404 where there is none (yet, or any more)."""
-        png = await self.picture(job_id, index)
+        png = await self.picture(job_id, index, owner=None)
         if png is None:
             raise _no_image(job_id, await self._read(job_id), index)
         return png
 
-    async def with_image(self, job_id: str, index: int) -> None:
-        """ProblemError 404 where the job has no such picture (yet, or any more)."""
+    async def with_image(self, job_id: str, index: int) -> Picture:
+        """What is known of a picture. ProblemError 404 where the job has none there (yet, or any more)."""
         record = await self._read(job_id)
         if index >= len(record.images):
             raise _no_image(job_id, record, index)
+        return record.images[index]
 
-    async def picture(self, job_id: str, index: int) -> bytes | None:
-        """A picture's PNG, or None."""
+    async def picture(self, job_id: str, index: int, owner: str | None) -> bytes | None:
+        """A picture's PNG, or None. `owner`: whose job it has to be; None for anybody's."""
+        if owner is not None and not await self._owned(job_id, owner):
+            return None
         png = await self.redis.get(keys.image(job_id, index))
         if png is None and self.store is not None and await self.redis.exists(keys.job(job_id)):  # the store's outlives it a little
             return await self.store.read(keys.stored_image(job_id, index))

@@ -40,9 +40,11 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Raised anywhere in a request; becomes the answer."""
 
-    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, errors: list[FieldProblem] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
+        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
 
 
 def problem(status: int, detail: str, errors: list[FieldProblem] | None = None, headers: dict[str, str] | None = None) -> Response:
@@ -64,7 +66,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def raised(request: Request, error: ProblemError) -> Response:
-        return problem(error.status, error.detail, headers=error.headers)
+        return problem(error.status, error.detail, error.errors, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -72,7 +74,7 @@ def install(app: FastAPI) -> None:
         if any(fault["type"] == "json_invalid" for fault in faults):
             where = faults[0]["loc"][-1] if faults[0]["loc"] else 0
             return problem(400, f"The body is not JSON: {faults[0]['ctx']['error']} (at character {where}). Send one JSON object.")
-        errors = [_field(fault) for fault in faults]
+        errors = [field_problem(fault) for fault in faults]
         return problem(422, "; ".join(f"{e.field}: {e.message}" for e in errors), errors)
 
     @app.exception_handler(HTTPException)
@@ -101,7 +103,8 @@ def install(app: FastAPI) -> None:
         return problem(500, "The service failed at this request; its log says why.")
 
 
-def _field(fault: Any) -> FieldProblem:
+def field_problem(fault: Any) -> FieldProblem:
+    """What pydantic finds wrong with one field, in our words."""
     path = ".".join(str(part) for part in fault["loc"] if part != "body") or "body"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

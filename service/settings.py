@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import AnyHttpUrl, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.redis_url import RedisUrl
+from service.deny import DenyList
 from service.store import Store
 
 _MAKE_ONE = "make one: python3 -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
@@ -24,6 +27,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the service listens on.")
     public_url: AnyHttpUrl | None = Field(None, description="How others reach the service, for links; else taken from the request.")
+    api_keys: Literal["off", "required"] = Field("off", description="Whether requests need an API key.")
     max_queued_jobs: int = Field(1000, ge=1, description="Waiting jobs beyond which new ones are refused (429).")
     max_wait: float = Field(120.0, ge=0, description="Longest wait, in seconds, that `Prefer: wait` is granted.")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest body of any other request, in bytes.")
@@ -41,6 +45,12 @@ class Settings(BaseSettings):
     webhook_http: bool = Field(False, description="Whether webhooks may be called by http too.")
     webhook_private: bool = Field(False, description="Whether webhooks may be in private networks and on this machine.")
     webhook_timeout: float = Field(15.0, ge=0.1, le=300, description="Seconds that one attempt at a webhook may last.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins whose pages may call the service; * for all.")
+    trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="Hosts that requests may be for, such as *.example.org.")
+    deny_list: Path | None = Field(None, description="File of words that no caption may hold.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="How the log is written; auto: JSON unless on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged: this and what is graver.")
+    log_prompts: bool = Field(False, description="Whether the log tells the captions of jobs.")
 
     @field_validator("store")
     @classmethod
@@ -49,11 +59,26 @@ class Settings(BaseSettings):
             Store(url)
         return url
 
-    @field_validator("webhook_hosts", mode="before")
+    @field_validator("webhook_hosts", "cors_origins", "trusted_hosts", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        """Patterns from a text with commas."""
+        """Hosts or origins from a text with commas."""
         return [host.strip().lower() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@]+", origin):
+                raise ValueError(f"{origin!r} is no origin; name https://host or http://host:port, without a slash at the end, or *")
+        return origins
+
+    @field_validator("deny_list")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            DenyList(path)
+        return path
 
     @field_validator("webhook_secret")
     @classmethod

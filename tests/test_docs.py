@@ -49,7 +49,9 @@ def test_every_field_of_a_request_is_told() -> None:
 def test_every_file_that_is_named_exists(name: str) -> None:
     """Links and paths in code style."""
     text = (ROOT / name).read_text()
-    paths = re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(r"`((?:contracts|models|service|worker|training)/\w+\.py)`", text)
+    paths = re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(
+        r"`((?:contracts|models|service|worker|training|unclip_client)/\w+\.py)`", text
+    )
     assert paths
     for path in paths:
         assert (ROOT / path).exists(), path

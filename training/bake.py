@@ -21,11 +21,14 @@ from models.upsampler import Upsampler
 from training.contrastive import retrieval_accuracy
 from training.data import World
 from training.diffusion import encoded
-from training.evaluate import READER, SORTS, captioned, evaluate, load_reader, share, table
+from training.evaluate import accuracy
+from training.judge import READER, SORTS, captioned, load_reader
+from training.loop import Step
 from training.pool import to_float
 from training.presets import PRESETS
 from training.reader import Reader
 from training.render import render
+from training.report import for_card, per_cent
 from training.run import Run
 from training.show import upsample
 from training.upsampling import corrupt, draw_crops
@@ -44,7 +47,7 @@ def psnr(pictures: Tensor, truth: Tensor) -> float:
 def upsampler_figures(upsampler: Upsampler, size: int, mix: str, defaults: dict[str, Any]) -> dict[str, float]:
     """PSNR on crops of fresh drawings, beside bicubic enlargement of the same small pictures."""
     x_0 = to_float(torch.from_numpy(draw_crops(FRESH_CROPS, mix, size)))
-    low = corrupt(x_0, size, torch.Generator().manual_seed(0))
+    low = corrupt(x_0, size, Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0)))
     enlarged = F.interpolate(low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
     return {"psnr": psnr(upsample(upsampler, low, x_0.shape[-1], defaults), x_0), "bicubic": psnr(enlarged, x_0)}
 
@@ -67,11 +70,11 @@ def prior_figures(stack: UnCLIP, reader: Reader, mix: str, count: int, report: d
         drawn = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
         seconds = time.perf_counter() - started
         own = prior == report["parameters"]["prior"]
-        sorts = report["sorts"] if own else evaluate(stack, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)["sorts"]
+        sorts = report["sorts"] if own else accuracy(stack, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)["sorts"]
         figures["priors"][prior] = {
             "cosine": float((drawn * z_i).sum(1).mean()),
             "seconds": seconds,
-            "right": {sort: sorts[sort]["checkpoint"]["core"] for sort in COMPARED},
+            "right": {sort: sorts[sort]["prior"]["core"] for sort in COMPARED},
         }
     return figures
 
@@ -85,7 +88,9 @@ def prior_table(figures: dict[str, Any]) -> str:
     heads = ["prior", "cosine to z_i", *(f"{sort}: things right" for sort in COMPARED), f"s for {figures['embeddings']} embeddings"]
     lines = [line(heads), line(["---"] * len(heads))]
     for name, found in figures["priors"].items():
-        lines.append(line([name, f"{found['cosine']:.3f}", *(share(found["right"][sort]) for sort in COMPARED), f"{found['seconds']:.1f}"]))
+        lines.append(
+            line([name, f"{found['cosine']:.3f}", *(per_cent(found["right"][sort]) for sort in COMPARED), f"{found['seconds']:.1f}"])
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -120,9 +125,9 @@ Trained by `python -m training {preset}`; baked by `python -m training.bake`.
 
 Counted by the scene reader on captions never trained on, each of a fresh scene, at 64² with {steps} decoder
 steps and guidance {guidance}. "Things" are kind, colours, shapes, relation and count. The last columns
-are the same counts over the scenes' own drawings: what the reader is worth. Reproduce: `python -m training.evaluate`.
+are the same counts over the scenes' own drawings: what the reader is worth. Reproduce: `python -m training.evaluate --count 512`.
 
-{table(report)}
+{for_card(report)}
 - CLIP: {found:.1f} % of captions find their own picture among 512 fresh ones; near twins are among those, and many
   captions fit several.
 - {figures["components"]} principal components keep 99 % of the variance of z_i, of {figures["dimensions"]} dimensions.
@@ -148,13 +153,15 @@ def main() -> None:
     """Gather the networks, write the folder, evaluate it, and write its card."""
     parser = argparse.ArgumentParser(prog="python -m training.bake", description=main.__doc__)
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--preset", choices=[name for name, preset in PRESETS.items() if preset.mix], default="cpu")
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--reader", type=Path, default=READER, help="where the scene reader goes")
     parser.add_argument("--count", type=int, default=512, help="captions of each sort to evaluate")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     preset = PRESETS[arguments.preset]
+    mix = preset.mix
+    assert mix is not None
     run = Run(preset, arguments.run, arguments.device)
     save_file(halved(run.finished("reader")), arguments.reader)
     networks = {name: run.finished(name) for name in preset.plans if name != "reader"}
@@ -166,22 +173,21 @@ def main() -> None:
         raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")
     stack = UnCLIP.load(arguments.out, arguments.device)
     reader = load_reader(arguments.reader)
-    report = evaluate(stack, reader, preset.mix, dict.fromkeys(SORTS, arguments.count))
+    report = accuracy(stack, reader, mix, dict.fromkeys(SORTS, arguments.count))
     figures = {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
-        "retrieval": retrieval_accuracy(stack.clip, World(preset.mix, split="fresh")),
+        "retrieval": retrieval_accuracy(stack.clip, World(mix, split="fresh")),
         "components": run.pca.config.components,
         "dimensions": run.pca.config.embed_dim,
-        "prior": prior_figures(stack, reader, preset.mix, arguments.count, report),
+        "prior": prior_figures(stack, reader, mix, arguments.count, report),
         "upsamplers": {
-            part: upsampler_figures(stack.upsamplers[size], size, preset.mix, preset.config["defaults"])
-            for size, part in UPSAMPLERS.items()
+            part: upsampler_figures(stack.upsamplers[size], size, mix, preset.config["defaults"]) for size, part in UPSAMPLERS.items()
         },
     }
     sizes = {name: sum(p.numel() for p in networks[name].parameters()) for name in preset.plans if name != "reader"}
     (arguments.out / "CARD.md").write_text(card(report, figures, sizes, arguments.preset))
     (arguments.run / "report.json").write_text(json.dumps({**report, "figures": figures}, indent=2) + "\n")
-    print(table(report), f"{weight / 1e6:.1f} MB in {arguments.out}", sep="\n")
+    print(for_card(report), f"{weight / 1e6:.1f} MB in {arguments.out}", sep="\n")
 
 
 if __name__ == "__main__":

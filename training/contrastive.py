@@ -9,23 +9,22 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 
 from models.clip import CLIP
-from training.data import World, captions
+from training.data import Source, World, captions
 from training.loop import Loss, Step
 
 
-def clip_loss(clip: CLIP, world: World) -> Loss:
-    """The contrastive loss over a step's pictures and captions. Consecutive scenes are near twins, so the batch holds hard
-    negatives."""
-    contrast = ClipLoss()
+def clip_loss(clip: CLIP, source: Source) -> Loss:
+    """The contrastive loss over a step's pictures and captions, those of all processes together. Of the drawn world consecutive
+    scenes are near twins, so the batch holds hard negatives."""
 
     def loss(step: Step) -> Tensor:
-        indices = world.indices(step)
-        scenes = world.scenes(indices)
-        tokens, _ = clip.tokenize(captions(scenes, step))
-        z_i = clip.encode_image(world.images(indices, scenes, step.device))
+        pictures, said = source.pairs(step)
+        tokens, _ = clip.tokenize(said)
+        z_i = clip.encode_image(pictures)
         z_t = clip.encode_text(tokens).z_t
         # The paper's bound on the temperature: logits are scaled by at most 100.
         scale = clip.network.logit_scale.clamp(max=math.log(100)).exp()
+        contrast = ClipLoss(gather_with_grad=True, rank=step.rank, world_size=step.ranks)
         value: Tensor = contrast(z_i, z_t, scale)
         return value
 

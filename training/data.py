@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.captions import caption
-from training.loop import Step
+from training.loop import Step, step_generator
 from training.pool import Pictures, to_float
 from training.render import render
 from training.scene import MIXES, Scene, Split, scene
+
+
+class Source(Protocol):
+    """Pictures with captions to learn from: the drawn world, or pictures.Folder and pictures.Shards."""
+
+    def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
+        """This process' share of a step: `[B, 3, S, S]` in [-1, 1], and a caption of each."""
+
+    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+        """The first `count` pictures, in batches of at most 256, and captions: for statistics, the same in every process."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,18 @@ class World:
             first = torch.randperm(len(self.pictures) // 2, generator=step.generator)[:pairs]
         return (first[:, None] * 2 + torch.arange(2)).flatten().tolist()
 
+    def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
+        indices = self.indices(step)
+        scenes = self.scenes(indices)
+        return self.images(step.own(indices), step.own(scenes), step.device), step.own(captions(scenes, step))
+
+    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+        indices = list(range(min(count, self.size or count)))
+        scenes = self.scenes(indices)
+        said = captions(scenes, Step(0, len(indices), device, step_generator(0, 0)))
+        for part in (slice(k, k + 256) for k in range(0, len(indices), 256)):
+            yield self.images(indices[part], scenes[part], device), said[part]
+
     def scenes(self, indices: list[int]) -> list[Scene]:
         return [scene(i, MIXES[self.mix], self.split) for i in indices]
 
@@ -47,6 +71,21 @@ class World:
         if self.pictures is None:
             return render(scenes, 64, device=str(device))
         return to_float(torch.from_numpy(np.ascontiguousarray(self.pictures[indices]))).to(device)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Sources as one: each has an equal part of every batch. In several processes their pictures meet other noise than in one."""
+
+    sources: tuple[Source, ...]
+
+    def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
+        part = replace(step, batch=step.batch // len(self.sources))
+        found = [source.pairs(part) for source in self.sources]
+        return torch.cat([pictures for pictures, _ in found]), [said for _, texts in found for said in texts]
+
+    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+        return self.sources[0].first(count, device)
 
 
 def captions(scenes: list[Scene], step: Step) -> list[str]:

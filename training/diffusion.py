@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.clip import CLIP, TextEncoding
 from models.decoder import Decoder
 from models.prior import DiffusionPrior
+from models.samplers import ddpm_table
 from models.schedule import alphas_cumprod
 from models.upsampler import Upsampler
-from training.data import World, captions
+from training.data import Source
 from training.loop import Loss, Step
-from training.upsampling import Crops, corrupt
+from training.upsampling import Crops, PictureCrops, corrupt
 
 DROP_TEXT_PRIOR = 0.1  # paper §2.2
 DROP_IMAGE = 0.1  # paper §2.1
@@ -27,12 +31,12 @@ class Denoising:
 
     def __init__(self, schedule: str, prediction_type: str, *, weighted: bool = True) -> None:
         self.alphas_cumprod = alphas_cumprod(schedule).float()
-        self.prediction_type, self.weighted = prediction_type, weighted
+        self.schedule, self.prediction_type, self.weighted = schedule, prediction_type, weighted
 
     def noised(self, x_0: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """x_0 `[B, …]` -> x_t, t `[B]`, eps; timesteps uniform, all from the step's numbers."""
-        t = torch.randint(len(self.alphas_cumprod), (len(x_0),), generator=step.generator)
-        eps = torch.randn(x_0.shape, generator=step.generator).to(x_0)
+        t = step.own(torch.randint(len(self.alphas_cumprod), (step.batch,), generator=step.generator))
+        eps = step.own(torch.randn(step.batch, *x_0.shape[1:], generator=step.generator)).to(x_0)
         alpha, sigma = (v.view(-1, *[1] * (x_0.dim() - 1)).to(x_0) for v in self._alpha_sigma(t))
         return alpha * x_0 + sigma * eps, t.to(x_0.device), eps
 
@@ -46,14 +50,46 @@ class Denoising:
             error = error * ((alpha / sigma).square().flatten() + 1).clamp(max=MAX_WEIGHT)
         return error.mean()
 
+    def variance_loss(self, variance: Tensor, prediction: Tensor, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What teaches the learned variance, in nats a dimension: the variational bound's term at t, its mean held fast (Nichol &
+        Dhariwal 2021, eq. 15-16, where 0.001 of all thousand terms is one of them). `variance` is in [-1, 1], of a prediction of eps."""
+        assert self.prediction_type == "epsilon", "a variance is learned beside a prediction of eps"
+        of_x_t, of_x_0, least, widest = (values[t.cpu()].view(-1, 1, 1, 1).to(x_0) for values in self._posterior)
+        alpha, sigma = (v.view(-1, 1, 1, 1).to(x_0) for v in self._alpha_sigma(t.cpu()))
+        log_variance = (variance + 1) * widest.log() + (1 - variance) * least.log()
+        x_t = alpha * x_0 + sigma * eps
+        mean = of_x_t * x_t + of_x_0 * (x_t - sigma * prediction.detach()) / alpha
+        true_mean = of_x_t * x_t + of_x_0 * x_0
+        divergence = 0.5 * (log_variance - 2 * least.log() - 1 + (2 * least.log() - log_variance).exp())
+        divergence = divergence + 0.5 * (true_mean - mean).square() * (-log_variance).exp()
+        last = -_log_likelihood(x_0, mean, 0.5 * log_variance)
+        return torch.where(t.view(-1, 1, 1, 1) == 0, last, divergence).mean()
+
+    @cached_property
+    def _posterior(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each timestep: the posterior mean's factors of x_t and x_0, and the least and largest standard deviation."""
+        table = ddpm_table(alphas_cumprod(self.schedule), len(self.alphas_cumprod))  # from the last timestep to 0
+        of_x_t, of_x_0, _, least, _ = table.coefficients.flip(0).float().unbind(1)
+        # At t = 0 the posterior has no variance of its own: the next step's stands for it (Nichol & Dhariwal 2021).
+        least = torch.cat((least[1:2], least[1:]))
+        assert table.widest is not None
+        return of_x_t, of_x_0, least, torch.tensor(table.widest[::-1])
+
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         a = self.alphas_cumprod[t]
         return a.sqrt(), (1 - a).sqrt()
 
 
+def _log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-probability of a pixel's 256th of [-1, 1] under a Gaussian; the outermost reach to infinity (Ho et al. 2020, eq. 13)."""
+    upper, lower = (torch.special.ndtr((x - mean + side / 255) * (-log_std).exp()) for side in (1, -1))
+    upper, lower = torch.where(x > 0.999, 1.0, upper), torch.where(x < -0.999, 0.0, lower)
+    return (upper - lower).clamp(min=1e-12).log()
+
+
 def dropped(texts: list[str], probability: float, step: Step) -> list[str]:
-    """The captions, some replaced by "" for classifier-free guidance."""
-    drop = torch.rand(len(texts), generator=step.generator) < probability
+    """The captions of this process' rows, some replaced by "" for classifier-free guidance."""
+    drop = step.own(torch.rand(step.batch, generator=step.generator) < probability)
     return ["" if gone else text for text, gone in zip(texts, drop, strict=True)]
 
 
@@ -64,34 +100,28 @@ def encoded(clip: CLIP, texts: list[str]) -> TextEncoding:
 
 
 @torch.no_grad()
-def embedded(clip: CLIP, world: World, count: int = 4096) -> Tensor:
+def embedded(clip: CLIP, source: Source, count: int = 4096) -> Tensor:
     """z_i `[N, D]` of the first training pictures."""
-    indices = list(range(min(count, world.size or count)))
-    scenes = world.scenes(indices)
-    parts = [
-        clip.encode_image(world.images(indices[k : k + 256], scenes[k : k + 256], clip.mean.device)) for k in range(0, len(indices), 256)
-    ]
-    return torch.cat(parts)
+    return torch.cat([clip.encode_image(pictures) for pictures, _ in source.first(count, clip.mean.device)])
 
 
 @torch.no_grad()
-def fit_statistics(prior: DiffusionPrior, clip: CLIP, world: World) -> None:
+def fit_statistics(prior: DiffusionPrior, clip: CLIP, source: Source) -> None:
     """Set the prior's clip_mean and clip_std from the training pictures' z_i."""
-    z_i = embedded(clip, world, 2048)
+    z_i = embedded(clip, source, 2048)
     prior.clip_mean.copy_(z_i.mean(0))
     prior.clip_std.copy_(z_i.std(0).clamp(min=1e-4))
 
 
-def prior_loss(prior: DiffusionPrior, clip: CLIP, world: World) -> Loss:
+def prior_loss(prior: DiffusionPrior, clip: CLIP, source: Source) -> Loss:
     """The prior predicts the un-noised z_i; plain mean squared error, caption dropped 10 % of the time (paper §2.2)."""
     denoising = Denoising(prior.config.schedule, prior.config.prediction_type, weighted=False)
 
     def loss(step: Step) -> Tensor:
-        indices = world.indices(step)
-        scenes = world.scenes(indices)
+        pictures, said = source.pairs(step)
         with torch.no_grad():
-            z_i = clip.encode_image(world.images(indices, scenes, step.device))
-        text = encoded(clip, dropped(captions(scenes, step), DROP_TEXT_PRIOR, step))
+            z_i = clip.encode_image(pictures)
+        text = encoded(clip, dropped(said, DROP_TEXT_PRIOR, step))
         x_0 = prior.normalize(z_i)
         x_t, t, eps = denoising.noised(x_0, step)
         return denoising.loss(prior(x_t, t, text), x_0, eps, t)
@@ -99,31 +129,40 @@ def prior_loss(prior: DiffusionPrior, clip: CLIP, world: World) -> Loss:
     return loss
 
 
-def decoder_loss(decoder: Decoder, clip: CLIP, world: World) -> Loss:
-    """The decoder learns pictures from their own z_i and a caption, each dropped for guidance (paper §2.1)."""
+def decoder_loss(decoder: Decoder, clip: CLIP, source: Source, drop_text: float = DROP_TEXT) -> Loss:
+    """The decoder learns pictures from their own z_i and a caption, each dropped for guidance (paper §2.1); and its variance, where
+    it has one to learn. z_i is of the pictures as they come, which may be larger than the decoder's."""
     denoising = Denoising(decoder.config.schedule, decoder.config.prediction_type)
 
     def loss(step: Step) -> Tensor:
-        indices = world.indices(step)
-        scenes = world.scenes(indices)
-        x_0 = world.images(indices, scenes, step.device)
+        pictures, said = source.pairs(step)
+        x_0 = resized(pictures, decoder.config.image_size)
         with torch.no_grad():
-            z_i = clip.encode_image(x_0)
-        text = encoded(clip, dropped(captions(scenes, step), DROP_TEXT, step))
-        drop_image = (torch.rand(step.batch, generator=step.generator) < DROP_IMAGE).to(step.device)
+            z_i = clip.encode_image(pictures)
+        text = encoded(clip, dropped(said, drop_text, step))
+        drop_image = step.own(torch.rand(step.batch, generator=step.generator) < DROP_IMAGE).to(step.device)
         x_t, t, eps = denoising.noised(x_0, step)
-        return denoising.loss(decoder(x_t, t, z_i, text, drop_image), x_0, eps, t)
+        prediction, variance = decoder(x_t, t, z_i, text, drop_image).split((3, decoder.variance_channels), dim=1)
+        value = denoising.loss(prediction, x_0, eps, t)
+        return value + denoising.variance_loss(variance, prediction, x_0, eps, t) if decoder.variance_channels else value
 
     return loss
 
 
-def upsampler_loss(upsampler: Upsampler, crops: Crops) -> Loss:
-    """An upsampler learns crops of large drawings from their corrupted small versions."""
+def resized(pictures: Tensor, size: int) -> Tensor:
+    """Pictures `[B, 3, S, S]` in [-1, 1] at another size, or as they are."""
+    if pictures.shape[-1] == size:
+        return pictures
+    return F.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def upsampler_loss(upsampler: Upsampler, crops: Crops | PictureCrops) -> Loss:
+    """An upsampler learns crops of large pictures from their corrupted small versions."""
     denoising = Denoising(upsampler.config.schedule, upsampler.config.prediction_type)
 
     def loss(step: Step) -> Tensor:
         x_0 = crops.batch(step)
-        low = corrupt(x_0, crops.size, step.generator)
+        low = corrupt(x_0, crops.size, step)
         x_t, t, eps = denoising.noised(x_0, step)
         return denoising.loss(upsampler(x_t, t, low), x_0, eps, t)
 

@@ -1,119 +1,42 @@
-"""`python -m training.evaluate`: how often a checkpoint draws what the caption says, counted by the scene reader.
+"""`python -m training.evaluate`: one report of a checkpoint, in Markdown, plots and JSON.
 
-Captions are of fresh scenes and in words that training never read (see captions.held_out); pairs "kept back" are of (colour, shape,
-relation) combinations that training never drew. Beside each figure stands the same count over the scenes' own drawings: what the
-reader is worth, and the upper limit of the figure.
+How often its pictures show what the caption says, by sort of caption and by claim; CLIP score; the distances of its pictures from
+drawings, in CLIP's space; how much pictures of one caption differ; seconds. Beside it stand the scenes' own drawings, which are the upper
+limit and say what the scene reader is worth, and the decoder on the text alone, z_i withheld, which is the lower anchor.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
-from tqdm import tqdm
 
 from models import UnCLIP
-from training.captions import Caption, caption
-from training.reader import Reader, agree, asked
-from training.render import render
-from training.scene import MIXES, Scene, Split, scene
+from training import report as told
+from training.judge import DETAILS, READER, SORTS, Sort, judged, load_reader
+from training.measures import clip_score, frechet_distance, kinds, mmd, spread
+from training.reader import Reader
+from training.scene import MIXES
+from training.ways import draw, drawings, embed, embed_text, matching, plain_captions, reference, subjects
 
-READER = Path(__file__).parent / "reader.safetensors"
-BATCH = 32
-# What counts as right beside everything that was said: the things themselves and how they stand.
-_CORE = ("kind", "relation", "count", "colour0", "shape0", "colour1", "shape1")
-Draw = Callable[[list[str], list[int]], Tensor]
-
-
-@dataclass(frozen=True)
-class Sort:
-    """One sort of caption: which scenes it is taken from."""
-
-    kind: str
-    split: Split = "fresh"
+COMPARED = ("one object", "two in relation")  # of which sets of pictures are held against drawings
+REFERENCES = 2048  # drawings of each
+EACH = 8  # pictures of one caption, for diversity
 
 
-SORTS = {
-    "one object": Sort("one"),
-    "two in relation": Sort("pair"),
-    "two in relation, kept back": Sort("pair", "kept back"),
-    "count": Sort("count"),
-    "sign": Sort("sign"),
-}
-
-
-def load_reader(path: Path = READER) -> Reader:
-    """The scene reader from its file."""
-    reader = Reader()
-    reader.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()})
-    return reader.eval()
-
-
-def captioned(sort: Sort, mix: str) -> Iterator[tuple[Scene, Caption]]:
-    """Fresh scenes of this sort with captions that training never read, without end and without repeats of a caption."""
-    said, index = set(), 0
-    while True:
-        shown = scene(index, MIXES[mix], sort.split)
-        index += 2
-        if shown.kind != sort.kind:
-            continue
-        try:
-            words = caption(shown, random.Random(index), held=True)
-        except LookupError:
-            continue
-        if words.text not in said:
-            said.add(words.text)
-            yield shown, words
-
-
-def judged(reader: Reader, pictures: Tensor, captions: list[Caption]) -> dict[str, list[bool]]:
-    """Of pictures `[B, 3, 64, 64]`: whether the things ("core") and whether all that was said ("all") is right; and each claim."""
-    right: dict[str, list[bool]] = {}
-    for answers, said in zip(reader.read(pictures), captions, strict=True):
-        wanted = asked(said)
-        right.setdefault("core", []).append(agree(answers, {q: wanted[q] for q in _CORE if q in wanted}))
-        right.setdefault("all", []).append(agree(answers, wanted))
-        for question in ("place", "time", "style", "colour0", "shape0", "colour1", "shape1", "relation", "count"):
-            if question in wanted:
-                right.setdefault(question, []).append(answers[question] == wanted[question])
-        letters = {q: a for q, a in wanted.items() if q.startswith("letter")}
-        if letters:
-            right.setdefault("word", []).append(agree(answers, letters))
-    return right
-
-
-def count_right(draw: Draw | None, reader: Reader, sort: Sort, mix: str, count: int, label: str) -> dict[str, Any]:
-    """The shares of right pictures among `count` captions; `draw` None judges the scenes' own drawings."""
-    right: dict[str, list[bool]] = {}
-    source = captioned(sort, mix)
-    for start in tqdm(range(0, count, BATCH), desc=label, leave=False):
-        pairs = [next(source) for _ in range(min(BATCH, count - start))]
-        captions = [said for _, said in pairs]
-        if draw is None:
-            pictures = render([shown for shown, _ in pairs], 64)
-        else:
-            pictures = draw([said.text for said in captions], list(range(start, start + len(pairs))))
-        for question, values in judged(reader, pictures, captions).items():
-            right.setdefault(question, []).extend(values)
-    return {question: {"right": sum(values), "of": len(values)} for question, values in right.items()}
-
-
-def evaluate(stack: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], **parameters: Any) -> dict[str, Any]:
-    """The report: for each sort of caption, the checkpoint's counts and the drawings' own."""
-
-    def draw(prompts: list[str], seeds: list[int]) -> Tensor:
-        return stack.generate(prompts, seeds=seeds, size=64, **parameters)
-
-    report: dict[str, Any] = {
+def accuracy(
+    stack: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], ways: Sequence[str] = ("prior",), **parameters: Any
+) -> dict[str, Any]:
+    """For each sort of caption (SORTS, DETAILS) counts of what is right in the pictures of so many, in each way, and in the drawings."""
+    found: dict[str, Any] = {
         "checkpoint": stack.name,
         "mix": mix,
         "parameters": stack.resolve(size=64, **parameters).as_dict(),
@@ -121,54 +44,88 @@ def evaluate(stack: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], **
     }
     started = time.perf_counter()
     for name, count in counts.items():
-        report["sorts"][name] = {
-            "checkpoint": count_right(draw, reader, SORTS[name], mix, count, name),
-            "drawings": count_right(None, reader, SORTS[name], mix, count, f"{name}, drawn"),
+        of, sort = subjects((name,), count, mix), (SORTS | DETAILS)[name]
+        pictures = {way: draw(stack, of.texts, of.seeds, way, name, **parameters) for way in ways} | {"drawings": of.pictures()}
+        found["sorts"][name] = {way: _counted(judged(reader, drawn, of.captions), sort) for way, drawn in pictures.items()}
+    found["seconds"] = round(time.perf_counter() - started, 1)
+    return found
+
+
+def _counted(right: dict[str, list[bool]], sort: Sort) -> dict[str, dict[str, int]]:
+    """Counts of each question; "told" is what the sort is there for: its own questions, a sign's word, or else the things."""
+    if sort.told:
+        asked = [all(answers) for answers in zip(*(right[question] for question in sort.told), strict=True)]
+    else:
+        asked = right["word" if sort.kind == "sign" else "core"]
+    return {question: {"right": sum(values), "of": len(values)} for question, values in (right | {"told": asked}).items()}
+
+
+def sets(stack: UnCLIP, reader: Reader, mix: str, count: int, ways: Sequence[str], out: Path | None, **parameters: Any) -> dict[str, Any]:
+    """Of `count` captions of each COMPARED sort and a quarter as many short ones: CLIP score, distances from other drawings, and diversity,
+    with intervals. With a folder also a sheet of pictures."""
+    of, plain = subjects(COMPARED, count, mix), plain_captions(min(32, max(2, count // 4)))
+    texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
+    z_t, given = embed_text(stack, of.texts), reference(stack, COMPARED, max(REFERENCES, count), mix)
+    pictures = {way: draw(stack, of.texts, of.seeds, way, **parameters) for way in ways} | {"drawings": of.pictures()}
+    several = {way: draw(stack, texts, range(len(texts)), way, **parameters) for way in ways}
+    several["drawings"] = drawings([shown for colour, shape in plain for shown in matching(colour, shape, EACH, mix)])
+    if out is not None:
+        told.samples(pictures, of.texts, count, out)
+    measured = {}
+    for way, drawn in pictures.items():
+        z_i = embed(stack, drawn)
+        places = [answers["place"] for answers in reader.read(several[way])]
+        measured[way] = {
+            "clip_score": asdict(clip_score(z_i, z_t)),
+            "frechet": asdict(frechet_distance(z_i, given)),
+            "mmd": asdict(mmd(z_i, given)),
+            "spread": asdict(spread(embed(stack, several[way]).unflatten(0, (-1, EACH)))),
+            "places": statistics.fmean(kinds(places[k : k + EACH]) for k in range(0, len(places), EACH)),
         }
-    report["seconds"] = round(time.perf_counter() - started, 1)
-    return report
+    return {"captions": len(of.texts), "references": len(given), "short captions": len(plain), "each": EACH, "ways": measured}
 
 
-def share(counts: dict[str, Any] | None) -> str:
-    """Right of all, in per cent."""
-    return f"{100 * counts['right'] / counts['of']:.1f} %" if counts else "–"
+def speed(stack: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -> dict[str, Any]:
+    """Median seconds of one picture alone, by size, and of each of `batch` at 64² by way; the drawings' own are the ray tracer's."""
+
+    def seconds(work: Callable[[], object], of: int = 1) -> float:
+        taken = []
+        for _ in range(runs + 1):  # the first warms up
+            started = time.perf_counter()
+            work()
+            taken.append((time.perf_counter() - started) / of)
+        return statistics.median(taken[1:])
+
+    of = subjects(("one object",), batch)
+    batched = {way: seconds(partial(draw, stack, of.texts, of.seeds, way, **parameters), batch) for way in ("prior", "text")}
+    return {
+        "device": str(stack.device),
+        "threads": torch.get_num_threads(),
+        "alone": {str(size): seconds(partial(stack.generate, of.texts[:1], size=size, **parameters)) for size in stack.sizes},
+        "batch": batch,
+        "batched": batched | {"drawings": seconds(of.pictures, batch)},
+    }
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    lines = [
-        "| captions | of | things right | all that was said right | the drawings themselves: things | all |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, sort in report["sorts"].items():
-        drawn, own = sort["checkpoint"], sort["drawings"]
-        cells = [name, str(drawn["core"]["of"]), share(drawn["core"]), share(drawn["all"]), share(own["core"]), share(own["all"])]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| claim, over all captions that make it | of | right | the drawings themselves |", "| --- | --- | --- | --- |"]
-    for question in ("colour0", "shape0", "colour1", "shape1", "relation", "count", "place", "time", "style", "word"):
-        drawn, own = (_summed(report, who, question) for who in ("checkpoint", "drawings"))
-        if drawn:
-            lines.append(f"| {question} | {drawn['of']} | {share(drawn)} | {share(own)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _summed(report: dict[str, Any], who: str, question: str) -> dict[str, int] | None:
-    counts = [sort[who][question] for sort in report["sorts"].values() if question in sort[who]]
-    return {key: sum(count[key] for count in counts) for key in ("right", "of")} if counts else None
+def evaluate(stack: UnCLIP, reader: Reader, mix: str, count: int, out: Path | None = None, **parameters: Any) -> dict[str, Any]:
+    """The whole report, of `count` captions of each sort: `accuracy`'s with "sets" and "speed" beside."""
+    ways = ("prior", "text")
+    found = accuracy(stack, reader, mix, dict.fromkeys(SORTS | DETAILS, count), ways, **parameters)
+    return found | {"sets": sets(stack, reader, mix, count, ways, out, **parameters), "speed": speed(stack, **parameters)}
 
 
 def main() -> None:
-    """Count, print the table, and write the report where asked."""
+    """Draw, count, and write report.md, report.json and the figures."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=main.__doc__)
     parser.add_argument("--checkpoint", type=Path, default=None, help="checkpoint folder (default: the embedded one)")
     parser.add_argument("--reader", type=Path, default=READER)
-    parser.add_argument("--mix", choices=MIXES, default="objects")
-    parser.add_argument("--count", type=int, default=512, help="captions of each sort")
+    parser.add_argument("--mix", choices=MIXES, default="objects", help="of the scenes: the one that the checkpoint learned from")
+    parser.add_argument("--count", type=int, default=128, help="captions of each sort")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=None, help="decoder_num_inference_steps (default: the checkpoint's)")
     parser.add_argument("--prior", default=None, help="diffusion or autoregressive (default: the checkpoint's)")
     parser.add_argument("--guidance", type=float, default=None, help="decoder_guidance_scale (default: the checkpoint's)")
-    parser.add_argument("--json", type=Path, default=None, help="write the report here")
+    parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder of the report")
     arguments = parser.parse_args()
     given = {
         "prior": arguments.prior,
@@ -176,15 +133,13 @@ def main() -> None:
         "decoder_guidance_scale": arguments.guidance,
     }
     stack = UnCLIP.load(arguments.checkpoint, arguments.device)
-    report = evaluate(stack, load_reader(arguments.reader), arguments.mix, dict.fromkeys(SORTS, arguments.count), **given)
-    print(table(report))
-    print(
-        f"{report['seconds']} s, {report['parameters']['prior']} prior, "
-        f"decoder steps {report['parameters']['decoder_num_inference_steps']}, "
-        f"guidance {report['parameters']['decoder_guidance_scale']}"
-    )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    found = evaluate(stack, load_reader(arguments.reader), arguments.mix, arguments.count, arguments.out, **given)
+    (arguments.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
+    told.plots(found, arguments.out)
+    text = told.markdown(found)
+    (arguments.out / "report.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

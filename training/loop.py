@@ -13,14 +13,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.distributed import ALONE, Team
+from training.errors import TrainingError
 from training.muon import Muon
 
 SAVE_EVERY_S = 180.0
+Rows = TypeVar("Rows", bound=Tensor | list[Any])
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,31 @@ class Plan:
     muon: bool = False  # for the inner weight matrices, in place of AdamW
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
     ema: float = 0.999
     max_grad_norm: float = 1.0
     bf16: bool = False  # autocast on the CPU too, for one whose bf16 is fast; a GPU always does
+    sharded: bool = False  # several processes have a part of the weights each (FSDP), else all of them all (DDP)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a loss may draw on: the step's number, how many rows, where, and its own random numbers (on the CPU)."""
+    """What a loss may draw on: the step's number, how many rows, where, and its own random numbers (on the CPU).
+
+    Several processes share a step's rows. Each draws the numbers of the whole batch and takes its own, so that what is learned
+    does not depend on how many there are."""
 
     number: int
-    batch: int
+    batch: int  # rows of all processes together
     device: torch.device
     generator: torch.Generator
+    rank: int = 0
+    ranks: int = 1
+
+    def own(self, drawn: Rows) -> Rows:
+        """This process' rows of what was drawn for the whole batch."""
+        rows = self.batch // self.ranks
+        return drawn[self.rank * rows : (self.rank + 1) * rows]  # type: ignore[return-value]
 
 
 Loss = Callable[[Step], Tensor]
@@ -72,7 +88,7 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": plan.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    adam = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, fused=True)
+    adam = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, eps=plan.eps, fused=True)
     return [adam, Muon(inner, lr=plan.lr, weight_decay=plan.weight_decay)] if inner else [adam]
 
 
@@ -92,41 +108,41 @@ def train(
     device: str = "cpu",
     show: Callable[[nn.Module, Path], None] | None = None,
     stop_after: int | None = None,
+    team: Team = ALONE,
 ) -> nn.Module:
     """Train `model` in place by `plan`, keeping state in `folder`/`name`.pt; a finished or interrupted run goes on from there.
 
     Returns the model holding its averaged (EMA) weights, in eval mode. `show(averaged model, path)` draws a sample
-    grid whenever the state is saved. `stop_after` ends the call after that many steps of it (to be resumed later)."""
+    grid whenever the state is saved. `stop_after` ends the call after that many steps of it (to be resumed later). Of a `team` each
+    process calls this; the first keeps the files. TrainingError for a batch that they cannot share."""
+    if plan.batch % team.ranks:
+        raise TrainingError(f"a batch of {plan.batch} cannot be shared by {team.ranks} processes: take a multiple of {team.ranks}")
     folder.mkdir(parents=True, exist_ok=True)
     state_path, curve_path = folder / f"{name}.pt", folder / f"{name}-loss.csv"
+    lesson = team.lesson(model, loss, sharded=plan.sharded)
     parameters = [p for p in model.parameters() if p.requires_grad]
     steppers = optimizers(model, plan)
-    averaged = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    averaged = {key: value.detach().clone() for key, value in learned(model).items()}
     start = 0
     if state_path.exists():
         state = torch.load(state_path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        for stepper, kept in zip(steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(kept)
-        averaged, start = state["averaged"], state["step"]
+        team.restore(model, steppers, averaged, state)
+        start = state["step"]
     curve = _read_curve(curve_path, start)
     end = plan.steps if stop_after is None else min(plan.steps, start + stop_after)
 
     def save(step: int) -> None:
-        state = {
-            "model": model.state_dict(),
-            "optimizers": [stepper.state_dict() for stepper in steppers],
-            "averaged": averaged,
-            "step": step,
-        }
+        state = team.state(learned(model), model, steppers, averaged) | {"step": step}
+        if team.rank > 0:
+            return
         torch.save(state, state_path.with_suffix(".part"))
         os.replace(state_path.with_suffix(".part"), state_path)
         _write_curve(curve_path, curve)
-        if show is not None:
-            kept = {key: value.clone() for key, value in model.state_dict().items()}
-            model.load_state_dict(averaged)
+        if show is not None and not (plan.sharded and team.ranks > 1):  # sharded weights draw only in all processes at once
+            kept = {key: value.clone() for key, value in learned(model).items()}
+            model.load_state_dict(averaged, strict=False)
             show(model.eval(), folder / f"{name}-samples.png")
-            model.load_state_dict(kept)
+            model.load_state_dict(kept, strict=False)
             model.train()
 
     model.train()
@@ -134,49 +150,59 @@ def train(
     recent = None
     kind = torch.device(device).type
     autocast = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or plan.bf16)
-    bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0)
+    bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0, disable=team.rank > 0)
     for number in bar:
         for group in (group for stepper in steppers for group in stepper.param_groups):
             group["lr"] = learning_rate(plan, number)
         generator = step_generator(seed, number)
-        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))  # for dropout
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)) + team.rank)  # for dropout
         with autocast:
-            value = loss(Step(number, plan.batch, torch.device(device), generator))
+            value = lesson(Step(number, plan.batch, torch.device(device), generator, team.rank, team.ranks))
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         _average(averaged, model, min(plan.ema, (1 + number) / (10 + number)))
-        curve.append(value.detach())
+        curve.append(team.mean(value.detach()))
         if number % 20 == 0:
             now = float(curve[-1])
             recent = now if recent is None else 0.8 * recent + 0.2 * now
             bar.set_postfix(loss=f"{recent:.4f}")
-        if time.monotonic() - saved > SAVE_EVERY_S:
+        if team.agreed(time.monotonic() - saved > SAVE_EVERY_S, number):
             save(number + 1)
             saved = time.monotonic()
     if end > start:
         save(end)
-        plot_curve(curve_path)
-    model.load_state_dict(averaged)
+        if team.rank == 0:
+            plot_curve(curve_path)
+    team.wait()  # what the first has written, the others may need next
+    model.load_state_dict(averaged, strict=False)
     return model.eval()
 
 
+def learned(model: nn.Module) -> dict[str, Any]:
+    """What training changes of a network: its state without frozen parameters, which LoRA leaves most of them."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {key: value for key, value in model.state_dict().items() if key not in frozen}
+
+
 def finished(name: str, model: nn.Module, plan: Plan, folder: Path, device: str = "cpu") -> nn.Module:
-    """`model` with the averaged weights that a finished training of it left in `folder`, in eval mode. RuntimeError where there is none."""
+    """`model` with the averaged weights that a finished training of it left in `folder`, in eval mode. TrainingError where none is."""
     path = folder / f"{name}.pt"
     state = torch.load(path, map_location=device, weights_only=True) if path.exists() else None
     if state is None or state["step"] < plan.steps:
         reached = f"stopped at step {state['step']} of {plan.steps}" if state else "has not begun"
-        raise RuntimeError(f"the training of {name} in {folder} {reached}: train it first")
-    model.load_state_dict(state["averaged"])
+        raise TrainingError(f"the training of {name} in {folder} {reached}: train it first")
+    if state["averaged"].keys() != learned(model).keys():
+        raise TrainingError(f"{path} holds other parameters than are learned here: was it trained with another --lora?")
+    model.load_state_dict(state["averaged"], strict=False)
     return model.eval()
 
 
 @torch.no_grad()
 def _average(averaged: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    for key, value in model.state_dict().items():
+    for key, value in learned(model).items():
         if value.is_floating_point():
             averaged[key].lerp_(value, 1 - decay)
         else:

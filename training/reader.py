@@ -109,13 +109,13 @@ def reader_loss(reader: Reader, world: World) -> Loss:
     """Cross entropy over the questions a drawing answers, on pictures a little blurred and noisy, as samples are."""
 
     def loss(step: Step) -> Tensor:
-        indices = world.indices(step)
+        indices = step.own(world.indices(step))
         scenes = world.scenes(indices)
         seen = [truths(s) for s in scenes]
         pictures = world.images(indices, scenes, step.device)
         soft = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
-        mix = torch.rand(len(pictures), 1, 1, 1, generator=step.generator).to(step.device) * 0.6
-        grain = torch.randn(pictures.shape, generator=step.generator).to(step.device) * 0.03
+        mix = step.own(torch.rand(step.batch, 1, 1, 1, generator=step.generator)).to(step.device) * 0.6
+        grain = step.own(torch.randn(step.batch, *pictures.shape[1:], generator=step.generator)).to(step.device) * 0.03
         logits = reader(pictures * (1 - mix) + soft * mix + grain)
         total = torch.zeros((), device=step.device)
         for question, values in QUESTIONS.items():

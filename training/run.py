@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import karlo
 from models.ar_prior import AutoregressivePrior
-from models.checkpoint import UPSAMPLERS, build
+from models.checkpoint import UPSAMPLERS, build, fill, load_network, read_config
 from models.clip import CLIP
 from models.decoder import Decoder
 from models.pca import PCA, PCAConfig, fit
@@ -19,34 +22,94 @@ from models.upsampler import Upsampler
 from training import show
 from training.autoregressive import ar_prior_loss, fit_buckets
 from training.contrastive import clip_loss
-from training.data import World
+from training.data import Blend, Source, World
 from training.diffusion import decoder_loss, embedded, fit_statistics, prior_loss, upsampler_loss
+from training.distributed import ALONE, Team
+from training.errors import TrainingError
 from training.loop import Loss, finished, train
+from training.lora import add_lora
+from training.pictures import Folder, Shards, open_pictures
 from training.pool import pool
 from training.presets import Preset
 from training.reader import Reader, reader_loss
-from training.upsampling import crop_pool
+from training.upsampling import PictureCrops, crop_pool
 
 NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prior")
 
 
 class Run:
-    """A preset at work in a folder. Networks that another one needs are read from the folder, where they must be finished."""
+    """A preset at work in a folder. Networks that another one needs are read from the folder, where they must be finished.
 
-    def __init__(self, preset: Preset, folder: Path, device: str = "cpu", seed: int = 0) -> None:
+    `data`: pictures to learn from instead of the drawn world (see pictures.open_pictures). `start`: a checkpoint to go on with, ours or
+    Karlo's; what is not trained is taken from there, too. `lora`: the rank of what alone is learned then, 0 for all weights."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        folder: Path,
+        device: str = "cpu",
+        seed: int = 0,
+        *,
+        data: str | None = None,
+        start: Path | None = None,
+        lora: int = 0,
+        team: Team = ALONE,
+    ) -> None:
         self.preset, self.folder, self.device, self.seed = preset, folder, device, seed
+        self.data, self.start, self.lora, self.team = data, start, lora, team
+        if start is None and not preset.config:
+            raise TrainingError("this preset goes on with a checkpoint: name its folder by --checkpoint")
+        if lora and start is None:
+            raise TrainingError("--lora changes a checkpoint: name its folder by --checkpoint")
+        if data is None and preset.mix is None:
+            raise TrainingError("this preset draws nothing: name pictures by --data, a folder or shards")
+        self.whole: dict[str, Any] = preset.config if start is None else start_config(start)
+        self._pictures: dict[int, Folder | Shards] = {}
 
     @cached_property
     def world(self) -> World:
         """The scenes to learn from, drawn at the first use."""
-        return World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
+        assert self.preset.mix is not None
+        with self.team.first_alone():
+            return World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
+
+    def _rest(self) -> World:
+        """What the mix has too little of."""
+        with self.team.first_alone():
+            return World("rest", pool(self.folder / "pool", self.preset.rest, "rest"))
+
+    def source(self, size: int) -> Source:
+        """What is learned from: the data given, as squares of `size` pixels, or the drawn world."""
+        if self.data is None:
+            return self.world
+        if size not in self._pictures:
+            self._pictures[size] = open_pictures(self.data, size, self.seed)
+        return self._pictures[size]
 
     def network(self, name: str) -> nn.Module:
-        """A network with fresh weights, the same for the same seed."""
+        """A network with fresh weights, the same for the same seed; or the checkpoint's, with LoRA where that is learned."""
         config = {} if name == "reader" else self.config(name)  # first: it may have to build another network
-        torch.manual_seed(self.seed * 100 + NETWORKS.index(name))
+        seed = self.seed * 100 + NETWORKS.index(name)
+        torch.manual_seed(seed)
+        if self.start is not None and name != "reader":
+            begun = start_network(self.start, name, config, self.device).requires_grad_(True)
+            if self.lora:
+                add_lora(name, begun, self.lora, seed)
+            return begun.to(self.device)
         fresh = Reader() if name == "reader" else build(name, config)
         return fresh.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def clip(self) -> CLIP:
+        """The encoders that the others learn with, frozen: this run's, or where it trains none the checkpoint's."""
+        own = self.start is None or (self.folder / "clip.pt").exists()
+        clip = self.finished("clip") if own else self.network_as_it_was("clip")
+        assert isinstance(clip, CLIP)
+        return clip.eval().requires_grad_(False)
+
+    def network_as_it_was(self, name: str) -> nn.Module:
+        """A network of the checkpoint to go on with."""
+        assert self.start is not None
+        return start_network(self.start, name, self.whole[name], self.device)
 
     def finished(self, name: str) -> nn.Module:
         """A network with the averaged weights its training ended with, in eval mode."""
@@ -54,50 +117,115 @@ class Run:
 
     def train(self, name: str) -> nn.Module:
         """Train one network to its plan's end, from where the folder has it."""
+        self._remember()
         network = self.network(name)
         loss, shown = self._lesson(name, network)
-        return train(name, network, loss, self.preset.plans[name], self.folder, seed=self.seed, device=self.device, show=shown)
+        plan = self.preset.plans[name]
+        return train(name, network, loss, plan, self.folder, seed=self.seed, device=self.device, show=shown, team=self.team)
+
+    def _remember(self) -> None:
+        """Keep in the folder what it goes on with, for `merge`. TrainingError where that was something else before."""
+        if self.start is None:
+            return
+        path, said = self.folder / "run.json", {"checkpoint": str(self.start.resolve()), "lora": self.lora}
+        with self.team.first_alone():
+            if path.exists() and (before := json.loads(path.read_text())) != said:
+                raise TrainingError(f"{self.folder} was begun with {before}, and this is {said}: take another --out")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(said) + "\n")
 
     def config(self, name: str) -> dict[str, Any]:
         """A network's part of the checkpoint's config. How many principal components there are, CLIP's training decides."""
-        config: dict[str, Any] = self.preset.config[name]
+        if name not in self.whole:
+            raise TrainingError(
+                f"{self.start or 'the preset'} has no {name}: there are {', '.join(n for n in NETWORKS if n in self.whole)}"
+            )
+        config: dict[str, Any] = self.whole[name]
         return config | {"components": self.pca.config.components} if name == "ar_prior" else config
 
     @cached_property
     def pca(self) -> PCA:
         """The basis of the training pictures' z_i. Fitted once and kept in the folder: the autoregressive prior's tokens mean
         nothing in another one, not even in one with a component's sign changed."""
+        if self.start is not None and "pca" in self.whole:
+            begun = self.network_as_it_was("pca")
+            assert isinstance(begun, PCA)
+            return begun
         path = self.folder / "pca.pt"
-        if not path.exists():
-            clip = self.finished("clip")
-            assert isinstance(clip, CLIP)
-            torch.save(fit(embedded(clip, self.world)).state_dict(), path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
-        kept = torch.load(path, weights_only=True)
-        components, dimensions = kept["basis"].shape
-        pca = PCA(PCAConfig(dimensions, components))
-        pca.load_state_dict(kept)
-        return pca.to(self.device)
+        with self.team.first_alone():
+            if not path.exists():
+                clip = self.clip()
+                torch.save(fit(embedded(clip, self.source(clip.image_size))).state_dict(), path.with_suffix(".part"))
+                path.with_suffix(".part").replace(path)
+        return kept_pca(path).to(self.device)
 
     def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, show.Show | None]:
         """What a network learns from, and how its progress is shown."""
         if isinstance(network, Reader):
             return reader_loss(network, self.world), None
         if isinstance(network, CLIP):
-            return clip_loss(network, self.world), None
+            return clip_loss(network, self.source(network.image_size)), None
         if isinstance(network, Upsampler):
-            size = next(size for size, part in UPSAMPLERS.items() if part == name)
-            crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size)
-            return upsampler_loss(network, crops), show.upsampled(crops, self.preset.config["defaults"], self.device)
-        clip = self.finished("clip").requires_grad_(False)
-        assert isinstance(clip, CLIP)
+            return self._upsampling(name, network)
+        clip = self.clip()
+        fresh = self.start is None and not (self.folder / f"{name}.pt").exists()
+        if isinstance(network, Decoder):
+            source = self.source(max(clip.image_size, network.config.image_size))
+            if self.data is None and self.preset.rest:
+                source = Blend((source, self._rest()))
+            return decoder_loss(network, clip, source, self.preset.drop_text), self._shown(clip, source)
+        source = self.source(clip.image_size)
         if isinstance(network, DiffusionPrior):
-            if not (self.folder / "prior.pt").exists():
-                fit_statistics(network, clip, self.world)
-            return prior_loss(network, clip, self.world), None
-        if isinstance(network, AutoregressivePrior):
-            if not (self.folder / "ar_prior.pt").exists():
-                fit_buckets(network, self.pca, clip, self.world)
-            return ar_prior_loss(network, self.pca, clip, self.world), None
-        assert isinstance(network, Decoder)
-        return decoder_loss(network, clip, self.world), show.decoded(clip, self.preset, self.device)
+            if fresh:
+                fit_statistics(network, clip, source)
+            return prior_loss(network, clip, source), None
+        assert isinstance(network, AutoregressivePrior)
+        if fresh:
+            fit_buckets(network, self.pca, clip, source)
+        return ar_prior_loss(network, self.pca, clip, source), None
+
+    def _upsampling(self, name: str, network: Upsampler) -> tuple[Loss, show.Show | None]:
+        if network.config.own_last_step:
+            raise TrainingError(
+                f"{self.start}'s {name} was distilled to a few steps, which this training would undo: tune prior or decoder"
+            )
+        size = next(size for size, part in UPSAMPLERS.items() if part == name)
+        if self.data is not None:
+            return upsampler_loss(network, PictureCrops(self.source(size), size)), None
+        assert self.preset.mix is not None
+        with self.team.first_alone():
+            crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size)
+        return upsampler_loss(network, crops), show.upsampled(crops, self.whole["defaults"], self.device)
+
+    def _shown(self, clip: CLIP, source: Source) -> show.Show:
+        """Fresh drawings through the decoder; of one's own data the first pictures."""
+        if self.data is None:
+            assert self.preset.mix is not None
+            pictures, captions = show.fresh_drawings(self.preset.mix, self.device)
+        else:
+            pictures, captions = next(iter(source.first(show.COUNT, torch.device(self.device))))
+        return show.decoded(clip, self.whole, pictures, captions, self.device)
+
+
+def kept_pca(path: Path) -> PCA:
+    """The basis that a run has kept."""
+    kept = torch.load(path, weights_only=True)
+    components, dimensions = kept["basis"].shape
+    pca = PCA(PCAConfig(dimensions, components))
+    pca.load_state_dict(kept)
+    return pca
+
+
+def start_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint's config, ours or Karlo's, without its format. CheckpointError for a folder that is none."""
+    config = karlo.read_config(folder) if karlo.is_karlo(folder) else read_config(folder)
+    return {key: value for key, value in config.items() if key != "format"}
+
+
+def start_network(folder: Path, name: str, config: Mapping[str, Any], device: str) -> nn.Module:
+    """One network of a checkpoint, ours or Karlo's."""
+    if not karlo.is_karlo(folder):
+        return load_network(folder, name, dict(config), device)
+    found = {part: (network, value_of) for part, network, value_of in karlo.translated(folder, karlo.read_config(folder))}
+    network, value_of = found[name]
+    return fill(network, value_of, device)

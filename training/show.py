@@ -12,19 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models.checkpoint import Checkpoint, build
+from models.checkpoint import Checkpoint, build_empty
 from models.clip import CLIP
 from models.samplers import sampler_table, to_x_0
 from models.schedule import alphas_cumprod
 from models.unclip import UnCLIP
 from models.upsampler import Upsampler
 from training.captions import caption
+from training.diffusion import resized
 from training.loop import Step
 from training.pool import to_uint8
-from training.presets import Preset
 from training.render import render
 from training.scene import MIXES, scene
-from training.upsampling import Crops, corrupt
+from training.upsampling import Crops, PictureCrops, corrupt
 
 COUNT = 12
 Show = Callable[[nn.Module, Path], None]
@@ -36,23 +36,26 @@ def grid(rows: list[Tensor], path: Path) -> None:
     Image.fromarray(torch.cat(lines, dim=1).permute(1, 2, 0).numpy()).save(path)
 
 
-def decoded(clip: CLIP, preset: Preset, device: str) -> Show:
-    """Drawings of fresh scenes, and beneath them what the decoder makes of their z_i and captions."""
-    scenes = [scene(index, MIXES[preset.mix], "fresh") for index in range(0, 2 * COUNT, 2)]
-    drawn = render(scenes, 64, device=device)
-    captions = [caption(s, random.Random(index)).text for index, s in enumerate(scenes)]
-    prior = build("prior", preset.config["prior"])
+def fresh_drawings(mix: str, device: str) -> tuple[Tensor, list[str]]:
+    """Drawings of scenes that no training sees, and captions of them."""
+    scenes = [scene(index, MIXES[mix], "fresh") for index in range(0, 2 * COUNT, 2)]
+    return render(scenes, 64, device=device), [caption(s, random.Random(index)).text for index, s in enumerate(scenes)]
+
+
+def decoded(clip: CLIP, config: dict[str, Any], pictures: Tensor, captions: list[str], device: str) -> Show:
+    """Pictures, and beneath them what the decoder makes of their z_i and captions."""
+    prior = build_empty("prior", config["prior"])  # a stack has one; it is not asked
 
     def show(decoder: nn.Module, path: Path) -> None:
-        stack = UnCLIP(Checkpoint("shown", preset.config, {"clip": clip, "prior": prior, "decoder": decoder}), device)
-        grid([drawn, decode(stack, drawn, captions, list(range(COUNT)))], path)
+        stack = UnCLIP(Checkpoint("shown", config, {"clip": clip, "prior": prior, "decoder": decoder}), device)
+        grid([resized(pictures, 64), decode(stack, pictures, captions, list(range(len(captions))))], path)
 
     return show
 
 
 @torch.inference_mode()
 def decode(stack: UnCLIP, pictures: Tensor, captions: list[str], seeds: list[int], **parameters: Any) -> Tensor:
-    """Pictures `[B, 3, 64, 64]` through their own z_i and captions, and back: `[B, 3, 64, 64]`."""
+    """Pictures `[B, 3, S, S]` through their own z_i and captions, and back: `[B, 3, 64, 64]`."""
     resolved = stack.resolve(size=64, **parameters)
     texts = [stack.caption_row(text, 0, resolved, prior=False) for text in captions]
     stack.draw(texts)
@@ -81,11 +84,11 @@ def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, A
     return x_t
 
 
-def upsampled(crops: Crops, defaults: dict[str, Any], device: str) -> Show:
+def upsampled(crops: Crops | PictureCrops, defaults: dict[str, Any], device: str) -> Show:
     """Crops, their corrupted small versions enlarged by nearest neighbour, and what the upsampler makes of those."""
     step = Step(0, COUNT, torch.device(device), torch.Generator().manual_seed(0))
     x_0 = crops.batch(step)
-    low = corrupt(x_0, crops.size, step.generator)
+    low = corrupt(x_0, crops.size, step)
 
     def show(upsampler: nn.Module, path: Path) -> None:
         drawn = upsample(cast(Upsampler, upsampler), low, x_0.shape[-1], defaults)

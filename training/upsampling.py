@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from training.data import Source
 from training.loop import Step
 from training.pool import Pictures, to_float, to_uint8
 from training.render import render
@@ -38,10 +39,29 @@ class Crops:
 
     def batch(self, step: Step) -> Tensor:
         """`[B, 3, 64, 64]` in [-1, 1], half of them mirrored."""
-        chosen = torch.randint(len(self.pictures), (step.batch,), generator=step.generator)
-        pictures = to_float(torch.from_numpy(self.pictures[chosen.numpy()])).to(step.device)
-        mirrored = (torch.rand(step.batch, generator=step.generator) < 0.5).to(step.device)
-        return torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
+        chosen = step.own(torch.randint(len(self.pictures), (step.batch,), generator=step.generator))
+        return _some_mirrored(to_float(torch.from_numpy(self.pictures[chosen.numpy()])).to(step.device), step)
+
+
+@dataclass(frozen=True)
+class PictureCrops:
+    """Windows of a quarter of the side out of a source's pictures of `size`² (paper, table 3: crop fraction 0.25)."""
+
+    source: Source
+    size: int
+
+    def batch(self, step: Step) -> Tensor:
+        """`[B, 3, size / 4, size / 4]` in [-1, 1], half of them mirrored."""
+        pictures, _ = self.source.pairs(step)
+        side = self.size // SCALE
+        corners = step.own(torch.randint(self.size - side + 1, (step.batch, 2), generator=step.generator)).tolist()
+        crops = [picture[:, y : y + side, x : x + side] for picture, (y, x) in zip(pictures, corners, strict=True)]
+        return _some_mirrored(torch.stack(crops), step)
+
+
+def _some_mirrored(pictures: Tensor, step: Step) -> Tensor:
+    mirrored = step.own(torch.rand(step.batch, generator=step.generator) < 0.5).to(step.device)
+    return torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
 
 
 def _corners(small: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -80,11 +100,12 @@ def crop_pool(folder: Path, count: int, mix: str, size: int) -> Crops:
     return Crops(np.load(path), size)
 
 
-def corrupt(x_0: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Large crops `[B, 3, h, w]` -> the corrupted small pictures `[B, 3, h/4, w/4]` that the upsampler is given."""
+def corrupt(x_0: Tensor, size: int, step: Step) -> Tensor:
+    """This process' large crops `[B, 3, h, w]` -> the corrupted small pictures `[B, 3, h/4, w/4]` that the upsampler is given."""
     if size == 256:
-        return blur(F.avg_pool2d(x_0, SCALE), 0.6, generator)
-    return torch.stack([degrade(picture, generator) for picture in x_0])
+        return blur(F.avg_pool2d(x_0, SCALE), 0.6, step)
+    seeds = step.own([int(torch.randint(1 << 62, (), generator=step.generator)) for _ in range(step.batch)])
+    return torch.stack([degrade(picture, seed) for picture, seed in zip(x_0, seeds, strict=True)])
 
 
 def gaussian_kernel(sigma: float, taps: int = 3) -> Tensor:
@@ -101,15 +122,15 @@ def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(F.pad(x, (half,) * 4, mode="replicate"), weight, groups=3)
 
 
-def blur(low: Tensor, sigma: float, generator: torch.Generator, probability: float = 0.5) -> Tensor:
+def blur(low: Tensor, sigma: float, step: Step, probability: float = 0.5) -> Tensor:
     """Small pictures, half of them blurred: with and without, so that clean ones are met too."""
-    chosen = (torch.rand(len(low), 1, 1, 1, generator=generator) < probability).to(low.device)
+    chosen = step.own(torch.rand(step.batch, 1, 1, 1, generator=step.generator) < probability).to(low.device)
     return torch.where(chosen, _convolved(low, gaussian_kernel(sigma)), low)
 
 
-def degrade(picture: Tensor, generator: torch.Generator) -> Tensor:
+def degrade(picture: Tensor, seed: int) -> Tensor:
     """One picture `[3, h, w]` -> `[3, h/4, w/4]`: blur, resize by 4, noise and JPEG, in random order and strength."""
-    rng = random.Random(int(torch.randint(1 << 62, (), generator=generator)))
+    rng = random.Random(seed)
     x = picture[None]
     steps = ["blur", "resize", "noise"]
     rng.shuffle(steps)

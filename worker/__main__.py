@@ -1,21 +1,20 @@
-"""`python -m worker`: load the stack, then draw what the queue holds."""
+"""`python -m worker`: load the stack, then draw what the queue holds. With `redraw` and a PNG: draw that again."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import time
 
-import torch
-from pydantic import ValidationError
-
-from contracts.redis_url import hidden
-from models import CheckpointError, UnCLIP
-from worker import draw, metrics, tracing
+from models import UnCLIP
+from worker import draw, logs, metrics, redraw, tracing
 from worker.cancel import Cancellations
+from worker.content import ContentCheck, read
 from worker.engine import Engine, batch_limits
+from worker.memory import fitted, keep_freed_memory, meter_of
 from worker.rq_worker import ThreadWorker, connect, wait_for_redis
-from worker.settings import Settings
+from worker.stack import load, read_settings
 from worker.store import Store, sweep_beside
 
 log = logging.getLogger("worker")
@@ -25,38 +24,27 @@ OFFLOADED_PATIENCE = 32
 
 def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
     """Check the settings, load and warm up the stack, work until told to stop. Benchmarks put other classes in."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {hidden(repr(e['input']))}" for e in error.errors())
-        sys.exit(f"The settings will not do:\n{faults}")
+    settings = read_settings()
+    logs.configure(settings)
     try:
         tracing.start()
     except RuntimeError as error:
         sys.exit(str(error))
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
-        sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
+    keep_freed_memory()
     started = time.perf_counter()
+    stack = load(settings, stack_class)
     try:
-        # A CPU's memory is the host's: there is nowhere to wait.
-        budget = None if settings.device_memory is None or torch.device(device).type == "cpu" else settings.device_memory * 2**20
-        stack = stack_class.load(
-            settings.checkpoint, device, getattr(torch, settings.dtype), upsampler=settings.upsampler, device_memory=budget
-        )
-    except CheckpointError as error:
-        sys.exit(f"The checkpoint will not do: {error}")
-    patience = 1 if budget is None else OFFLOADED_PATIENCE
-    engine = engine_class(stack, batch_limits(settings.max_batch), metrics.observe, patience=patience, on_error=metrics.failed)
+        content = ContentCheck(stack, read(settings.content_check)) if settings.content_check else None
+    except ValueError as error:
+        sys.exit(f"The content check will not do: {error}")
+    stack.pack()
     stack.warm_up()
-    log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, device, stack.sizes, time.perf_counter() - started)
+    limits = fitted(batch_limits(settings.max_batch), stack, meter_of(stack.device))
+    patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
+    engine = engine_class(stack, limits, metrics.observe, patience=patience, on_error=metrics.failed)
+    log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, stack.device, stack.sizes, time.perf_counter() - started)
     metrics.watch(engine)
-    metrics.describe(stack.name, device)
+    metrics.describe(stack.name, str(stack.device))
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_port)
     wait_for_redis(settings.redis_url)
@@ -67,12 +55,19 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     store = Store(settings.store) if settings.store else None
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
-    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store))
-    worker = ThreadWorker(connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, on_beat=metrics.beat)
+    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
+    worker = ThreadWorker(
+        connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name, on_beat=metrics.beat
+    )
     worker.work(logging_level="WARNING")
     cancellations.stop()
     engine.stop()
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Draws what the queue holds, until told to stop.")
+    redraw.add_command(parser.add_subparsers(title="instead", metavar="COMMAND"))
+    arguments = parser.parse_args()
+    if "run" in arguments:
+        sys.exit(arguments.run(arguments))
     main()

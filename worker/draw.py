@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, Literal, cast
+from typing import cast
 
 import redis
+import structlog
 from pydantic import ValidationError
 from rq.timeouts import JobTimeoutException
 
 from contracts import keys
 from contracts.ending import Reason
-from contracts.jobs import ENDED, Picture, Progress, Record, now
+from contracts.fields import Several
+from contracts.jobs import ENDED, FailureKind, Picture, Progress, Record, now
 from contracts.operations import OPERATIONS
+from contracts.pictures import digest
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
 from worker import metrics, tracing
 from worker.cancel import Cancellations
+from worker.content import ContentCheck, ContentError
 from worker.engine import Engine, Ticket
 from worker.images import animation, png, tensor
 from worker.operation import begin
 from worker.preview import previews
+from worker.provenance import provenance
 from worker.record import JobRecord
 from worker.store import Store
 
-log = logging.getLogger("worker.draw")
+log = structlog.stdlib.get_logger("worker.draw")
 POLL_S = 0.05  # short: RQ's timeout is raised between two waits
 TELL_EVERY_S = 0.2
 SHOW_EVERY_S = 0.5
@@ -45,6 +48,7 @@ class Context:
     cancellations: Cancellations
     result_ttl: int
     store: Store | None = None
+    content: ContentCheck | None = None
 
 
 _context: Context | None = None
@@ -63,8 +67,10 @@ def draw(job_id: str) -> None:
     context = _context
     record = JobRecord(context.connection, job_id, context.result_ttl, context.store)
     found = record.read()
+    # The thread is this job's alone: its later lines are its own too.
+    structlog.contextvars.bind_contextvars(job_id=job_id, request_id=found.request_id if found else None)
     if found is None or found.status in ENDED:
-        log.info("job %s is gone or has ended: nothing to do", job_id)
+        log.info("job is gone or has ended: nothing to do")
         return
     with tracing.drawing(job_id, found):
         _draw(context, record, found)
@@ -74,33 +80,44 @@ def _draw(context: Context, record: JobRecord, found: Record) -> None:
     """The same, of a record that was read."""
     try:
         fields = OPERATIONS[found.operation].model_validate(found.request)
-        pictures = {name: tensor(content) for name, content in record.inputs(found.inputs).items()}
+        inputs = record.inputs(found.inputs)
+        pictures = {name: tensor(content) for name, content in inputs.items()}
         parameters = context.stack.resolve(found.operation, **fields.given_parameters())
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
             return  # cancelled, or another worker has just ended it
         if found.started_at is None:
             metrics.waited(found.operation, (now() - found.created_at).total_seconds())
-        outcome, cuts = _move(context, record, found.priority, begin(context.stack, found.operation, fields, pictures, parameters))
+        log.info("job started", operation=found.operation)
+        operation = begin(context.stack, found.operation, fields, pictures, parameters)
+        if context.content is not None:
+            operation = context.content.guard(operation, pictures, parameters, singly=isinstance(fields, Several))
+        outcome, cuts = _move(context, record, found.priority, operation)
     except (ValidationError, ValueError) as error:
         _fail(record, "invalid", str(error), "invalid")
+    except ContentError as error:
+        _fail(record, "content", str(error), "content")
     except RowError as error:
         _fail(record, "internal", str(error), "rows")
     except CancelledError:
-        log.info("job %s was cancelled", record.job_id)
+        log.info("job cancelled")
     except JobTimeoutException:
         why = "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size"
         _fail(record, "internal", why, "timeout")
     else:
-        if _finish(context, record, found, parameters, outcome, cuts):
+        digests = {name: digest(content) for name, content in inputs.items()}
+        if _finish(context, record, found, parameters, outcome, cuts, digests):
             seconds = time.monotonic() - started
+            log.info("job succeeded", seconds=round(seconds, 3))
             metrics.drawn(found.operation, seconds)
             _note_pace(context, keys.pace(found.operation, parameters.size), seconds)
 
 
-def _fail(record: JobRecord, kind: Literal["invalid", "internal"], detail: str, reason: Reason) -> None:
-    record.fail(kind, detail, reason)
+def _fail(record: JobRecord, kind: FailureKind, detail: str, reason: Reason) -> None:
+    """End it so. What is invalid is quoted in the detail, and no caption goes into the log."""
     tracing.failed(reason)
+    if record.fail(kind, detail, reason):
+        log.warning("job failed", kind=kind, reason=reason, detail=None if kind == "invalid" else detail)
 
 
 class RowError(RuntimeError):
@@ -143,7 +160,8 @@ def _follow(context: Context, ticket: Ticket, record: JobRecord, span: tuple[flo
         if row is None or row.stage is None or (row.stage, row.step) == told or time_s - told_at < TELL_EVERY_S:
             continue
         progress = _progress(context, ticket, row, span)
-        show = time_s - shown_at >= SHOW_EVERY_S and record.watched()
+        # A preview would show what the content check has yet to look at.
+        show = context.content is None and time_s - shown_at >= SHOW_EVERY_S and record.watched()
         if not record.progress(progress) or (show and not record.previews(previews(ticket.rows), progress)):
             raise CancelledError
         told, told_at, shown_at = (progress.stage, progress.step), time_s, time_s if show else shown_at
@@ -168,30 +186,25 @@ def _note_pace(context: Context, field: str, seconds: float) -> None:
         context.connection.hset(keys.PACE, name, f"{mean:.4f}")
 
 
-def _finish(context: Context, record: JobRecord, found: Record, parameters: Parameters, outcome: Outcome, cuts: list[str]) -> bool:
+def _finish(
+    context: Context,
+    record: JobRecord,
+    found: Record,
+    parameters: Parameters,
+    outcome: Outcome,
+    cuts: list[str],
+    digests: dict[str, str],
+) -> bool:
     drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
-    pngs = [png(image, _provenance(context, found, row.seed, index, parameters)) for index, (row, image) in enumerate(drawn)]
+    pngs = [
+        png(image, provenance(context.stack, found.operation, found.request, row, index, parameters, digests))
+        for index, (row, image) in enumerate(drawn)
+    ]
     pictures = [Picture(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
-    warnings = [f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts]
+    warnings = [*(f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts), *outcome.warnings]
     kind = found.request.get("animation")
     moving = animation([image for _, image in drawn], kind) if kind else None
     last = outcome.rows[-1] if outcome.rows else None
     stage, steps = (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
     whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
     return record.succeed(pngs, pictures, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)
-
-
-def _provenance(context: Context, found: Record, seed: int, index: int, parameters: Parameters) -> dict[str, Any]:
-    """Everything needed to draw this one picture again, but for the pictures that came with the request."""
-    request = {
-        name: value for name, value in found.request.items() if value is not None and name not in ("n", "seed", *parameters.as_dict())
-    }
-    return {
-        "operation": found.operation,
-        **request,
-        "seed": seed,
-        "index": index,
-        "parameters": parameters.as_dict(),
-        "checkpoint": context.stack.name,
-        "version": version("unclip-service"),
-    }

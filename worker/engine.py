@@ -11,6 +11,7 @@ turns on the device, one runs for several ticks before it is asked again.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import threading
@@ -39,6 +40,7 @@ class Ticket:
         self.rows = tuple(rows)
         self.done = threading.Event()
         self.abandoned = False
+        self.context = contextvars.copy_context()  # what the log says of these rows is found by their job and request
         # By stage, when its first pass began and its last one ended, by time.perf_counter().
         self.times: dict[str, tuple[float, float]] = {}
 
@@ -182,12 +184,12 @@ class Engine:
         except Exception as error:  # one request's trouble must not be another's
             self.on_error(stage, error)
             if len(rows) == 1:
-                _fail(rows[0], error)
+                _fail(chosen[0], error)
             elif is_out_of_memory(error):
                 self._halve(stage, len(rows))
             else:
                 log.warning("a pass of %d rows through %s failed; trying them one by one", len(rows), stage, exc_info=error)
-                self._one_by_one(stage, rows)
+                self._one_by_one(stage, chosen)
         ended = time.perf_counter()
         self.observe(stage, len(rows), ended - started)
         self._busy += ended - started
@@ -197,14 +199,14 @@ class Engine:
             entry.moved_at, entry.moved_busy = ended, self._busy
             entry.ticket.times[stage] = entry.ticket.times.get(stage, (started, ended))[0], ended
 
-    def _one_by_one(self, stage: str, rows: Sequence[Row]) -> None:
-        for row in rows:
-            if row.stage != stage:
+    def _one_by_one(self, stage: str, chosen: Sequence[_Entry]) -> None:
+        for entry in chosen:
+            if entry.row.stage != stage:
                 continue
             try:
-                self.stack.step([row])
+                self.stack.step([entry.row])
             except Exception as error:
-                _fail(row, error)
+                _fail(entry, error)
 
     def _halve(self, stage: str, rows: int) -> None:
         """So many rows did not fit into memory: go on with half as many a pass."""
@@ -230,9 +232,10 @@ def _follow(means: dict[str, float], stage: str, value: float) -> None:
     means[stage] = value if stage not in means else means[stage] + PACE_MOMENTUM * (value - means[stage])
 
 
-def _fail(row: Row, error: Exception) -> None:
+def _fail(entry: _Entry, error: Exception) -> None:
     """End a row that failed alone, with the reason."""
-    log.error("a row failed in %s", row.stage, exc_info=error)
+    row = entry.row
+    entry.ticket.context.run(log.error, "a row failed in %s", row.stage, exc_info=error)
     if is_out_of_memory(error):
         row.end(error=f"the {row.stage} does not fit into the memory of this worker's device, even alone")
     else:

@@ -13,7 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-TEXT_KEY = "unclip"
+from contracts.provenance import TEXT_KEY
+
 FRAME_MS = 120
 
 

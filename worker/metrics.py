@@ -21,6 +21,7 @@ _TICKS = Counter("unclip_ticks", "Forward passes, by stage.", ["stage"])
 _BATCH = Histogram("unclip_batch_rows", "Rows of one forward pass, by stage.", ["stage"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 _LIMIT = Gauge("unclip_batch_limit_rows", "Most rows of one forward pass, by stage: halved where they did not fit into memory.", ["stage"])
 _ROWS = Gauge("unclip_rows_in_flight", "Pictures in the making.")
+_FLAGGED = Counter("unclip_pictures_flagged", "Pictures that the content check stopped.", ["pictures"])
 _ERRORS = Counter("unclip_pass_errors", "Forward passes that failed, by stage and kind: out_of_memory or other.", ["stage", "kind"])
 _WAIT = Histogram(
     "unclip_queue_wait_seconds",
@@ -39,6 +40,7 @@ _BUILD = Info("unclip_build", "What runs here.")
 for _stage in STAGES:  # all of them from the start: a series that begins with its first error has no rate for it
     _SECONDS.labels(_stage), _TICKS.labels(_stage), _BATCH.labels(_stage)
     _ERRORS.labels(_stage, "out_of_memory"), _ERRORS.labels(_stage, "other")
+_FLAGGED.labels("given"), _FLAGGED.labels("drawn")
 
 
 def observe(stage: str, rows: int, seconds: float) -> None:
@@ -46,6 +48,11 @@ def observe(stage: str, rows: int, seconds: float) -> None:
     _SECONDS.labels(stage).inc(seconds)
     _TICKS.labels(stage).inc()
     _BATCH.labels(stage).observe(rows)
+
+
+def flagged(pictures: str, count: int) -> None:
+    """So many pictures, given or drawn, were stopped by the content check."""
+    _FLAGGED.labels(pictures).inc(count)
 
 
 def failed(stage: str, error: Exception) -> None:

@@ -10,9 +10,16 @@ import redis
 
 from contracts import keys
 from contracts.ending import Reason, end, tell
-from contracts.jobs import ENDED, JobError, Picture, Preview, Progress, Record, now, read_record, written
+from contracts.jobs import ENDED, FailureKind, JobError, Picture, Preview, Progress, Record, now, read_record, written
 from contracts.webhooks import announce
 from worker.store import Store
+
+_TITLES: dict[FailureKind, str] = {
+    "invalid": "The request cannot be done",
+    "content": "The content check stopped it",
+    "internal": "The drawing failed",
+}
+_REASONS: dict[FailureKind, Reason] = {"invalid": "invalid", "content": "content", "internal": "error"}
 
 
 class JobRecord:
@@ -99,15 +106,10 @@ class JobRecord:
             contents = {}
         return self._end("succeeded", fields, contents)
 
-    def fail(self, kind: Literal["invalid", "internal"], detail: str, reason: Reason | None = None) -> bool:
+    def fail(self, kind: FailureKind, detail: str, reason: Reason | None = None) -> bool:
         """It ended without pictures, and this is why. `reason`: what it is counted as."""
-        title = "The request cannot be done" if kind == "invalid" else "The drawing failed"
-        return self._end(
-            "failed",
-            written(error=JobError(kind=kind, title=title, detail=detail).model_dump()),
-            {},
-            reason or ("invalid" if kind == "invalid" else "error"),
-        )
+        error = JobError(kind=kind, title=_TITLES[kind], detail=detail)
+        return self._end("failed", written(error=error.model_dump()), {}, reason or _REASONS[kind])
 
     def requeue(self) -> bool:
         """Its worker died; it waits for another."""

@@ -64,6 +64,7 @@ class ThreadWorker(BaseWorker):
         slots: int,
         result_ttl: int,
         name: str | None = None,
+        checkpoint: str = "",
         on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_beat` is told of every sign of life that reached Redis."""
@@ -79,7 +80,7 @@ class ThreadWorker(BaseWorker):
             log_job_description=False,
         )
         self.log_result_lifespan = False
-        self.result_ttl, self.on_beat = result_ttl, on_beat
+        self.result_ttl, self.checkpoint, self.on_beat = result_ttl, checkpoint, on_beat
         self.slots, self._slots = slots, threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._over = threading.Event()
@@ -146,7 +147,7 @@ class ThreadWorker(BaseWorker):
 
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
-        beat = Beat(pid=self.pid, slots=self.slots).model_dump_json()
+        beat = Beat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint).model_dump_json()
         while not self._over.is_set():
             try:
                 with self.connection.pipeline() as pipe:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.redis_url import RedisUrl
+from worker.content import read
 from worker.store import Store
 
 
@@ -31,6 +32,9 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="Object store of pictures: file:///folder or s3://bucket/prefix; else Redis.")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none.")
+    content_check: Path | None = Field(None, description="JSON file of what no picture may show; nothing is checked where unset.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="How the log is written; auto: JSON unless on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged: this and what is graver.")
 
     @field_validator("store")
     @classmethod
@@ -38,3 +42,10 @@ class Settings(BaseSettings):
         if url:
             Store(url)
         return url
+
+    @field_validator("content_check")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read(path)
+        return path

@@ -5,124 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-import redis
-from conftest import RedisServer, free_port
+from house import LONG_S, SLOW, House, opened, until
+from openai import OpenAI
 from PIL import Image
 
 from contracts import keys
 
-LONG_S = 180.0  # a busy machine may be slow; an idle one needs seconds
 PATIENT = {"prefer": "wait=60"}
 PICTURE = PATIENT | {"accept": "image/png"}
 CUBE = {"prompt": "a red cube on top of a blue cube", "seed": 1, "size": 64}
-SLOW = {"prompt": "a grey cone", "size": 64, "decoder_num_inference_steps": 300}
-
-
-def until(true: Callable[[], Any], what: str) -> Any:
-    """Poll until it is; returns what it was then."""
-    deadline = time.monotonic() + LONG_S
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"after {LONG_S} s still not: {what}"
-        time.sleep(0.05)
-    return found
-
-
-class House:
-    """One Redis, one service, and workers as needed."""
-
-    def __init__(self, folder: Path, checkpoint: Path, **settings: str) -> None:
-        self.folder, self.processes = folder, []
-        self.redis = RedisServer(folder)
-        port = str(free_port())
-        self.environment = {
-            **os.environ,
-            "UNCLIP_REDIS_URL": self.redis.url,
-            "UNCLIP_CHECKPOINT": str(checkpoint),
-            "UNCLIP_DEVICE": "cpu",
-            "UNCLIP_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "UNCLIP_PORT": port,
-            **{f"UNCLIP_{name.upper()}": value for name, value in settings.items()},
-        }
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S)
-
-    def start(self, workers: int) -> None:
-        self.redis.start()
-        self.store = redis.Redis.from_url(self.redis.url)
-        self.service = self.run("service")
-        self.workers = [self.run("worker") for _ in range(workers)]
-        until(lambda: self.answers("/healthz"), "the service is up")
-        until(lambda: self.store.scard(keys.WORKERS) == workers, "the workers are up")
-
-    def run(self, module: str) -> subprocess.Popen[bytes]:
-        """`python -m module`, its output in a file of the test's folder."""
-        with (self.folder / f"{module}-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", module], env=self.environment, stdout=log, stderr=subprocess.STDOUT)
-        self.processes.append(process)
-        return process
-
-    def answers(self, path: str) -> bool:
-        try:
-            return self.http.get(path).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def post(self, request: dict[str, Any], **headers: str) -> httpx.Response:
-        return self.http.post("/generate", json=request, headers=headers)
-
-    def queue(self, count: int, request: dict[str, Any] = SLOW) -> list[str]:
-        """Ids of so many jobs, with seeds of their own."""
-        answers = [self.post(request | {"seed": seed}) for seed in range(count)]
-        assert {answer.status_code for answer in answers} == {202}
-        return [answer.json()["id"] for answer in answers]
-
-    def job(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = self.http.get(f"/jobs/{job_id}").json()
-        return job
-
-    def statuses(self, ids: list[str]) -> list[str]:
-        return [self.job(job_id)["status"] for job_id in ids]
-
-    def all_succeed(self, ids: list[str]) -> None:
-        """Each of them, with a picture, and counted once."""
-        until(lambda: set(self.statuses(ids)) <= {"succeeded", "failed"}, "all jobs have ended")
-        for job in map(self.job, ids):
-            assert job["status"] == "succeeded", job
-            assert opened(self.http.get(job["images"][0]["url"]).content).size == (64, 64)
-        assert self.store.hgetall(keys.OUTCOMES) == {b"generate:succeeded": b"%d" % len(ids)}
-
-    def executions(self, worker: subprocess.Popen[bytes]) -> int:
-        """How many jobs a worker runs, by RQ's books."""
-        names = [name.decode() for name in self.store.smembers(keys.WORKERS)]
-        (name,) = [name for name in names if json.loads(self.store.get(keys.worker(name)))["pid"] == worker.pid]
-        return int(self.store.scard(f"rq:worker:{name}:executions"))
-
-    def end(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        self.redis.stop()
-        self.http.close()
-        self.store.close()
-
-
-def opened(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return image
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +170,25 @@ def test_a_job_is_watched_and_cancelled(standing: House) -> None:
     assert standing.http.get(f"/jobs/{job_id}/images/0.png").status_code == 404
 
 
+def test_a_request_is_found_in_every_log_by_its_id(standing: House) -> None:
+    """From the service's access line to the worker's last word, and the caption in none of them."""
+    answer = standing.post(CUBE | {"prompt": "a zebra nobody else asks for"}, **PATIENT, **{"x-request-id": "to be found"})
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "to be found"
+
+    def told() -> dict[str, list[dict[str, Any]]]:
+        lines = {path.name.split("-")[0]: path.read_text().splitlines() for path in standing.folder.glob("*.log")}
+        return {name: [line for line in map(json.loads, found) if line.get("request_id") == "to be found"] for name, found in lines.items()}
+
+    until(lambda: told()["service"][-1:] and told()["service"][-1]["event"] == "request", "the access line is written")
+    found = told()
+    assert [line["event"] for line in found["service"]] == ["job accepted", "request"]
+    assert [line["event"] for line in found["worker"]] == ["job started", "job succeeded"]
+    assert {line["job_id"] for line in (found["service"][0], *found["worker"])} == {answer.json()["id"]}
+    request = found["service"][1]
+    assert (request["method"], request["path"], request["status"]) == ("POST", "/generate", 200)
+    assert "zebra" not in "".join(path.read_text() for path in standing.folder.glob("*.log"))
+
+
 def test_a_body_of_50_mb_is_answered_over_a_real_socket(standing: House) -> None:
     """413 reaches the client although it is still sending, and the next request finds the service well."""
     for content in (b" " * (50 << 20), iter([b" " * (1 << 20)] * 50)):
@@ -285,6 +204,30 @@ def test_many_clients_at_once_each_get_their_own(standing: House) -> None:
     assert [answer.status_code for answer in answers] == [200] * 20
     seeds = [json.loads(opened(answer.content).text["unclip"])["seed"] for answer in answers]  # type: ignore[attr-defined]
     assert seeds == list(range(20))
+
+
+def test_openais_own_client_draws_edits_varies_and_streams(standing: House) -> None:
+    """As code for DALL·E 2 does, changed in nothing but its address; the model goes by its checkpoint's name too."""
+    with OpenAI(base_url=f"{standing.http.base_url}/v1", api_key="any", max_retries=0, timeout=LONG_S) as client:
+        drawn = client.images.generate(model="dall-e-2", prompt="a red cube", n=2, size="256x256", user="somebody")
+        pictures = [standing.http.get(image.url).content for image in drawn.data]
+        assert [opened(content).size for content in pictures] == [(256, 256)] * 2 and pictures[0] != pictures[1]
+        varied = client.images.create_variation(image=pictures[0], size="256x256", response_format="b64_json")
+        assert opened(base64.b64decode(varied.data[0].b64_json)).size == (256, 256)
+        picture = opened(pictures[0])
+        mask = Image.new("RGBA", picture.size, "black")
+        mask.paste((0, 0, 0, 0), (0, 0, 128, 256))
+        buffer = io.BytesIO()
+        mask.save(buffer, "PNG")
+        edited = client.images.edit(
+            model="tiny", image=pictures[0], mask=buffer.getvalue(), prompt="a blue cone", size="256x256", response_format="b64_json"
+        )
+        before, after = np.asarray(picture), np.asarray(opened(base64.b64decode(edited.data[0].b64_json)))
+        assert (before[:, 128:] == after[:, 128:]).all() and (before[:, :128] != after[:, :128]).any()
+        events = list(client.images.generate(model="tiny", prompt="a cone", size="auto", stream=True, partial_images=3))
+        assert events[-1].type == "image_generation.completed" and len(events) <= 4
+        assert opened(base64.b64decode(events[-1].b64_json)).size == (256, 256)
+        assert {model.id for model in client.models.list()} == {"dall-e-2", "tiny"}
 
 
 def test_without_a_worker_jobs_wait_and_a_worker_that_comes_draws_them(build: Callable[..., House]) -> None:

@@ -108,9 +108,10 @@ def test_a_port_that_will_not_do_is_said_before_anything_starts(tmp_path: Path, 
     assert not (tmp_path / ".run").exists()
 
 
-def test_one_more_worker_needs_a_house_to_work_for(tmp_path: Path, environment: dict[str, str]) -> None:
-    """`make worker` where nothing runs says what to do."""
+@pytest.mark.parametrize("arguments", [["worker"], ["keys", "list"]])
+def test_what_runs_beside_needs_a_house_to_run_beside(tmp_path: Path, environment: dict[str, str], arguments: list[str]) -> None:
+    """`make worker`, and the command for API keys, where nothing runs, say what to do."""
     shutil.copy(LAUNCH, tmp_path)
-    command = [sys.executable, tmp_path / "launch.py", "worker"]
+    command = [sys.executable, tmp_path / "launch.py", *arguments]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert ended.returncode == 1 and "`make run` is not running in this folder" in ended.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,13 @@ def test_prompt_negative_prompt_and_guidance_all_matter(stack: UnCLIP) -> None:
 def test_guidance_may_be_limited_to_an_interval_of_the_steps(stack: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside it no unconditional half is computed; an empty interval is no guidance, the whole one is the default."""
     halves: list[int] = []
-    forward = stack.decoder.forward
+    proceed = stack.decoder.proceed
 
-    def counted(x_t: Tensor, *rest: Tensor) -> Tensor:
+    def counted(x_t: Tensor, *rest: Any) -> Tensor:
         halves.append(len(x_t))
-        return forward(x_t, *rest)
+        return proceed(x_t, *rest)
 
-    monkeypatch.setattr(stack.decoder, "forward", counted)
+    monkeypatch.setattr(stack.decoder, "proceed", counted)
     asked: dict[str, Any] = {"size": 64, "decoder_num_inference_steps": 10, "decoder_guidance_scale": 3.0}
 
     def drawn(**given: Any) -> Tensor:
@@ -211,3 +212,38 @@ def test_rows_with_different_numbers_of_candidates_share_a_pass(stack: UnCLIP) -
     assert rows[0].conditioning is not None
     z_t = rows[0].conditioning.text.z_t[0]
     assert found[1] @ z_t >= found[0] @ z_t - 1e-5
+
+
+def moved_to_meta(value: Any) -> Any:
+    """Tensors on the device that has no numbers, so that whatever asks for one is an error."""
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    if isinstance(value, list | tuple):
+        return type(value)(moved_to_meta(one) for one in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: moved_to_meta(getattr(value, field.name)) for field in fields(value)})
+    return value
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler_256"])
+def test_a_step_waits_for_the_device_once(stack: UnCLIP, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """When all of its work has been handed over: on a device without numbers it comes as far as asking whether they are finite."""
+    rows = [stack.row(prompt, 1, stack.resolve(size=256)) for prompt in ("a red cube", "a blue cone left of a green sphere")]
+    while rows[0].stage != stage or rows[0].step == 0:
+        stack.step(rows)
+    away = UnCLIP.load(tiny_checkpoint, "meta")
+    for row in rows:
+        for name in ("x_t", "x_0", "x_0_prev", "caches", "given", "conditioning"):
+            setattr(row, name, moved_to_meta(getattr(row, name)))
+    before, stack_of, asked = rows[0].step, torch.stack, []
+
+    def finite(tensors: Any, dim: int = 0) -> Tensor:
+        """Stands for the answer, which is awaited."""
+        if tensors[0].dtype != torch.bool or tensors[0].dim():
+            return stack_of(tensors, dim)
+        asked.append([row.step for row in rows])
+        return torch.ones(len(tensors), dtype=torch.bool)
+
+    monkeypatch.setattr(torch, "stack", finite)
+    away.step(rows)
+    assert asked == [[before + 1] * 2], "both rows had been moved by then"

@@ -83,7 +83,11 @@ async def test_the_root_leads_to_the_documentation(alone: httpx.AsyncClient) -> 
 
 
 POSTED = ("/generate", "/variations", "/interpolate", "/text-diff", "/edits", "/probe", "/embeddings")
+OPENAIS = ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations")
 DOCUMENTED = {
+    **{("post", path): {"200", "400", "404", "409", "413", "429", "500", "503"} for path in OPENAIS},
+    ("get", "/v1/models"): {"200", "500", "503"},
+    ("get", "/v1/models/{model_id}"): {"200", "404", "500", "503"},
     **{("post", path): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"} for path in POSTED},
     ("get", "/jobs"): {"200", "422", "500", "503"},
     ("get", "/jobs/{job_id}/animation"): {"200", "304", "404", "422", "500", "503"},
@@ -91,6 +95,7 @@ DOCUMENTED = {
     ("delete", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/events"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/images/{index}.png"): {"200", "304", "404", "422", "500", "503"},
+    ("get", "/jobs/{job_id}/images/{index}.json"): {"200", "404", "422", "500", "503"},
     ("get", "/healthz"): {"200", "500"},
     ("get", "/readyz"): {"200", "500", "503"},
     ("get", "/metrics"): {"200", "500"},
@@ -98,14 +103,15 @@ DOCUMENTED = {
 
 
 async def test_the_openapi_document_is_true(alone: httpx.AsyncClient) -> None:
-    """Every route with every status it answers; each error a Problem; no reference that leads nowhere."""
+    """Every route with every status it answers; each error a Problem, or OpenAI's; no reference that leads nowhere."""
     document = (await alone.get("/openapi.json")).json()
     operations = {(method, path): one for path, methods in document["paths"].items() for method, one in methods.items()}
     assert {at: set(one["responses"]) for at, one in operations.items()} == DOCUMENTED
     for at, one in operations.items():
+        media, schema = ("application/json", "OpenAIErrorBody") if at[1].startswith("/v1/") else ("application/problem+json", "Problem")
         for status, response in one["responses"].items():
             if int(status) >= 400:
-                assert response["content"] == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}, at
+                assert response["content"] == {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}, at
     generate = operations["post", "/generate"]
     assert set(generate["responses"]["200"]["content"]) == {"application/json", "image/png"}
     assert generate["responses"]["202"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Job"}

@@ -16,7 +16,7 @@ import redis.asyncio
 from conftest import RedisServer
 
 from contracts import keys
-from contracts.jobs import Picture, Progress, now
+from contracts.jobs import Beat, Picture, Progress, now
 from contracts.operations import GenerateFields
 from service.intake import Work
 from service.jobs import Accepted, Jobs
@@ -71,6 +71,7 @@ async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient
         "error": None,
         "started_at": None,
         "finished_at": None,
+        "request_id": answer.headers["x-request-id"],
         "links": {"self": f"http://house/jobs/{job['id']}", "events": f"http://house/jobs/{job['id']}/events"},
     }
     assert await store.lrange(keys.QUEUE_LIST, 0, -1) == [job["id"].encode()]
@@ -137,6 +138,17 @@ async def test_a_full_queue_refuses_and_takes_again_once_there_is_room(client: h
     assert (await client.post("/generate", json=CUBE, headers={"idempotency-key": "k"})).status_code == 202
 
 
+async def test_how_long_a_full_queue_takes_is_told_as_measured(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+    """By how long jobs run and how many do at once; 30 s where nothing was measured."""
+    for _ in range(3):
+        await client.post("/generate", json=CUBE)
+    assert (await client.post("/generate", json=CUBE)).headers["retry-after"] == "30"
+    await store.sadd(keys.WORKERS, "w")
+    await store.set(keys.worker("w"), Beat(pid=1, slots=4).model_dump_json())
+    await store.hset(keys.PACE, keys.pace("any", None), "50.0")
+    assert (await client.post("/generate", json=CUBE)).headers["retry-after"] == "13"
+
+
 class TestIdempotency:
     """A repeat with the same Idempotency-Key starts nothing."""
 
@@ -174,7 +186,7 @@ class TestIdempotency:
 
         def accept(at: int) -> Accepted:
             barrier.wait()
-            return stores[at % 5].accept(work, "mine")
+            return stores[at % 5].accept(work, "mine", None)
 
         with ThreadPoolExecutor(50) as pool:
             accepted = list(pool.map(accept, range(50)))

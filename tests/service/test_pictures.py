@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.pictures import FORMATS, MAX_SIDE, PictureError, from_base64, has_alpha, normalized, opened
+from contracts.pictures import MAX_SIDE, has_alpha, normalized
+from service.pictures import FORMATS, PictureError, from_base64, opened
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -70,7 +70,7 @@ def working(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def drawn(jobs: Jobs) -> bool:
     """A job goes from the service to the worker and back."""
     work = Work("generate", GenerateFields(prompt="a"), {}, None)
-    accepted = await asyncio.to_thread(jobs.accept, work, None)
+    accepted = await asyncio.to_thread(jobs.accept, work, None, None)
     return await jobs.wait(accepted.job_id, WAIT_S) and (await jobs.find(accepted.job_id, "http://house")).status == "succeeded"
 
 

@@ -17,6 +17,12 @@ import pytest
         ("UNCLIP_MAX_WAIT", "long", "UNCLIP_MAX_WAIT: "),
         ("UNCLIP_RESULT_TTL", "1", "UNCLIP_RESULT_TTL: Input should be greater than or equal to 60, got '1'"),
         ("UNCLIP_STORE", "pictures", "UNCLIP_STORE: Value error, it is no URL; name file:///folder or s3://bucket/prefix"),
+        (
+            "UNCLIP_CORS_ORIGINS",
+            "https://a.example/",
+            "UNCLIP_CORS_ORIGINS: Value error, 'https://a.example/' is no origin; name https://host",
+        ),
+        ("UNCLIP_DENY_LIST", "/none", "UNCLIP_DENY_LIST: Value error, it cannot be read: [Errno 2]"),
         ("UNCLIP_WEBHOOK_HOSTS", "*", "UNCLIP_WEBHOOK_SECRET: Value error, UNCLIP_WEBHOOK_HOSTS is set"),
         ("UNCLIP_WEBHOOK_SECRET", "whsec_AAAA", "UNCLIP_WEBHOOK_SECRET: Value error, it holds 3 bytes, and 24 to 64 would do; make one: "),
         ("UNCLIP_WEBHOOK_SECRET", "geheim!", "UNCLIP_WEBHOOK_SECRET: Value error, it is not whsec_ and base64"),

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from models import UnCLIP
+from models.checkpoint import build_empty
 from training import bake
 from training.loop import Plan
 from training.presets import PRESETS, Preset
@@ -89,3 +90,10 @@ def test_a_finished_run_is_baked_into_a_checkpoint_that_draws(trained: Run, tmp_
     assert "| two in relation, kept back | 4 |" in card and "Apache-2.0" in card
     assert "| diffusion | 0." in card and "| autoregressive | 0." in card
     assert reader.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("name", "paper"), [("prior", 1.2e9), ("ar_prior", 0.8e9), ("upsampler_256", 0.7e9), ("upsampler_1024", 0.3e9)])
+def test_the_papers_networks_have_its_size(name: str, paper: float) -> None:
+    """Table 3, without the text encoders that ours do not have: the widths and depths there, as parameters."""
+    config = PRESETS["paper"].config[name] | ({"components": 319} if name == "ar_prior" else {})
+    assert sum(p.numel() for p in build_empty(name, config).parameters()) == pytest.approx(paper, rel=0.15)

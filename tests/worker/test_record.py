@@ -66,15 +66,18 @@ def test_a_job_runs_and_succeeds(client: redis.Redis) -> None:
     assert client.hgetall(keys.OUTCOMES) == {b"generate:succeeded": b"1"}
 
 
-@pytest.mark.parametrize(("kind", "title"), [("invalid", "The request cannot be done"), ("internal", "The drawing failed")])
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [("invalid", "The request cannot be done"), ("content", "The content check stopped it"), ("internal", "The drawing failed")],
+)
 def test_a_failure_says_whose_it_is_and_why(client: redis.Redis, kind: Any, title: str) -> None:
-    """`invalid` is the client's to mend, `internal` ours."""
+    """`invalid` and `content` are the client's to mend, `internal` ours."""
     record = accepted(client)
     assert record.fail(kind, "because")
     failed = record.read()
     assert failed is not None and failed.status == "failed" and failed.finished_at is not None
     assert failed.error is not None and failed.error.model_dump() == {"kind": kind, "title": title, "detail": "because"}
-    reason = b"invalid" if kind == "invalid" else b"error"
+    reason = {"invalid": b"invalid", "content": b"content", "internal": b"error"}[kind]
     assert client.hgetall(keys.OUTCOMES) == {b"generate:failed:" + reason: b"1"}
 
 

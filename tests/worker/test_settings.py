@@ -15,6 +15,7 @@ import pytest
     [
         ("UNCLIP_MAX_BATCH", "0", "The settings will not do:\n  UNCLIP_MAX_BATCH: Input should be greater than or equal to 1, got '0'"),
         ("UNCLIP_CHECKPOINT", "{folder}", "The checkpoint will not do: {folder} is not a checkpoint folder: it has no config.json"),
+        ("UNCLIP_CONTENT_CHECK", "{folder}", "UNCLIP_CONTENT_CHECK: Value error, it cannot be read: [Errno 21]"),
         ("UNCLIP_UPSAMPLER", "{folder}/x4.pth", "{folder}/x4.pth is neither a checkpoint folder nor a file of a x4 model"),
         ("UNCLIP_DEVICE", "abacus", "The device will not do: UNCLIP_DEVICE is 'abacus', and torch says: "),
     ],

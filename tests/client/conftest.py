@@ -1,0 +1,29 @@
+"""A real service and worker for the client to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from house import House
+
+from unclip_client import Client
+
+
+@pytest.fixture(scope="package")
+def house(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[House]:
+    """With one worker, for all tests of the client."""
+    house = House(tmp_path_factory.mktemp("house"), tiny_checkpoint)
+    try:
+        house.start(workers=1)
+        yield house
+    finally:
+        house.end()
+
+
+@pytest.fixture
+def client(house: House) -> Iterator[Client]:
+    """As a stranger makes one."""
+    with Client(str(house.http.base_url)) as client:
+        yield client

@@ -1,0 +1,37 @@
+"""What the checkpoint draws at 256²: a contact sheet of captions with their seeds, as they came."""
+
+from __future__ import annotations
+
+import torch
+
+from training.experiments.bench import Bench, embedded
+from training.figures import sheet, wrapped
+
+PROMPTS = (
+    "a red cube on top of a blue cube",
+    "a yellow sphere on snow",
+    "a green cone left of a purple cylinder",
+    "a small shiny cyan cube on a wooden floor",
+    "a white sphere in front of an orange cylinder",
+    "a blue cone at sunset",
+    "a purple sphere on top of a green cylinder on grass",
+    "a red cylinder on a checkered floor at night",
+    "an orange cone behind a blue sphere",
+    "a pencil sketch of a cyan cylinder",
+    "a pixel art of a yellow cube on sand",
+    "three red spheres",
+)
+COLUMNS = 6
+SIZE = 256
+
+
+def run(bench: Bench, count: int) -> str:
+    """The first `count` prompts, each from seed 1, at the largest size up to SIZE."""
+    size, prompts = max(size for size in bench.stack.sizes if size <= SIZE), PROMPTS[:count]
+    pictures = torch.cat([bench.stack.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts])
+    said = [f"{wrapped(prompt, 26)}\nseed 1" for prompt in prompts]
+    under = [said[k : k + COLUMNS] for k in range(0, len(said), COLUMNS)]
+    sheet(list(pictures.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)
+    return f"Drawn at {size}² with the checkpoint's own defaults; none was picked.\n\n" + embedded(
+        "gallery.jpg", "A picture of each caption"
+    )
