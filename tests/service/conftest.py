@@ -52,5 +52,5 @@ async def alone(anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def store(redis_server: Any, anyio_backend: str) -> AsyncIterator[redis.asyncio.Redis]:
     """The same Redis, seen from beside the service."""
-    async with redis.asyncio.Redis.from_url(redis_server.url) as store:
+    async with redis.asyncio.Redis.from_url(redis_server.url, max_connections=2000) as store:
         yield store
