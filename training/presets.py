@@ -149,7 +149,7 @@ PRESETS: dict[str, Preset] = {
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
             "ar_prior": Plan(steps=1000, batch=64, lr=1e-3, ema=0.998, weight_decay=0.04),
-            "decoder": Plan(steps=16_500, batch=64, lr=7e-4, ema=0.998, cooldown=0.6, muon=True, bf16=True),
+            "decoder": Plan(steps=19_900, batch=64, lr=7e-4, ema=0.998, cooldown=0.6, muon=True, bf16=True),
             "upsampler_256": Plan(steps=1300, batch=16, lr=1e-3, ema=0.995),
             "upsampler_1024": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),
         },
