@@ -100,8 +100,9 @@ def test_the_merged_checkpoint_loads_and_draws_what_was_learned(tuned: Path, tmp
 def test_karlos_parts_are_tuned_and_merged(tmp_path: Path) -> None:
     """Its folder is begun with as ours is: the prior by its own statistics, the decoder with its variance."""
     karlo, data, out = tmp_path / "karlo", tmp_path / "data", tmp_path / "run"
-    runpy.run_path(str(Path(__file__).parents[1] / "models" / "karlo_reference.py"))["write_folder"](karlo, image_encoder=True)
+    karlo.mkdir()
     data.mkdir()
+    runpy.run_path(str(Path(__file__).parents[1] / "models" / "karlo_reference.py"))["write_folder"](karlo, image_encoder=True)
     for k in range(4):
         Image.linear_gradient("L").rotate(90 * k).convert("RGB").save(data / f"{k}.png")
         (data / f"{k}.txt").write_text(f"a gradient, turned {k} times")
