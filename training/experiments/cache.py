@@ -40,9 +40,8 @@ def passes(prior: DiffusionPrior | AutoregressivePrior, new: int, past: int) -> 
         x, kept = torch.empty(1, new, width), torch.empty(1, heads, past, width // heads)
         keep = torch.ones(1, 1, new, past + new, dtype=torch.bool)
         with FlopCounterMode(display=False) as counter:
-            for block in prior.blocks:
-                x, _ = block.attended(x, keep, (kept, kept))  # type: ignore[operator]
-    return int(counter.get_total_flops())
+            prior.blocks[0].attended(x, keep, (kept, kept))  # type: ignore[operator]
+    return len(prior.blocks) * int(counter.get_total_flops())
 
 
 def diffusion_cost(config: PriorConfig, tokens: int, steps: int, candidates: int = 1) -> Cost:
