@@ -10,6 +10,7 @@ import torch
 
 import training.experiments.__main__ as command
 from models import UnCLIP, unclip
+from models.prior import DiffusionPrior
 from training import judge, ways
 from training.experiments import aesthetics, cache, conditioning, guidance, limits, operations, page, priors, samplers
 from training.experiments.bench import Bench, verdict
@@ -130,6 +131,9 @@ def test_the_prefix_cache_saves_most_of_the_priors_work(bench: Bench) -> None:
     """Of 81 positions three are computed at each step and 78 once: with five steps of one candidate that is a bit more than a fifth."""
     found = cache.diffusion_cost(bench.stack.prior.config, 77, 5)
     assert (78 + 5 * 3) / (5 * 81) * 0.9 < found.cached / found.whole < 0.4
+    with torch.device("meta"):
+        prior = DiffusionPrior(bench.stack.prior.config)
+    assert cache.Blocks.of(prior).passes(7, 5) == prior.config.layers * cache.counted(prior, 7, 5)
 
 
 def test_heun_is_given_the_steps_that_make_as_many_evaluations() -> None:
