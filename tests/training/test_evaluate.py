@@ -11,6 +11,7 @@ import pytest
 
 from training import evaluate, judge, report, ways
 from training.reader import asked
+from training.scene import WORDS
 
 
 def test_the_report_has_every_part(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +49,8 @@ def test_a_signs_word_is_told_by_its_drawing() -> None:
     pictures = ways.drawings([shown for shown, _ in pairs])
     right = [judge.legible(picture, str(said.claims["word"])) for picture, (_, said) in zip(pictures, pairs, strict=True)]
     assert sum(right) >= 22
-    assert not any(
-        judge.legible(picture, "HELLO") for picture, (_, said) in zip(pictures, pairs, strict=True) if said.claims["word"] != "HELLO"
-    )
+    known = [picture for picture, (_, said) in zip(pictures, pairs, strict=True) if said.claims["word"] in {*WORDS} - {"HELLO"}]
+    assert len(known) > 10 and not any(judge.legible(picture, "HELLO") for picture in known)
 
 
 def test_the_cards_tables_sum_over_sorts() -> None:
