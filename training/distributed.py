@@ -61,6 +61,7 @@ class Team:
         if self.ranks == 1:
             return loss
         if sharded:
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no others
             for module in [m for m in network.modules() if isinstance(m, UNITS)]:
                 fully_shard(module)
             fully_shard(network)

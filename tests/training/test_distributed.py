@@ -52,7 +52,7 @@ def trained(out: Path, checkpoint: Path, data: Path, processes: int, *given: str
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *launch, str(program), "tune", *given, *always]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-12000:]
 
 
 def losses(folder: Path, name: str) -> list[float]:
