@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -26,13 +25,12 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from models.clip import CLIP
 from models.prior import Block
 from models.unet import Attention, ResBlock
 from training.errors import TrainingError
 
 # What FSDP gathers at a time.
-UNITS = (Block, ResBlock, Attention, ResidualAttentionBlock)
+UNITS = (Block, ResBlock, Attention)
 AGREE_EVERY = 20  # steps: to agree is to wait for each other
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -57,17 +55,16 @@ class Team:
     ranks: int = 1
 
     def lesson(self, network: nn.Module, loss: Callable[[Any], Tensor], *, sharded: bool) -> Callable[[Any], Tensor]:
-        """The loss, its gradients averaged over the processes."""
+        """The loss, its gradients averaged over the processes. `sharded` where FSDP can: else each has all weights."""
         if self.ranks == 1:
             return loss
-        if sharded:
+        if sharded and all(parameter.dim() for parameter in network.parameters()):  # FSDP takes no scalars, as CLIP's temperature is
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no others
             for module in [m for m in network.modules() if isinstance(m, UNITS)]:
                 fully_shard(module)
+                if isinstance(module, Attention):  # a U-Net asks for the context's keys before it goes through its blocks
+                    register_fsdp_forward_method(module, "keys_of")
             fully_shard(network)
-            if isinstance(network, CLIP):  # it has no `forward`
-                for method in ("encode_image", "encode_text"):
-                    register_fsdp_forward_method(network, method)
             return loss
         return DistributedDataParallel(Lesson(network, loss))
 

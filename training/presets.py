@@ -173,9 +173,7 @@ PRESETS: dict[str, Preset] = {
         config=_PAPER,
         drop_text=0.5,
         plans={
-            "clip": Plan(
-                steps=600_000, batch=4096, lr=3e-4, warmup=2000, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, ema=0.9999, sharded=True
-            ),
+            "clip": Plan(steps=600_000, batch=4096, lr=3e-4, warmup=2000, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, ema=0.9999),
             "prior": Plan(
                 steps=600_000, batch=4096, lr=1.1e-4, warmup=2000, weight_decay=6e-2, betas=(0.9, 0.96), eps=1e-6, ema=0.9999, sharded=True
             ),
