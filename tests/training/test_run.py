@@ -31,7 +31,7 @@ def tiny_preset(config: dict[str, object]) -> Preset:
         "upsampler_256": Plan(steps=40, batch=4, lr=3e-3, warmup=5),
         "upsampler_1024": Plan(steps=40, batch=4, lr=3e-3, warmup=5),
     }
-    return replace(PRESETS["cpu"], pool=256, crops=32, config=config, plans=plans)
+    return replace(PRESETS["cpu"], pool=256, rest=64, crops=32, config=config, plans=plans)
 
 
 @pytest.fixture(scope="module")
