@@ -59,7 +59,7 @@ class Team:
         if self.ranks == 1:
             return loss
         if sharded and all(parameter.dim() for parameter in network.parameters()):  # FSDP takes no scalars, as CLIP's temperature is
-            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no others
+            network.to(memory_format=torch.contiguous_format)  # FSDP takes no others
             for module in [m for m in network.modules() if isinstance(m, UNITS)]:
                 fully_shard(module)
                 if isinstance(module, Attention):  # a U-Net asks for the context's keys before it goes through its blocks
