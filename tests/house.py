@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,17 @@ class House:
         self.redis.stop()
         self.http.close()
         self.store.close()
+
+
+@contextmanager
+def standing_house(folder: Path, checkpoint: Path) -> Iterator[House]:
+    """A house with one worker, for all tests that leave it standing."""
+    house = House(folder, checkpoint)
+    try:
+        house.start(workers=1)
+        yield house
+    finally:
+        house.end()
 
 
 def opened(content: bytes) -> Image.Image:

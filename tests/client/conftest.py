@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house import House
+from house import House, standing_house
 
 from unclip_client import Client
 
@@ -14,12 +14,8 @@ from unclip_client import Client
 @pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[House]:
     """With one worker, for all tests of the client."""
-    house = House(tmp_path_factory.mktemp("house"), tiny_checkpoint)
-    try:
-        house.start(workers=1)
+    with standing_house(tmp_path_factory.mktemp("house"), tiny_checkpoint) as house:
         yield house
-    finally:
-        house.end()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from house import LONG_S, SLOW, House, opened, until
+from house import LONG_S, SLOW, House, opened, standing_house, until
 from openai import OpenAI
 from PIL import Image
 
@@ -28,12 +28,8 @@ CUBE = {"prompt": "a red cube on top of a blue cube", "seed": 1, "size": 64}
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[House]:
     """A house with one worker that stands for all tests that leave it standing."""
-    house = House(tmp_path_factory.mktemp("standing"), tiny_checkpoint)
-    try:
-        house.start(workers=1)
+    with standing_house(tmp_path_factory.mktemp("standing"), tiny_checkpoint) as house:
         yield house
-    finally:
-        house.end()
 
 
 @pytest.fixture
