@@ -1,5 +1,5 @@
 """The worker's log: structlog's fields on every line, those of other libraries included. `service/logs.py` is its twin: the floor that
-both could import knows pydantic only."""
+both could import has no structlog."""
 
 from __future__ import annotations
 

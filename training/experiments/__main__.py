@@ -40,7 +40,7 @@ class Experiment:
     of: str
 
 
-# All of them within 20 minutes on two idle cores.
+# Counts for some 17 minutes on two idle cores, by the passes of the decoder that they take: not measured whole yet.
 EXPERIMENTS = {
     "gallery": Experiment("Pictures", gallery.run, 12, "captions"),
     "conditioning": Experiment("Why a prior (§5.1)", conditioning.run, 96, "captions of each sort"),
