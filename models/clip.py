@@ -80,11 +80,11 @@ class CLIP(nn.Module):
             cut.append(self.tokenizer.decode(rest).strip() if rest else None)
         return tokens, cut
 
-    def encode_text(self, tokens: Tensor) -> TextEncoding:
+    def encode_text(self, tokens: Tensor, *, shortened: bool = True) -> TextEncoding:
         """Token ids `[B, context]` -> z_t, hidden states and mask. Padding is left out of the computation, which the
-        causal mask makes exact."""
+        causal mask makes exact; `shortened` False keeps it, for one who wants every batch of the same length."""
         end = tokens.argmax(1)  # the end token has the largest id
-        length = int(end.max()) + 1
+        length = int(end.max()) + 1 if shortened else tokens.shape[1]
         tokens = tokens[:, :length].to(self.mean.device)
         end = end.to(self.mean.device)
         network = self.network

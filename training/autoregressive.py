@@ -9,7 +9,7 @@ from torch import Tensor
 from models.ar_prior import AutoregressivePrior
 from models.clip import CLIP
 from models.pca import PCA
-from training.data import Source
+from training.data import Captions, Source
 from training.diffusion import DROP_TEXT_PRIOR, dropped, encoded
 from training.loop import Loss, Step
 
@@ -18,8 +18,8 @@ from training.loop import Loss, Step
 def fit_buckets(prior: AutoregressivePrior, pca: PCA, clip: CLIP, source: Source, count: int = 2048) -> None:
     """Set the components' scales and the bounds of the dot product from training pictures and captions."""
     prior.scales.copy_(pca.variances.sqrt())
-    parts = [(clip.encode_image(pictures), said) for pictures, said in source.first(count, clip.mean.device)]
-    z_t = encoded(clip, [text for _, said in parts for text in said]).z_t
+    parts: list[tuple[Tensor, Captions]] = [(clip.encode_image(pictures), said) for pictures, said in source.first(count, clip.mean.device)]
+    z_t = torch.cat([encoded(clip, said).z_t for _, said in parts])
     dots = (z_t * torch.cat([z_i for z_i, _ in parts])).sum(1)
     prior.dot_bounds.copy_(torch.stack((dots.quantile(0.001), dots.quantile(0.999))))
 
@@ -29,7 +29,7 @@ def ar_prior_loss(prior: AutoregressivePrior, pca: PCA, clip: CLIP, source: Sour
 
     def loss(step: Step) -> Tensor:
         pictures, said = source.pairs(step)
-        text = encoded(clip, dropped(said, DROP_TEXT_PRIOR, step))
+        text = encoded(clip, dropped(clip, said, DROP_TEXT_PRIOR, step))
         # The dot product is with the caption's own z_t also where the caption is dropped: guidance gives both halves the bucket
         # that was drawn for the caption, and "" is so far from every picture that its own would always be the lowest.
         z_t = encoded(clip, said).z_t

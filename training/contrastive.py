@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.clip import CLIP
 from training.data import Source, World, captions
+from training.diffusion import tokenized
 from training.loop import Loss, Step
 
 
@@ -19,13 +20,13 @@ def clip_loss(clip: CLIP, source: Source) -> Loss:
 
     def loss(step: Step) -> Tensor:
         pictures, said = source.pairs(step)
-        tokens, _ = clip.tokenize(said)
         z_i = clip.encode_image(pictures)
-        z_t = clip.encode_text(tokens).z_t
+        z_t = clip.encode_text(tokenized(clip, said), shortened=not isinstance(said, Tensor)).z_t
         # The paper's bound on the temperature: logits are scaled by at most 100.
         scale = clip.network.logit_scale.clamp(max=math.log(100)).exp()
         contrast = ClipLoss(gather_with_grad=True, rank=step.rank, world_size=step.ranks)
-        value: Tensor = contrast(z_i, z_t, scale)
+        with torch.autocast(step.device.type, enabled=False):  # logits of up to 100 whose differences are small
+            value: Tensor = contrast(z_i, z_t, scale)
         return value
 
     return loss

@@ -17,14 +17,17 @@ from training.pool import Pictures, to_float
 from training.render import render
 from training.scene import MIXES, Scene, Split, scene
 
+# Captions as people write them, or as the tokens that CLIP makes of them, `[B, L]`.
+Captions = list[str] | Tensor
+
 
 class Source(Protocol):
     """Pictures with captions to learn from: the drawn world, or pictures.Folder and pictures.Shards."""
 
-    def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
+    def pairs(self, step: Step) -> tuple[Tensor, Captions]:
         """This process' share of a step: `[B, 3, S, S]` in [-1, 1], and a caption of each."""
 
-    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Captions]]:
         """The first `count` pictures, in batches of at most 256, and captions: for statistics, the same in every process."""
 
 
@@ -79,12 +82,14 @@ class Blend:
 
     sources: tuple[Source, ...]
 
-    def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
+    def pairs(self, step: Step) -> tuple[Tensor, Captions]:
         part = replace(step, batch=step.batch // len(self.sources))
         found = [source.pairs(part) for source in self.sources]
-        return torch.cat([pictures for pictures, _ in found]), [said for _, texts in found for said in texts]
+        pictures = torch.cat([pictures for pictures, _ in found])
+        told = [said for _, said in found if isinstance(said, Tensor)]
+        return pictures, torch.cat(told) if told else [text for _, said in found for text in said]
 
-    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Captions]]:
         return self.sources[0].first(count, device)
 
 

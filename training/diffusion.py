@@ -14,9 +14,9 @@ from models.prior import DiffusionPrior
 from models.samplers import ddpm_table
 from models.schedule import alphas_cumprod
 from models.upsampler import Upsampler
-from training.data import Source
+from training.data import Captions, Source
 from training.loop import Loss, Step
-from training.upsampling import Crops, PictureCrops, corrupt
+from training.upsampling import Crops, KeptCrops, PictureCrops
 
 DROP_TEXT_PRIOR = 0.1  # paper §2.2
 DROP_IMAGE = 0.1  # paper §2.1
@@ -35,15 +35,15 @@ class Denoising:
 
     def noised(self, x_0: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """x_0 `[B, …]` -> x_t, t `[B]`, eps; timesteps uniform, all from the step's numbers."""
-        t = step.own(torch.randint(len(self.alphas_cumprod), (step.batch,), generator=step.generator))
-        eps = step.own(torch.randn(step.batch, *x_0.shape[1:], generator=step.generator)).to(x_0)
+        t = step.integers(len(self.alphas_cumprod))
+        eps = step.normal(*x_0.shape[1:]).to(x_0)
         alpha, sigma = (v.view(-1, *[1] * (x_0.dim() - 1)).to(x_0) for v in self._alpha_sigma(t))
-        return alpha * x_0 + sigma * eps, t.to(x_0.device), eps
+        return alpha * x_0 + sigma * eps, t, eps
 
     def loss(self, prediction: Tensor, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Mean squared error of the prediction. Predictions of x_0 are weighted by min(SNR + 1, 5): the loss of
         predicting v (Salimans & Ho 2022), bounded as in Hang et al. 2023 (min-SNR)."""
-        alpha, sigma = (v.view(-1, *[1] * (x_0.dim() - 1)).to(x_0) for v in self._alpha_sigma(t.cpu()))
+        alpha, sigma = (v.view(-1, *[1] * (x_0.dim() - 1)).to(x_0) for v in self._alpha_sigma(t))
         target = {"sample": x_0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x_0}[self.prediction_type]
         error = (prediction.float() - target).square().flatten(1).mean(1)
         if self.weighted and self.prediction_type == "sample":
@@ -54,8 +54,8 @@ class Denoising:
         """What teaches the learned variance, in nats a dimension: the variational bound's term at t, its mean held fast (Nichol &
         Dhariwal 2021, eq. 15-16, where 0.001 of all thousand terms is one of them). `variance` is in [-1, 1], of a prediction of eps."""
         assert self.prediction_type == "epsilon", "a variance is learned beside a prediction of eps"
-        of_x_t, of_x_0, least, widest = (values[t.cpu()].view(-1, 1, 1, 1).to(x_0) for values in self._posterior)
-        alpha, sigma = (v.view(-1, 1, 1, 1).to(x_0) for v in self._alpha_sigma(t.cpu()))
+        of_x_t, of_x_0, least, widest = (values.to(t.device)[t].view(-1, 1, 1, 1).to(x_0) for values in self._posterior)
+        alpha, sigma = (v.view(-1, 1, 1, 1).to(x_0) for v in self._alpha_sigma(t))
         log_variance = (variance + 1) * widest.log() + (1 - variance) * least.log()
         x_t = alpha * x_0 + sigma * eps
         mean = of_x_t * x_t + of_x_0 * (x_t - sigma * prediction.detach()) / alpha
@@ -76,6 +76,8 @@ class Denoising:
         return of_x_t, of_x_0, least, torch.tensor(table.widest[::-1])
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.alphas_cumprod.device != t.device:  # once: to copy at each step would make the host wait
+            self.alphas_cumprod = self.alphas_cumprod.to(t.device)
         a = self.alphas_cumprod[t]
         return a.sqrt(), (1 - a).sqrt()
 
@@ -87,16 +89,24 @@ def _log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (upper - lower).clamp(min=1e-12).log()
 
 
-def dropped(texts: list[str], probability: float, step: Step) -> list[str]:
+def dropped(clip: CLIP, said: Captions, probability: float, step: Step) -> Captions:
     """The captions of this process' rows, some replaced by "" for classifier-free guidance."""
-    drop = step.own(torch.rand(step.batch, generator=step.generator) < probability)
-    return ["" if gone else text for text, gone in zip(texts, drop, strict=True)]
+    drop = step.uniform() < probability
+    if isinstance(said, Tensor):
+        nothing = clip.tokenize([""])[0][:, : said.shape[1]].to(said)
+        return torch.where(drop[:, None], nothing, said)
+    return ["" if gone else text for text, gone in zip(said, drop.tolist(), strict=True)]
 
 
 @torch.no_grad()
-def encoded(clip: CLIP, texts: list[str]) -> TextEncoding:
-    """Captions through the frozen text encoder."""
-    return clip.encode_text(clip.tokenize(texts)[0])
+def encoded(clip: CLIP, said: Captions) -> TextEncoding:
+    """Captions through the frozen text encoder. Tokens keep their padding, so that all batches have one shape."""
+    return clip.encode_text(tokenized(clip, said), shortened=not isinstance(said, Tensor))
+
+
+def tokenized(clip: CLIP, said: Captions) -> Tensor:
+    """Captions as tokens `[B, L]`."""
+    return said if isinstance(said, Tensor) else clip.tokenize(said)[0]
 
 
 @torch.no_grad()
@@ -121,7 +131,7 @@ def prior_loss(prior: DiffusionPrior, clip: CLIP, source: Source) -> Loss:
         pictures, said = source.pairs(step)
         with torch.no_grad():
             z_i = clip.encode_image(pictures)
-        text = encoded(clip, dropped(said, DROP_TEXT_PRIOR, step))
+        text = encoded(clip, dropped(clip, said, DROP_TEXT_PRIOR, step))
         x_0 = prior.normalize(z_i)
         x_t, t, eps = denoising.noised(x_0, step)
         return denoising.loss(prior(x_t, t, text), x_0, eps, t)
@@ -139,8 +149,8 @@ def decoder_loss(decoder: Decoder, clip: CLIP, source: Source, drop_text: float 
         x_0 = resized(pictures, decoder.config.image_size)
         with torch.no_grad():
             z_i = clip.encode_image(pictures)
-        text = encoded(clip, dropped(said, drop_text, step))
-        drop_image = step.own(torch.rand(step.batch, generator=step.generator) < DROP_IMAGE).to(step.device)
+        text = encoded(clip, dropped(clip, said, drop_text, step))
+        drop_image = step.uniform() < DROP_IMAGE
         x_t, t, eps = denoising.noised(x_0, step)
         prediction, variance = decoder(x_t, t, z_i, text, drop_image).split((3, decoder.variance_channels), dim=1)
         value = denoising.loss(prediction, x_0, eps, t)
@@ -156,13 +166,12 @@ def resized(pictures: Tensor, size: int) -> Tensor:
     return F.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def upsampler_loss(upsampler: Upsampler, crops: Crops | PictureCrops) -> Loss:
+def upsampler_loss(upsampler: Upsampler, crops: Crops | KeptCrops | PictureCrops) -> Loss:
     """An upsampler learns crops of large pictures from their corrupted small versions."""
     denoising = Denoising(upsampler.config.schedule, upsampler.config.prediction_type)
 
     def loss(step: Step) -> Tensor:
-        x_0 = crops.batch(step)
-        low = corrupt(x_0, crops.size, step)
+        x_0, low = crops.pairs(step)
         x_t, t, eps = denoising.noised(x_0, step)
         return denoising.loss(upsampler(x_t, t, low), x_0, eps, t)
 

@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """What a loss may draw on: the step's number, how many rows, where, and its own random numbers (on the CPU).
+    """What a loss may draw on: the step's number, how many rows, where, and its own random numbers.
 
     Several processes share a step's rows. Each draws the numbers of the whole batch and takes its own, so that what is learned
     does not depend on how many there are."""
@@ -56,9 +56,25 @@ class Step:
     number: int
     batch: int  # rows of all processes together
     device: torch.device
-    generator: torch.Generator
+    generator: torch.Generator  # on the CPU
     rank: int = 0
     ranks: int = 1
+    device_generator: torch.Generator | None = None  # on the device, where drawing on the CPU would keep it waiting
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers `[own rows, *shape]` on the device."""
+        at = self.device_generator or self.generator
+        return self.own(torch.randn(self.batch, *shape, generator=at, device=at.device)).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1), `[own rows, *shape]` on the device."""
+        at = self.device_generator or self.generator
+        return self.own(torch.rand(self.batch, *shape, generator=at, device=at.device)).to(self.device)
+
+    def integers(self, end: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 and below `end`, `[own rows, *shape]` on the device."""
+        at = self.device_generator or self.generator
+        return self.own(torch.randint(end, (self.batch, *shape), generator=at, device=at.device)).to(self.device)
 
     def own(self, drawn: Rows) -> Rows:
         """This process' rows of what was drawn for the whole batch."""
@@ -92,9 +108,9 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     return [adam, Muon(inner, lr=plan.lr, weight_decay=plan.weight_decay)] if inner else [adam]
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of one step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
 def train(
@@ -141,7 +157,8 @@ def train(
         if show is not None and not (plan.sharded and team.ranks > 1):  # sharded weights draw only in all processes at once
             kept = {key: value.clone() for key, value in learned(model).items()}
             model.load_state_dict(averaged, strict=False)
-            show(model.eval(), folder / f"{name}-samples.png")
+            with torch.compiler.set_stance("force_eager"):  # its few pictures are not worth compiling for their number
+                show(model.eval(), folder / f"{name}-samples.png")
             model.load_state_dict(kept, strict=False)
             model.train()
 
@@ -149,7 +166,8 @@ def train(
     saved = time.monotonic()
     recent = None
     kind = torch.device(device).type
-    autocast = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or plan.bf16)
+    on_device = kind == "cuda"
+    autocast = torch.autocast(kind, torch.bfloat16, enabled=on_device or plan.bf16)
     bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0, disable=team.rank > 0)
     for number in bar:
         for group in (group for stepper in steppers for group in stepper.param_groups):
@@ -157,7 +175,8 @@ def train(
         generator = step_generator(seed, number)
         torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)) + team.rank)  # for dropout
         with autocast:
-            value = lesson(Step(number, plan.batch, torch.device(device), generator, team.rank, team.ranks))
+            there = step_generator(seed, number, device) if on_device else None
+            value = lesson(Step(number, plan.batch, torch.device(device), generator, team.rank, team.ranks, there))
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
         for stepper in steppers:
@@ -202,11 +221,11 @@ def finished(name: str, model: nn.Module, plan: Plan, folder: Path, device: str 
 
 @torch.no_grad()
 def _average(averaged: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    for key, value in learned(model).items():
-        if value.is_floating_point():
-            averaged[key].lerp_(value, 1 - decay)
-        else:
-            averaged[key].copy_(value)
+    now = learned(model)
+    floating = [key for key, value in now.items() if value.is_floating_point()]
+    torch._foreach_lerp_([averaged[key] for key in floating], [now[key] for key in floating], 1 - decay)
+    for key in now.keys() - floating:
+        averaged[key].copy_(now[key])
 
 
 def _read_curve(path: Path, steps: int) -> list[Tensor]:

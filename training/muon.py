@@ -7,7 +7,7 @@ torch.optim.Muon takes matrices only and multiplies in bf16, which is slow on mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,21 +19,22 @@ STEPS = 5
 RMS = 0.2
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix to `[m, n]`, about: singular values between 0.7 and 1.2."""
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices to `[…, m, n]`, about: singular values between 0.7 and 1.2."""
     a, b, c = COEFFICIENTS
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
+    lies = matrices.shape[-2] <= matrices.shape[-1]
+    wide = matrices if lies else matrices.mT
+    wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     # Every iterate is a polynomial in X·Xᵀ times X. Only the small square one is iterated: a third of the work for a convolution.
-    gram = wide @ wide.T
-    product = torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
+    gram = wide @ wide.mT
+    product = torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype).expand_as(gram)
     for _ in range(STEPS):
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal().add_(a)
+        polynomial = b * gram + c * (gram @ gram)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
     wide = product @ wide
-    made: Tensor = wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    made: Tensor = wide if lies else wide.mT
     return made
 
 
@@ -46,20 +47,29 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}  # of one shape: a GPU would spend its time on beginning so many small products
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"]
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                nesterov = parameter.grad.lerp(momentum, group["momentum"])
-                # channels_last weights lie as [out, h, w, in]: the same matrix with its columns in another order.
-                matrix = nesterov.flatten(1) if nesterov.dim() < 4 else nesterov.permute(0, 2, 3, 1).flatten(1)
-                update = orthogonalised(matrix) * (RMS * max(matrix.shape) ** 0.5)
-                if nesterov.dim() == 4:
-                    out, inner, height, width = nesterov.shape
-                    update = update.view(out, height, width, inner).permute(0, 3, 1, 2)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.shape, []).append(parameter)
+            for parameters in alike.values():
+                self._step(parameters, group["lr"], group["momentum"], group["weight_decay"])
+
+    def _step(self, parameters: list[Tensor], lr: float, decay: float, weight_decay: float) -> None:
+        """Of parameters that have one shape."""
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        grads = [cast(Tensor, parameter.grad) for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, grads, 1 - decay)
+        nesterov = torch.stack(torch._foreach_lerp(grads, momenta, decay))
+        # channels_last weights lie as [out, h, w, in]: the same matrix with its columns in another order.
+        matrices = nesterov.flatten(2) if nesterov.dim() < 5 else nesterov.permute(0, 1, 3, 4, 2).flatten(2)
+        updates = orthogonalised(matrices) * (RMS * max(matrices.shape[1:]) ** 0.5)
+        if nesterov.dim() == 5:
+            out, inner, height, width = nesterov.shape[1:]
+            updates = updates.unflatten(2, (height, width, inner)).permute(0, 1, 4, 2, 3)
+        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+        torch._foreach_add_(
+            parameters, [update.view_as(parameter) for update, parameter in zip(updates, parameters, strict=True)], alpha=-lr
+        )

@@ -49,7 +49,7 @@ _DEFAULTS = {
     "upsampler_num_inference_steps": 4,
 }
 # The networks of the embedded default are chosen for what a user's CPU can sample: a 4x4 stem, few channels.
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "name": "drawn-world",
     "clip": {
         "embed_dim": _EMBED,
@@ -75,6 +75,31 @@ _SMALL = {
         "schedule": "linear",
     },
     "defaults": _DEFAULTS,
+}
+
+# The same with what a GPU can teach in minutes: a wider decoder and upsamplers, and an image encoder that makes room for them.
+_WIDE = _SMALL | {
+    "clip": _SMALL["clip"] | {"vision_cfg": {"layers": 6, "width": 192, "head_width": 64, "patch_size": 8, "image_size": 64}},
+    "decoder": {
+        "unet": _UNET
+        | {
+            "in_channels": 3,
+            "channels": [128, 192],
+            "blocks": 2,
+            "attention": [True, True],
+            "time_embed_dim": 256,
+            "context_dim": _TEXT,
+        },
+        "embed_dim": _EMBED,
+        "text_width": _TEXT,
+    },
+    "upsampler_256": {
+        "unet": _UNET | {"in_channels": 6, "channels": [64, 96, 96], "attention": [False, False, False], "time_embed_dim": 128},
+    },
+    "upsampler_1024": {
+        "unet": _UNET | {"in_channels": 6, "channels": [64, 64], "attention": [False, False], "time_embed_dim": 128},
+        "schedule": "linear",
+    },
 }
 
 # Table 3 (paper, appendix C) and the CLIP of its §2 (ViT-H/16 at 256²), as far as the networks here have what it names. Not in it, and this
@@ -156,17 +181,17 @@ PRESETS: dict[str, Preset] = {
     ),
     "gpu": Preset(
         mix="whole",
-        pool=393_216,
-        crops=32_768,
-        config=_SMALL,
+        pool=524_288,
+        crops=65_536,
+        config=_WIDE,
         plans={
-            "reader": Plan(steps=6000, batch=256, lr=2e-3),
-            "clip": Plan(steps=8000, batch=512, lr=1e-3, ema=0.999, weight_decay=0.05),
-            "prior": Plan(steps=15_000, batch=512, lr=1e-3, weight_decay=0.06),
-            "ar_prior": Plan(steps=15_000, batch=512, lr=1e-3, weight_decay=0.04),
-            "decoder": Plan(steps=25_000, batch=256, lr=1e-3, ema=0.9995),
-            "upsampler_256": Plan(steps=8000, batch=128, lr=1e-3),
-            "upsampler_1024": Plan(steps=6000, batch=128, lr=1e-3),
+            "reader": Plan(steps=6000, batch=1024, lr=2e-3),
+            "clip": Plan(steps=5000, batch=2048, lr=1e-3, warmup=500, weight_decay=0.05),
+            "prior": Plan(steps=15_000, batch=1024, lr=1e-3, weight_decay=0.06),
+            "ar_prior": Plan(steps=12_000, batch=1024, lr=1e-3, weight_decay=0.04),
+            "decoder": Plan(steps=15_000, batch=1024, lr=1.2e-3, warmup=300, ema=0.9995, cooldown=0.6, muon=True),
+            "upsampler_256": Plan(steps=10_000, batch=512, lr=1e-3, ema=0.9995),
+            "upsampler_1024": Plan(steps=8000, batch=512, lr=1e-3, ema=0.9995),
         },
     ),
     "paper": Preset(

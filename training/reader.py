@@ -7,7 +7,8 @@ trained sees it. Its own accuracy on fresh drawings belongs beside every figure 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,12 +68,12 @@ class Reader(nn.Module):
     """A small residual network with one linear head a question. It keeps the last map's positions: where things stand
     is half of what it is asked."""
 
-    def __init__(self, widths: tuple[int, ...] = (64, 96, 128)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (96, 128, 192)) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.PixelUnshuffle(4), nn.Conv2d(48, widths[0], 3, padding=1), _Residual(widths[0])]  # 16²
         for width, wider in zip(widths, widths[1:], strict=False):
-            layers += [_Residual(width), nn.Conv2d(width, wider, 3, stride=2, padding=1)]
-        self.trunk = nn.Sequential(*layers, _Residual(widths[-1]), nn.BatchNorm2d(widths[-1]), nn.ReLU())
+            layers += [_Residual(width), _Residual(width), nn.Conv2d(width, wider, 3, stride=2, padding=1)]
+        self.trunk = nn.Sequential(*layers, _Residual(widths[-1]), _Residual(widths[-1]), nn.BatchNorm2d(widths[-1]), nn.ReLU())
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * 16, 256), nn.ReLU(), nn.Dropout(0.1))
         self.heads = nn.Linear(256, sum(len(values) for values in QUESTIONS.values()))
 
@@ -105,24 +106,45 @@ class _Residual(nn.Module):
         return out
 
 
-def reader_loss(reader: Reader, world: World) -> Loss:
+def answers_of(scenes: Sequence[Scene]) -> Tensor:
+    """Of each scene's drawing what the answers are, `[B, questions]`: indices into QUESTIONS' values, UNSEEN where it shows none."""
+    rows = [truths(shown) for shown in scenes]
+    return torch.tensor(
+        [[list(of).index(row[question]) if question in row else UNSEEN for question, of in QUESTIONS.items()] for row in rows]
+    )
+
+
+class Answered(Protocol):
+    """Drawings with what they show: World's are drawn as they are needed, table.Table's lie on the device."""
+
+    def answered(self, step: Step) -> tuple[Tensor, Tensor]:
+        """This process' share of a step: `[B, 3, 64, 64]` in [-1, 1], and answers as `answers_of` gives them."""
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """A world's."""
+
+    world: World
+
+    def answered(self, step: Step) -> tuple[Tensor, Tensor]:
+        indices = step.own(self.world.indices(step))
+        scenes = self.world.scenes(indices)
+        return self.world.images(indices, scenes, step.device), answers_of(scenes).to(step.device)
+
+
+def reader_loss(reader: Reader, drawings: Answered) -> Loss:
     """Cross entropy over the questions a drawing answers, on pictures a little blurred and noisy, as samples are."""
 
     def loss(step: Step) -> Tensor:
-        indices = step.own(world.indices(step))
-        scenes = world.scenes(indices)
-        seen = [truths(s) for s in scenes]
-        pictures = world.images(indices, scenes, step.device)
+        pictures, answers = drawings.answered(step)
         soft = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
-        mix = step.own(torch.rand(step.batch, 1, 1, 1, generator=step.generator)).to(step.device) * 0.6
-        grain = step.own(torch.randn(step.batch, *pictures.shape[1:], generator=step.generator)).to(step.device) * 0.03
+        mix = step.uniform(1, 1, 1) * 0.6
+        grain = step.normal(*pictures.shape[1:]) * 0.03
         logits = reader(pictures * (1 - mix) + soft * mix + grain)
         total = torch.zeros((), device=step.device)
-        for question, values in QUESTIONS.items():
-            order = list(values)
-            target = [order.index(row[question]) if question in row else UNSEEN for row in seen]
-            each = F.cross_entropy(logits[question], torch.tensor(target, device=step.device), ignore_index=UNSEEN, reduction="sum")
-            total = total + each / len(seen)
+        for question, target in zip(QUESTIONS, answers.unbind(1), strict=True):
+            total = total + F.cross_entropy(logits[question], target, ignore_index=UNSEEN, reduction="sum") / len(pictures)
         return total
 
     return loss

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -31,7 +31,8 @@ from training.lora import add_lora
 from training.pictures import Folder, Shards, open_pictures
 from training.pool import pool
 from training.presets import Preset
-from training.reader import Reader, reader_loss
+from training.reader import Drawings, Reader, reader_loss
+from training.table import Table, table
 from training.upsampling import PictureCrops, crop_pool
 
 NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prior")
@@ -57,6 +58,7 @@ class Run:
     ) -> None:
         self.preset, self.folder, self.device, self.seed = preset, folder, device, seed
         self.data, self.start, self.lora, self.team = data, start, lora, team
+        self.on_gpu = torch.device(device).type == "cuda"
         if start is None and not preset.config:
             raise TrainingError("this preset goes on with a checkpoint: name its folder by --checkpoint")
         if lora and start is None:
@@ -67,16 +69,17 @@ class Run:
         self._pictures: dict[int, Folder | Shards] = {}
 
     @cached_property
-    def world(self) -> World:
+    def world(self) -> World | Table:
         """The scenes to learn from, drawn at the first use."""
         assert self.preset.mix is not None
-        with self.team.first_alone():
-            return World(self.preset.mix, pool(self.folder / "pool", self.preset.pool, self.preset.mix))
+        return self._scenes(self.preset.mix, self.preset.pool)
 
-    def _rest(self) -> World:
-        """What the mix has too little of."""
+    def _scenes(self, mix: str, count: int) -> World | Table:
+        """So many scenes of a mix; all at once on a GPU, which could not be fed otherwise."""
         with self.team.first_alone():
-            return World("rest", pool(self.folder / "pool", self.preset.rest, "rest"))
+            if self.on_gpu:
+                return table(self.folder / "pool", count, mix, self.device)
+            return World(mix, pool(self.folder / "pool", count, mix))
 
     def source(self, size: int) -> Source:
         """What is learned from: the data given, as squares of `size` pixels, or the drawn world."""
@@ -121,6 +124,10 @@ class Run:
         network = self.network(name)
         loss, shown = self._lesson(name, network)
         plan = self.preset.plans[name]
+        if self.on_gpu and self.team.ranks == 1:
+            torch.set_float32_matmul_precision("high")
+            for part in compiled(network):
+                part.compile(dynamic=False)
         return train(name, network, loss, plan, self.folder, seed=self.seed, device=self.device, show=shown, team=self.team)
 
     def _remember(self) -> None:
@@ -162,7 +169,7 @@ class Run:
     def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, show.Show | None]:
         """What a network learns from, and how its progress is shown."""
         if isinstance(network, Reader):
-            return reader_loss(network, self.world), None
+            return reader_loss(network, self.world if isinstance(self.world, Table) else Drawings(self.world)), None
         if isinstance(network, CLIP):
             return clip_loss(network, self.source(network.image_size)), None
         if isinstance(network, Upsampler):
@@ -172,7 +179,7 @@ class Run:
         if isinstance(network, Decoder):
             source = self.source(max(clip.image_size, network.config.image_size))
             if self.data is None and self.preset.rest:
-                source = Blend((source, self._rest()))
+                source = Blend((source, self._scenes("rest", self.preset.rest)))
             return decoder_loss(network, clip, source, self.preset.drop_text), self._shown(clip, source)
         source = self.source(clip.image_size)
         if isinstance(network, DiffusionPrior):
@@ -194,7 +201,7 @@ class Run:
             return upsampler_loss(network, PictureCrops(self.source(size), size)), None
         assert self.preset.mix is not None
         with self.team.first_alone():
-            crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size)
+            crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size, self.device)
         return upsampler_loss(network, crops), show.upsampled(crops, self.whole["defaults"], self.device)
 
     def _shown(self, clip: CLIP, source: Source) -> show.Show:
@@ -203,8 +210,14 @@ class Run:
             assert self.preset.mix is not None
             pictures, captions = show.fresh_drawings(self.preset.mix, self.device)
         else:
-            pictures, captions = next(iter(source.first(show.COUNT, torch.device(self.device))))
+            pictures, said = next(iter(source.first(show.COUNT, torch.device(self.device))))
+            captions = cast(list[str], said)  # of one's own data, always
         return show.decoded(clip, self.whole, pictures, captions, self.device)
+
+
+def compiled(network: nn.Module) -> list[nn.Module]:
+    """What torch.compile is told of a network: the parts whose shapes are the same at every step."""
+    return [network.network.visual, network.network.transformer] if isinstance(network, CLIP) else [network]
 
 
 def kept_pca(path: Path) -> PCA:

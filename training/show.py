@@ -24,7 +24,7 @@ from training.loop import Step
 from training.pool import to_uint8
 from training.render import render
 from training.scene import MIXES, scene
-from training.upsampling import Crops, PictureCrops, corrupt
+from training.upsampling import Crops, KeptCrops, PictureCrops
 
 COUNT = 12
 Show = Callable[[nn.Module, Path], None]
@@ -84,11 +84,10 @@ def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, A
     return x_t
 
 
-def upsampled(crops: Crops | PictureCrops, defaults: dict[str, Any], device: str) -> Show:
+def upsampled(crops: Crops | KeptCrops | PictureCrops, defaults: dict[str, Any], device: str) -> Show:
     """Crops, their corrupted small versions enlarged by nearest neighbour, and what the upsampler makes of those."""
     step = Step(0, COUNT, torch.device(device), torch.Generator().manual_seed(0))
-    x_0 = crops.batch(step)
-    low = corrupt(x_0, crops.size, step)
+    x_0, low = crops.pairs(step)
 
     def show(upsampler: nn.Module, path: Path) -> None:
         drawn = upsample(cast(Upsampler, upsampler), low, x_0.shape[-1], defaults)

@@ -10,6 +10,7 @@ import io
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from training.scene import MIXES, scene
 
 SCALE = 4
 CROP_PX = 64
-_SCENES_A_CHUNK = 32
+_VERSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,30 @@ class Crops:
     pictures: Pictures
     size: int
 
-    def batch(self, step: Step) -> Tensor:
-        """`[B, 3, 64, 64]` in [-1, 1], half of them mirrored."""
+    def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
+        """`[B, 3, 64, 64]` in [-1, 1], half of them mirrored, and their corrupted small versions `[B, 3, 16, 16]`."""
         chosen = step.own(torch.randint(len(self.pictures), (step.batch,), generator=step.generator))
-        return _some_mirrored(to_float(torch.from_numpy(self.pictures[chosen.numpy()])).to(step.device), step)
+        x_0 = _some_mirrored(to_float(torch.from_numpy(self.pictures[chosen.numpy()])).to(step.device), step)
+        return x_0, corrupt(x_0, self.size, step)
+
+
+@dataclass(frozen=True)
+class KeptCrops:
+    """The same on a device, uint8 `[N, 3, 64, 64]`. What JPEG has a part in is done on the CPU and was done before: `small` are so many
+    corrupted versions of each, uint8 `[N, K, 3, 16, 16]`, none where the device can make them."""
+
+    pictures: Tensor
+    small: Tensor | None
+    size: int
+
+    def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
+        """As Crops'."""
+        chosen = step.integers(len(self.pictures))
+        mirrored = step.uniform() < 0.5
+        x_0 = _mirrored(to_float(self.pictures[chosen]), mirrored)
+        if self.small is None:
+            return x_0, corrupt(x_0, self.size, step)
+        return x_0, _mirrored(to_float(self.small[chosen, step.integers(self.small.shape[1])]), mirrored)
 
 
 @dataclass(frozen=True)
@@ -50,18 +71,22 @@ class PictureCrops:
     source: Source
     size: int
 
-    def batch(self, step: Step) -> Tensor:
-        """`[B, 3, size / 4, size / 4]` in [-1, 1], half of them mirrored."""
+    def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
+        """`[B, 3, size / 4, size / 4]` in [-1, 1], half of them mirrored, and their corrupted small versions."""
         pictures, _ = self.source.pairs(step)
         side = self.size // SCALE
         corners = step.own(torch.randint(self.size - side + 1, (step.batch, 2), generator=step.generator)).tolist()
         crops = [picture[:, y : y + side, x : x + side] for picture, (y, x) in zip(pictures, corners, strict=True)]
-        return _some_mirrored(torch.stack(crops), step)
+        x_0 = _some_mirrored(torch.stack(crops), step)
+        return x_0, corrupt(x_0, self.size, step)
 
 
 def _some_mirrored(pictures: Tensor, step: Step) -> Tensor:
-    mirrored = step.own(torch.rand(step.batch, generator=step.generator) < 0.5).to(step.device)
-    return torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
+    return _mirrored(pictures, step.uniform() < 0.5)
+
+
+def _mirrored(pictures: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which[:, None, None, None], pictures.flip(3), pictures)
 
 
 def _corners(small: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -72,32 +97,60 @@ def _corners(small: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return (centre * size / 64 - CROP_PX / 2).round().clamp(0, size - CROP_PX)
 
 
-def draw_crops(indices: range, mix: str, size: int) -> Pictures:
+def draw_crops(indices: range, mix: str, size: int, device: str = "cpu") -> Pictures:
     """One window out of each of these scenes, uint8 `[len(indices), 3, 64, 64]`."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(indices.start)
-    parts = []
-    for start in range(0, len(indices), 16):
-        scenes = [scene(i, MIXES[mix]) for i in indices[start : start + 16]]
-        corners = _corners(render(scenes, 64), size, generator)
-        parts.append(to_uint8(render(scenes, size, crop=CROP_PX, corners=corners)))
+    parts, batch = [], 16 if device == "cpu" else 256
+    for start in range(0, len(indices), batch):
+        scenes = [scene(i, MIXES[mix]) for i in indices[start : start + batch]]
+        corners = _corners(render(scenes, 64, device=device).cpu(), size, generator)
+        parts.append(to_uint8(render(scenes, size, crop=CROP_PX, corners=corners, device=device)).cpu())
     return torch.cat(parts).numpy()
 
 
-def crop_pool(folder: Path, count: int, mix: str, size: int) -> Crops:
-    """`count` crops out of drawings of `size`², drawn now if the folder lacks them."""
+def crop_pool(folder: Path, count: int, mix: str, size: int, device: str = "cpu") -> Crops | KeptCrops:
+    """`count` crops out of drawings of `size`², drawn now, by the device, if the folder lacks them. For a GPU they are put there."""
+    of_gpu = device != "cpu"
     path = folder / f"{mix}-crops-{size}-{count}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        chunks = [range(start, min(start + _SCENES_A_CHUNK, count)) for start in range(0, count, _SCENES_A_CHUNK)]
-        with ProcessPoolExecutor() as workers:
-            drawn = workers.map(draw_crops, chunks, [mix] * len(chunks), [size] * len(chunks))
-            pictures = list(tqdm(drawn, desc=f"drawing crops of {size}", total=len(chunks), unit_scale=_SCENES_A_CHUNK))
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            np.save(file, np.concatenate(pictures))
-        unfinished.rename(path)
-    return Crops(np.load(path), size)
+        per_task = 1024 if of_gpu else 32
+        chunks = [range(start, min(start + per_task, count)) for start in range(0, count, per_task)]
+        with ProcessPoolExecutor(mp_context=get_context("spawn" if of_gpu else None)) as workers:
+            drawn = workers.map(draw_crops, chunks, *([value] * len(chunks) for value in (mix, size, device)))
+            pictures = list(tqdm(drawn, desc=f"drawing crops of {size}", total=len(chunks), unit_scale=per_task))
+        _save(path, np.concatenate(pictures))
+    kept: Pictures = np.load(path)
+    if not of_gpu:
+        return Crops(kept, size)
+    return KeptCrops(torch.from_numpy(kept).to(device), None if size == 256 else _small(path, kept, size).to(device), size)
+
+
+def _small(path: Path, crops: Pictures, size: int) -> Tensor:
+    """Corrupted versions of crops, uint8 `[N, _VERSIONS, 3, 16, 16]`, made now if they are not beside them."""
+    beside = path.with_name(f"{path.stem}-small.npy")
+    if not beside.exists():
+        chunks = np.array_split(crops, max(1, len(crops) // 1024))
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+            made = workers.map(_versions, chunks, range(len(chunks)), [size] * len(chunks))
+            _save(beside, np.concatenate(list(tqdm(made, desc="corrupting crops", total=len(chunks), unit_scale=1024))))
+    return torch.from_numpy(np.load(beside))
+
+
+def _versions(crops: Pictures, seed: int, size: int) -> Pictures:
+    torch.set_num_threads(1)
+    x_0 = to_float(torch.from_numpy(crops))
+    generator = torch.Generator().manual_seed(seed)
+    made = [corrupt(x_0, size, Step(0, len(x_0), x_0.device, generator)) for _ in range(_VERSIONS)]
+    return to_uint8(torch.stack(made, dim=1)).numpy()
+
+
+def _save(path: Path, values: Pictures) -> None:
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.save(file, values)
+    unfinished.rename(path)
 
 
 def corrupt(x_0: Tensor, size: int, step: Step) -> Tensor:
@@ -124,7 +177,7 @@ def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
 
 def blur(low: Tensor, sigma: float, step: Step, probability: float = 0.5) -> Tensor:
     """Small pictures, half of them blurred: with and without, so that clean ones are met too."""
-    chosen = step.own(torch.rand(step.batch, 1, 1, 1, generator=step.generator) < probability).to(low.device)
+    chosen = step.uniform(1, 1, 1) < probability
     return torch.where(chosen, _convolved(low, gaussian_kernel(sigma)), low)
 
 

@@ -173,7 +173,7 @@ def test_upsamplers_learn_from_windows_of_a_quarter(tmp_path: Path) -> None:
     tmp_path.joinpath("one.txt").write_text("stripes")
     Image.effect_noise((256, 256), 60).convert("RGB").save(tmp_path / "one.png")
     crops = PictureCrops(Folder(tmp_path, 256), 256)
-    first, again = crops.batch(step(1)), crops.batch(step(1))
+    first, again = crops.pairs(step(1))[0], crops.pairs(step(1))[0]
     assert first.shape == (4, 3, 64, 64) and torch.equal(first, again) and not torch.equal(first[0], first[1])
 
 
