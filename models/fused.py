@@ -1,8 +1,8 @@
 """Group norm with what stands around it, in three passes over a picture on a GPU that keep it channels last.
 
 torch's own group norm makes a picture channels first there, so that each is copied before the norm and again before the next
-convolution; SiLU, FiLM and a convolution's bias are passes of their own. At 256² in fp16 these passes take as long as the products. Here the
-bias of the convolution before, and what is added to its channels, go in with the statistics, and FiLM and SiLU with the norm.
+convolution; SiLU, FiLM and a convolution's bias are passes of their own, and at 256² in fp16 all of them take as long as the products.
+Here the bias of the convolution before, and what is added to its channels, go in with the statistics, and FiLM and SiLU with the norm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def usable(x: Tensor) -> bool:
 
 
 def norm(x: Tensor, of: nn.GroupNorm, added: Tensor | None = None, film: Tensor | None = None, silu: bool = True) -> Tensor:
-    """The group norm of x `[B, C, H, W]` + added `[B or 1, C]`, then times 1 + scale plus shift, where film is both, `[B, 2C]`, then SiLU."""
+    """The group norm of x `[B, C, H, W]` + added `[B or 1, C]`, then times 1 + scale plus shift (film is both, `[B, 2C]`), then SiLU."""
     from models import kernels
 
     batch, channels, height, width = x.shape
@@ -95,7 +95,9 @@ def _works(device: torch.device) -> bool:
         scale, shift = film[..., None, None].chunk(2, dim=1)
         wanted = F.silu(of(x + added[..., None, None]) * (1 + scale) + shift)
         found = norm(x, of, added, film)
-        same = torch.allclose(found, wanted, atol=2e-2) and torch.allclose(total(x, x, added[0]), 2 * x + added[:1, :, None, None], atol=2e-2)
+        same = torch.allclose(found, wanted, atol=2e-2) and torch.allclose(
+            total(x, x, added[0]), 2 * x + added[:1, :, None, None], atol=2e-2
+        )
     except Exception:  # no Triton, no compiler for it, or a GPU that it does not know: torch's own do as well
         log.warning("fused kernels do not run on %s: torch's own are slower", device, exc_info=True)
         return False

@@ -85,10 +85,7 @@ class ResBlock(nn.Module):
         """The same, with the convolutions' biases in the passes after them."""
         h = fused.unbiased(self.conv1, self._resized(fused.norm(x, self.norm1)))
         time, bias = self.time_proj(emb), cast(Tensor, self.conv1.bias)
-        if self.scale_shift:
-            h = fused.norm(h, self.norm2, bias[None], time)
-        else:
-            h = fused.norm(h, self.norm2, time + bias)
+        h = fused.norm(h, self.norm2, bias[None], time) if self.scale_shift else fused.norm(h, self.norm2, time + bias)
         skipped, bias = self._resized(x), cast(Tensor, self.conv2.bias)
         if isinstance(self.skip, nn.Conv2d):
             skipped, bias = fused.unbiased(self.skip, skipped), bias + cast(Tensor, self.skip.bias)

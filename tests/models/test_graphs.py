@@ -140,7 +140,8 @@ def test_rows_in_step_are_moved_as_each_alone(tiny_checkpoint: Path) -> None:
     spread = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for sampler in ("ddpm", "dpm++", "unipc"):
         together, alone = (
-            [stack.row("a", seed, stack.resolve(size=64, sampler=sampler, decoder_num_inference_steps=5)) for seed in range(3)] for _ in "ab"
+            [stack.row("a", seed, stack.resolve(size=64, sampler=sampler, decoder_num_inference_steps=5)) for seed in range(3)]
+            for _ in "ab"
         )
         for rows in (together, alone):
             while rows[0].stage != "decoder":
@@ -173,5 +174,6 @@ with torch.inference_mode():
     assert torch.allclose(found, of(x), atol=1e-4)
     assert torch.allclose(fused.norm(x, of, added), nn.functional.silu(of(x + added[..., None, None])), atol=1e-4)
 """
-    ended = subprocess.run([sys.executable, "-c", program], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
+    interpreted = os.environ | {"TRITON_INTERPRET": "1"}
+    ended = subprocess.run([sys.executable, "-c", program], env=interpreted, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
