@@ -147,7 +147,7 @@ def flops(draw: Draw) -> int:
     return int(counter.get_total_flops())
 
 
-def figures_of(taken: Sequence[Taken], batch: int, work: int, rate: float, device: torch.device) -> dict[str, float]:
+def figures_of(taken: Sequence[Taken], batch: int, work: float, rate: float, device: torch.device) -> dict[str, float]:
     """Medians, and what follows from them; `work`: FLOPs of one picture."""
     seconds, cpu = (statistics.median(getattr(one, name) for one in taken) for name in ("seconds", "cpu_seconds"))
     return {
@@ -247,7 +247,7 @@ def measure(report: Report, peers: dict[str, Draw], batch: int, repeats: int, de
                 failed[f"{name}, batch {batch}"] = f"{type(error).__name__}: {error}"[:500]
                 del taken[name]
     found = {
-        name: figures_of(of, batch, int(work[name.split(",")[0]] * 1e12), rate, device) | {"matmul_tflops": rate / 1e12}
+        name: figures_of(of, batch, work.get(name.split(",")[0], float("nan")) * 1e12, rate, device) | {"matmul_tflops": rate / 1e12}
         for name, of in taken.items()
         if of
     }
@@ -302,7 +302,9 @@ def stack(
             print(figures["differences"])
         peers = our_peers(ours, steps) | {"diffusers": their_draw(theirs, steps)}
         plain = peers.get("ours, launched", peers["ours"])  # torch sees nothing of what a graph does, nor of packed convolutions
-        figures["tflop"] = {"ours": flops(plain) / 1e12, "diffusers": flops(peers["diffusers"]) / 1e12}
+        for name, draw in (("ours", plain), ("diffusers", peers["diffusers"])):
+            with report.part(f"FLOPs of {name}"):
+                figures["tflop"][name] = flops(draw) / 1e12
         print(f"TFLOP a picture: {figures['tflop']}")
         ours.pack()
         for batch in batches:
