@@ -16,6 +16,7 @@ import open_clip
 import torch
 
 from models import UnCLIP
+from models.clip import TextEncoding
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,40 @@ def pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
     return made.to(device, dtype)
 
 
-def pair(size: str, device: torch.device, dtype: torch.dtype, folder: Path) -> tuple[Any, UnCLIP]:
-    """The pipeline, and our stack from the folder it is saved to. Both say the same of a caption, or this is an AssertionError."""
-    theirs = pipeline(size, device, dtype)
-    theirs.save_pretrained(folder)
-    ours = UnCLIP.load(folder, device, dtype)
-    with torch.inference_mode():
-        ids = theirs.tokenizer(["a red cube"], padding="max_length", max_length=77, return_tensors="pt").input_ids
-        z_t = theirs.text_encoder(ids.to(device)).text_embeds.float()
-        encoded = ours.clip.encode_text(ours.clip.tokenize(["a red cube"])[0]).z_t
-        assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), "the two stacks have different weights"
-    return theirs, ours
+@torch.inference_mode()
+def differences(theirs: Any, ours: UnCLIP, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """How far what a network of ours says of the same numbers lies from what theirs says, as a share of its length, by network. An
+    AssertionError where CLIP says that the weights are not the same."""
+    ids = theirs.tokenizer(["a red cube"], padding="max_length", max_length=77, return_tensors="pt").input_ids
+    z_t = theirs.text_encoder(ids.to(device)).text_embeds.float()
+    encoded = ours.clip.encode_text(ours.clip.tokenize(["a red cube"])[0]).z_t
+    assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), "the two stacks have different weights"
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device)
+
+    t, width = torch.tensor([700], device=device), z_t.shape[1]
+    text = TextEncoding(drawn(1, width), drawn(1, 77, ours.clip.text_width).to(dtype), torch.ones(1, 77, dtype=torch.bool, device=device))
+    z_i, small, large, low = drawn(1, width), drawn(1, 3, 64, 64), drawn(1, 3, 256, 256), drawn(1, 3, 64, 64).clamp(-1, 1)
+    small, large = (x.contiguous(memory_format=torch.channels_last) for x in (small, large))
+    half = {"proj_embedding": text.z_t.to(dtype), "encoder_hidden_states": text.hidden, "attention_mask": text.mask}
+    tokens, added = theirs.text_proj(
+        image_embeddings=z_i.to(dtype),
+        prompt_embeds=text.z_t.to(dtype),
+        text_encoder_hidden_states=text.hidden,
+        do_classifier_free_guidance=False,
+    )
+    mask = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=device)
+    resized = torch.nn.functional.interpolate(low, (256, 256), mode="bicubic", antialias=True)
+    sides = {
+        "prior": (ours.prior(z_i, t, text), theirs.prior(z_i.to(dtype), timestep=t, **half).predicted_image_embedding),
+        "decoder": (
+            ours.decoder(small, t, z_i, text, torch.zeros(1, dtype=torch.bool, device=device)),
+            theirs.decoder(small.to(dtype), t, encoder_hidden_states=tokens, class_labels=added, attention_mask=mask).sample,
+        ),
+        "upsampler": (
+            ours.upsamplers[256].predicted(False, large, t, low),
+            theirs.super_res_first(torch.cat((large, resized), dim=1).to(dtype), t).sample,
+        ),
+    }
+    return {name: float((own - other.float()).norm() / other.float().norm()) for name, (own, other) in sides.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -53,16 +54,18 @@ class Batch:
     mask: Tensor | None
 
 
-def batched(rows: Sequence[Given]) -> Batch:
-    """Rows side by side, the shorter ones padded."""
-    keys = [
-        (pad_sequence([k for k, _ in one], batch_first=True), pad_sequence([v for _, v in one], batch_first=True))
-        for one in zip(*(row.keys for row in rows), strict=True)
-    ]
+def batched(rows: Sequence[Given], least: int = 0) -> Batch:
+    """Rows side by side, those shorter than the longest, or than `least`, padded."""
     emb, lengths = torch.stack([row.emb for row in rows]), [len(row.keys[0][0]) if row.keys else 0 for row in rows]
-    if min(lengths) == max(lengths):
+    more = max(0, least - max(lengths))
+
+    def together(one: Sequence[Tensor]) -> Tensor:
+        return F.pad(pad_sequence(list(one), batch_first=True), (0, 0, 0, more))
+
+    keys = [(together([k for k, _ in one]), together([v for _, v in one])) for one in zip(*(row.keys for row in rows), strict=True)]
+    if not keys or min(lengths) == max(lengths) + more:
         return Batch(emb, keys, None)
-    places = torch.arange(max(lengths), device=emb.device)
+    places = torch.arange(max(lengths) + more, device=emb.device)
     return Batch(emb, keys, torch.stack([places < length for length in lengths]))
 
 

@@ -79,11 +79,11 @@ def prefix_caches(blocks: Sequence[Block], x: Tensor, seen: Tensor) -> tuple[Ten
     return x, [[(k[row : row + 1, :, seen[row]], v[row : row + 1, :, seen[row]]) for k, v in layers] for row in range(len(seen))]
 
 
-def padded(caches: Sequence[Cache]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Rows' caches as one batch: keys and values `[B, heads, P, head]` a layer, and a mask `[B, P]`. Shorter ones are padded in front, so
-    that what is added comes last in all."""
+def padded(caches: Sequence[Cache], least: int = 0) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Rows' caches as one batch: keys and values `[B, heads, P, head]` a layer, and a mask `[B, P]`. Those shorter than the longest, or
+    than `least`, are padded in front, so that what is added comes last in all."""
     lengths = [cache[0][0].shape[2] for cache in caches]
-    longest = max(lengths)
+    longest = max(*lengths, least)
     seen = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths], device=caches[0][0][0].device)
     layers = []
     for layer in range(len(caches[0])):
@@ -142,8 +142,11 @@ class DiffusionPrior(nn.Module):
 
     def proceed(self, x_t: Tensor, t: Tensor, caches: Sequence[Cache]) -> Tensor:
         """As `forward`, after the captions' caches from `begin`."""
+        return self.after(x_t, t, *padded(caches))
+
+    def after(self, x_t: Tensor, t: Tensor, layers: Sequence[tuple[Tensor, Tensor]], seen: Tensor) -> Tensor:
+        """As `proceed`, with what `padded` made of the caches."""
         x = self._rest(x_t, t)
-        layers, seen = padded(caches)
         tail = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril().expand(len(x), 1, -1, -1)
         keep = torch.cat((seen[:, None, None].expand(-1, -1, x.shape[1], -1), tail), dim=3)
         for block, past in zip(cast(list[Block], list(self.blocks)), layers, strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -144,17 +146,42 @@ class Row:
     def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:
         """Move x_t one step along the table, given this step's estimate of x_0, and the learned variance in [-1, 1] where there
         is one: it puts log(d) between the table's bounds, if the sampler has them. True after the last step."""
-        assert self.table is not None and self.x_t is not None
-        a, b, c, d, e = self.table.coefficients[self.step].tolist()
-        x_next = a * self.x_t + b * x_0
-        for weight, earlier in ((c, self.x_0), (e, self.x_0_prev)):
-            if weight != 0.0 and earlier is not None:
-                x_next = x_next + weight * earlier
-        if d != 0.0:
-            noise = sent(torch.randn(x_0.shape, generator=self.generator), x_0.device).to(x_0.dtype)
-            if variance is not None and self.table.widest is not None:
-                noise = noise * (self.table.widest[self.step] / d) ** ((variance + 1) / 2)
-            x_next = x_next + d * noise
-        self.x_t, self.x_0, self.x_0_prev = x_next, x_0, self.x_0
-        self.step += 1
-        return self.step == len(self.table)
+        return advance([self], [x_0], [variance])[0]
+
+
+def advance(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]) -> list[bool]:
+    """`Row.advance` of each. Rows at the same step of one table are moved together: on a GPU the launches are what it takes."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, row in enumerate(rows):
+        parts = (row.x_0, row.x_0_prev, variances[k])
+        alike.setdefault((id(row.table), row.step, x_0s[k].shape, *(part is None for part in parts)), []).append(k)
+    for group in alike.values():
+        _advance_alike([rows[k] for k in group], [x_0s[k] for k in group], [variances[k] for k in group])
+    return [row.step == row.steps for row in rows]
+
+
+def _advance_alike(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]) -> None:
+    first = rows[0]
+    table, step = first.table, first.step
+    assert table is not None
+    a, b, c, d, e = table.coefficients[step].tolist()
+    x_next = a * _together([row.x_t for row in rows]) + b * _together(x_0s)
+    if c != 0.0 and first.x_0 is not None:
+        x_next = x_next + c * _together([row.x_0 for row in rows])
+    if e != 0.0 and first.x_0_prev is not None:
+        x_next = x_next + e * _together([row.x_0_prev for row in rows])
+    if d != 0.0:
+        drawn = _together([torch.randn(x_0.shape, generator=row.generator) for row, x_0 in zip(rows, x_0s, strict=True)])
+        noise = sent(drawn, x_next.device).to(x_next.dtype)
+        if variances[0] is not None and table.widest is not None:
+            noise = noise * (table.widest[step] / d) ** ((_together(variances) + 1) / 2)
+        x_next = x_next + d * noise
+    for row, x_t, x_0 in zip(rows, x_next, x_0s, strict=True):
+        row.x_t, row.x_0, row.x_0_prev = x_t, x_0, row.x_0
+        row.step += 1
+
+
+def _together(tensors: Sequence[Tensor | None]) -> Tensor:
+    """Rows' tensors as one batch; a single one is not copied."""
+    found = [x for x in tensors if x is not None]
+    return found[0][None] if len(found) == 1 else torch.stack(found)

@@ -21,12 +21,13 @@ from models.ar_prior import AutoregressivePrior, nucleus, upper_half
 from models.checkpoint import BASE_SIZE, DEFAULT_FOLDER, UPSAMPLERS, Checkpoint, digest, load
 from models.clip import CLIP, TextEncoding
 from models.decoder import Batch, Decoder, Given, batched
+from models.graphs import Graphs, Pass, Recorder
 from models.packed import pack
 from models.parameters import Parameters
 from models.pca import PCA
-from models.prior import Cache, DiffusionPrior
+from models.prior import Cache, DiffusionPrior, padded
 from models.residents import Residents
-from models.row import Conditioning, Row, Source, sent
+from models.row import Conditioning, Row, Source, advance, sent
 from models.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.schedule import alphas_cumprod
 from models.upsampler import Upsampler
@@ -85,7 +86,10 @@ class UnCLIP:
         self.pca = cast(PCA | None, networks.get("pca"))
         self.upsamplers = {size: network for size, part in UPSAMPLERS.items() if isinstance(network := networks.get(part), Upsampler)}
         self.sizes = (BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks))
-        self._last_given: tuple[list[Given], Batch] | None = None  # of the decoder's last pass
+        self.graphs: Graphs | None = None  # see `record`
+        # Of the last pass of decoder and prior: what its rows were given, and the same side by side.
+        self._last_given: tuple[list[Given], list[Tensor]] | None = None
+        self._last_caches: tuple[list[Cache], list[Tensor]] | None = None
         self._alphas = {schedule: alphas_cumprod(schedule) for schedule in ("cosine", "linear")}
 
     @classmethod
@@ -206,6 +210,8 @@ class UnCLIP:
         stage = str(rows[0].stage)
         if self.residents is not None:
             self.residents.need(_NETWORKS.get(stage, stage))
+        if stage != "prior":
+            self._last_caches = None  # as large as a network where rows are many
         if stage in ("text", "image"):
             (self._encode if stage == "text" else self._encode_images)(rows)
             for row in rows:
@@ -221,11 +227,10 @@ class UnCLIP:
             x_0s, variances = self._decoder_x_0(rows)
         else:
             x_0s = self._upsampler_x_0(rows)
-        ended = []
-        for row, x_0, variance in zip(rows, x_0s, variances, strict=True):
-            ended.append(row.advance(x_0 if row.source is None or stage == "prior" else row.source.keep(x_0), variance))
+        kept = [x_0 if row.source is None or stage == "prior" else row.source.keep(x_0) for row, x_0 in zip(rows, x_0s, strict=True)]
+        ended = advance(rows, kept, variances)
         # The one place where the host waits for the device, when all of the step's work has been handed over.
-        for row, fine, last in zip(rows, torch.stack([x_0.isfinite().all() for x_0 in x_0s]).tolist(), ended, strict=True):
+        for row, fine, last in zip(rows, torch.stack(_finite(x_0s)).tolist(), ended, strict=True):
             if not fine:
                 row.end(error=f"step {row.step} of {row.steps} of the {stage} gave numbers that are not finite")
             elif last:
@@ -352,11 +357,10 @@ class UnCLIP:
             for (k, _), cache in zip(fresh, self.prior.begin(_stacked(texts)), strict=True):
                 rows[k].caches.append(cache)
         counts = [len(_state(rows[k])) for k, _ in halves]
-        flat = self.prior.proceed(
-            torch.cat([_state(rows[k]) for k, _ in halves]),
-            sent(torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]), self.device),
-            [rows[k].caches[half] for (k, half), count in zip(halves, counts, strict=True) for _ in range(count)],
-        )
+        x_t = torch.cat([_state(rows[k]) for k, _ in halves])
+        each = sent(torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]), self.device)
+        caches = [rows[k].caches[half] for (k, half), count in zip(halves, counts, strict=True) for _ in range(count)]
+        flat = self._pass("prior", self._prior_pass, [x_t, each], self._cached(caches))
         found = dict(zip(halves, flat.split(counts), strict=True))
         x_0s = []
         for k, row in enumerate(rows):
@@ -366,6 +370,23 @@ class UnCLIP:
             x_0 = to_x_0(prediction, _state(row), alpha[k], sigma[k], config.prediction_type)
             x_0s.append(_clamped(x_0, config.clip_range))
         return x_0s
+
+    def _cached(self, caches: list[Cache]) -> list[Tensor]:
+        """Rows' caches side by side, after their mask: put there anew when other rows share a pass than in the one before."""
+        if self._last_caches is None or not _same(self._last_caches[0], caches):
+            # With a graph, as many for all captions, so that with the step's own tokens they are a multiple of eight.
+            least = 0 if self.graphs is None else _eights(self.prior.config.context_length + 4) - 3
+            layers, seen = padded(caches, least)
+            self._last_caches = caches, [seen, *(x for layer in layers for x in layer)]
+        return self._last_caches[1]
+
+    def _prior_pass(self, fresh: Sequence[Tensor], held: Sequence[Tensor]) -> Tensor:
+        return self.prior.after(fresh[0], fresh[1], list(zip(held[1::2], held[2::2], strict=True)), held[0])
+
+    def _decoder_pass(self, fresh: Sequence[Tensor], held: Sequence[Tensor]) -> Tensor:
+        mask = None if len(held) % 2 else held[1]  # beside pairs of keys and values there is emb alone, or a mask too
+        keys = held[1:] if mask is None else held[2:]
+        return self.decoder.proceed(fresh[0], fresh[1], Batch(held[0], list(zip(keys[::2], keys[1::2], strict=True)), mask))
 
     def _decoder_x_0(self, rows: Sequence[Row]) -> tuple[list[Tensor], Sequence[Tensor | None]]:
         """The decoder's estimates, `[3, 64, 64]` a row, and the variance it learned, if it did, from the conditional half. The
@@ -378,16 +399,19 @@ class UnCLIP:
         given = self._given([(rows[k], int(place >= len(rows))) for place, k in enumerate(order)])
         index = torch.tensor(order)
         batch = (x_t[sent(index, self.device)] if guided else x_t).contiguous(memory_format=torch.channels_last)
-        said = self.decoder.proceed(batch, sent(t[index], self.device), given)
+        said = self._pass("decoder", self._decoder_pass, [batch, sent(t[index], self.device)], given)
         prediction, variance = said.split((3, self.decoder.variance_channels), dim=1)
         prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
         x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
-        x_0s = [_thresholded(one, row.parameters.dynamic_threshold) for one, row in zip(x_0, rows, strict=True)]
+        if any(row.parameters.dynamic_threshold for row in rows):
+            x_0s = [_thresholded(one, row.parameters.dynamic_threshold) for one, row in zip(x_0, rows, strict=True)]
+        else:
+            x_0s = list(_clamped(x_0, 1.0))
         return x_0s, list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
 
-    def _given(self, halves: Sequence[tuple[Row, int]]) -> Batch:
-        """What the decoder is given for each half (1: the unconditional one) of some rows: made when a row has its first step, and put
-        side by side when other rows share a pass than in the one before."""
+    def _given(self, halves: Sequence[tuple[Row, int]]) -> list[Tensor]:
+        """What the decoder is given for each half (1: the unconditional one) of some rows, as `_decoder_pass` takes it: made when a row has
+        its first step, and put side by side when other rows share a pass than in the one before."""
         fresh = [(row, half) for row, half in halves if len(row.given) <= half]
         if fresh:
             held = [_conditioning(row) for row, _ in fresh]
@@ -397,8 +421,11 @@ class UnCLIP:
             for (row, _), one in zip(fresh, self.decoder.begin(z_i, _stacked(texts), dropped), strict=True):
                 row.given.append(one)
         rows = [row.given[half] for row, half in halves]
-        if self._last_given is None or [id(one) for one in self._last_given[0]] != [id(one) for one in rows]:
-            self._last_given = rows, batched(rows)
+        if self._last_given is None or not _same(self._last_given[0], rows):
+            least = 0 if self.graphs is None else _eights(self.decoder.config.image_tokens + self.prior.config.context_length)
+            given = batched(rows, least)
+            masks = [] if given.mask is None else [given.mask]
+            self._last_given = rows, [given.emb, *masks, *(x for pair in given.keys for x in pair)]
         return self._last_given[1]
 
     def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
@@ -409,9 +436,18 @@ class UnCLIP:
             return list(self.checkpoint.networks[UPSAMPLERS[x_t.shape[-1]]](low))
         upsampler = self.upsamplers[x_t.shape[-1]]
         t, alpha, sigma = self._alpha_sigma(rows, upsampler.config.schedule)
-        prediction = upsampler(x_t, t, low)
+        stage = UPSAMPLERS[x_t.shape[-1]]
+
+        def run(last: bool, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
+            name = f"{stage}'s last" if last else stage
+            return self._pass(name, lambda fresh, _: upsampler.predicted(last, *fresh), [x_t, sent(t, self.device), low])
+
+        prediction = upsampler(x_t, t, low, run)
         x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), upsampler.config.prediction_type)
         return list(_clamped(x_0, 1.0))
+
+    def _pass(self, name: str, network: Pass, fresh: list[Tensor], held: Sequence[Tensor] = ()) -> Tensor:
+        return network(fresh, held) if self.graphs is None else self.graphs.run(name, network, fresh, held)
 
     def generate(
         self,
@@ -444,11 +480,39 @@ class UnCLIP:
         saved or trained any more. Pictures are the same to rounding."""
         pack(self.checkpoint.networks.values())
 
+    def record(self, compiled: bool = False) -> None:
+        """From here on play passes of prior, decoder and upsamplers back as CUDA graphs, when one of as many rows comes for the second
+        time; `compiled`: torch.compile makes their kernels, which takes a minute or so for each number of rows. On a GPU where all
+        networks stay; elsewhere nothing happens. Pictures are the same to rounding."""
+        if self.device.type == "cuda" and self.residents is None:
+            self.play(Graphs(Recorder(self.device), compiled=compiled))
+
+    def play(self, graphs: Graphs | None) -> None:
+        """Make passes by these recordings from here on; None: none."""
+        self.graphs, self._last_given, self._last_caches = graphs, None, None
+
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""
         for size in self.sizes:
             steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
             self.generate(["warm-up"], size=size, **steps)
+
+
+def _finite(x_0s: Sequence[Tensor]) -> list[Tensor]:
+    """Whether each row's numbers are, on the device."""
+    if len({x_0.shape for x_0 in x_0s}) > 1:
+        return [x_0.isfinite().all() for x_0 in x_0s]
+    return list(torch.stack(list(x_0s)).isfinite().flatten(1).all(1))
+
+
+def _same(held: Sequence[object], asked: Sequence[object]) -> bool:
+    """Whether both are the same objects in the same order."""
+    return len(held) == len(asked) and all(one is other for one, other in zip(held, asked, strict=True))
+
+
+def _eights(count: int) -> int:
+    """The next multiple of eight, which attention with a mask wants on a GPU."""
+    return -(-count // 8) * 8
 
 
 def _state(row: Row) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import fused
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -66,6 +68,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x `[B, C, H, W]`, emb `[B, E]` (already through its SiLU) -> `[B, C', H', W']`."""
+        if fused.usable(x):
+            return self._fused(x, emb)
         h = self.conv1(self._resized(F.silu(self.norm1(x))))
         time: Tensor = self.time_proj(emb)[..., None, None]
         if self.scale_shift:
@@ -76,6 +80,16 @@ class ResBlock(nn.Module):
         h = self.conv2(self.dropout(F.silu(h)))
         out: Tensor = self.skip(self._resized(x)) + h
         return out
+
+    def _fused(self, x: Tensor, emb: Tensor) -> Tensor:
+        """The same, with the convolutions' biases in the passes after them."""
+        h = fused.unbiased(self.conv1, self._resized(fused.norm(x, self.norm1)))
+        time, bias = self.time_proj(emb), cast(Tensor, self.conv1.bias)
+        h = fused.norm(h, self.norm2, bias[None], time) if self.scale_shift else fused.norm(h, self.norm2, time + bias)
+        skipped, bias = self._resized(x), cast(Tensor, self.conv2.bias)
+        if isinstance(self.skip, nn.Conv2d):
+            skipped, bias = fused.unbiased(self.skip, skipped), bias + cast(Tensor, self.skip.bias)
+        return fused.total(fused.unbiased(self.conv2, h), skipped, bias)
 
 
 # Keys and values of context tokens, `[B, K, C]` each.
@@ -103,7 +117,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, keys: Keys | None, mask: Tensor | None) -> Tensor:
         """x `[B, C, H, W]`, keys of the context tokens, mask `[B, K]` True where there is one (None: all) -> `[B, C, H, W]`."""
         batch, channels, height, width = x.shape
-        h = self.norm(x).flatten(2).transpose(1, 2)  # (B, HW, C)
+        normed = fused.norm(x, self.norm, silu=False) if fused.usable(x) else self.norm(x)
+        h = normed.flatten(2).transpose(1, 2)  # (B, HW, C)
         q, k, v = self.to_q(h), self.to_k(h), self.to_v(h)
         keep = None
         if keys is not None:
@@ -184,4 +199,5 @@ class UNet(nn.Module):
             block, attend, resize = cast(nn.ModuleList, level)
             h = attended(attend, block(torch.cat((h, skips.pop()), dim=1), time))
             h = resize(h, time) if isinstance(resize, ResBlock) else h
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch_size)
+        h = fused.norm(h, self.norm_out) if fused.usable(h) else F.silu(self.norm_out(h))
+        return F.pixel_shuffle(self.conv_out(h), self.config.patch_size)

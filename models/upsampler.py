@@ -6,6 +6,7 @@ quarter of the size applies to the whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,10 @@ class UpsamplerConfig:
     own_last_step: bool = False  # the last step, at t = 0, has a U-Net of its own
 
 
+# A pass of one U-Net: whether it is the last step's, x_t, t and low -> prediction.
+Run = Callable[[bool, Tensor, Tensor, Tensor], Tensor]
+
+
 class Upsampler(nn.Module):
     """A noisy large picture and a small clean one -> what the checkpoint's prediction_type says."""
 
@@ -38,18 +43,22 @@ class Upsampler(nn.Module):
         if config.own_last_step:
             self.unet_last = UNet(self.unet.config)
 
-    def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, low: Tensor, run: Run | None = None) -> Tensor:
         """In fp32 whatever the weights' dtype: x_t `[B, 3, S, S]`, t `[B]`, low `[B, 3, s, s]` in [-1, 1] -> prediction `[B, 3, S, S]`.
-        Where the last step has a U-Net of its own, t on the host spares a wait for the device."""
-        resized = F.interpolate(low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
-        x = torch.cat((x_t, resized), dim=1).to(self.unet.conv_in.weight.dtype)
-        if not self.config.own_last_step:
-            return widened(self.unet(x, t.to(x.device)))
-        last = (t == 0).tolist()
+        Where the last step has a U-Net of its own, t on the host spares a wait for the device. `run` makes the passes, by `predicted` where
+        it is left out."""
+        run = run or self.predicted
+        last = (t == 0).tolist() if self.config.own_last_step else [False]
         if all(last) or not any(last):
-            return widened((self.unet_last if all(last) else self.unet)(x, t.to(x.device)))
+            return run(all(last), x_t, t, low)
         prediction = torch.empty_like(x_t)
-        for unet, of_last in ((self.unet, False), (self.unet_last, True)):
+        for of_last in (False, True):
             rows = [row for row, found in enumerate(last) if found == of_last]
-            prediction[rows] = unet(x[rows], t[rows].to(x.device)).to(x_t.dtype)
+            prediction[rows] = run(of_last, x_t[rows], t[rows], low[rows]).to(x_t.dtype)
         return prediction
+
+    def predicted(self, last: bool, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
+        """A pass of one U-Net, that of the last step or the other, as `forward`."""
+        resized = F.interpolate(low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
+        x = torch.cat((x_t, resized), dim=1).to(self.unet.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return widened((self.unet_last if last else self.unet)(x, t.to(x.device)))

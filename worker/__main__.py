@@ -40,6 +40,11 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     stack.pack()
     stack.warm_up()
     limits = fitted(batch_limits(settings.max_batch), stack, meter_of(stack.device))
+    if settings.cuda_graphs:  # only now: passes that are played back take no memory to be measured
+        stack.record()
+    if stack.graphs is not None:
+        for _ in range(2):  # recorded is what comes twice
+            stack.warm_up()
     patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
     engine = engine_class(stack, limits, metrics.observe, patience=patience, on_error=metrics.failed)
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, stack.device, stack.sizes, time.perf_counter() - started)

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     device_memory: int | None = Field(
         None, ge=0, description="MiB of weights on a GPU at a time, the rest in host memory; all where unset."
     )
+    cuda_graphs: bool = Field(True, description="Play passes back as CUDA graphs, on a GPU with room for all weights.")
     device: str = Field("auto", description="torch device, such as cpu or cuda:0; auto takes a GPU where there is one.")
     jobs_at_once: int = Field(32, ge=1, le=1000, description="Jobs in flight in one worker.")
     max_batch: int = Field(32, ge=1, description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.")
