@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=main.__doc__)
     parser.add_argument("--checkpoint", type=Path, default=None, help="checkpoint folder (default: the embedded one)")
     parser.add_argument("--reader", type=Path, default=READER)
-    parser.add_argument("--mix", choices=MIXES, default="objects", help="of the scenes: the one that the checkpoint learned from")
+    parser.add_argument("--mix", choices=MIXES, default="whole", help="of the scenes: the one that the checkpoint learned from")
     parser.add_argument("--count", type=int, default=128, help="captions of each sort")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=None, help="decoder_num_inference_steps (default: the checkpoint's)")
@@ -133,6 +133,7 @@ def main() -> None:
         "decoder_guidance_scale": arguments.guidance,
     }
     stack = UnCLIP.load(arguments.checkpoint, arguments.device)
+    stack.pack()
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = evaluate(stack, load_reader(arguments.reader), arguments.mix, arguments.count, arguments.out, **given)
     (arguments.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -101,7 +101,7 @@ class Subjects:
         return drawings(self.scenes)
 
 
-def subjects(sorts: Sequence[str], count: int, mix: str = "objects") -> Subjects:
+def subjects(sorts: Sequence[str], count: int, mix: str = "whole") -> Subjects:
     """`count` of each sort (see judge.SORTS), in this order; the k-th of each has the seed k, however many there are."""
     known = SORTS | DETAILS
     pairs = [pair for sort in sorts for pair in islice(captioned(known[sort], mix), count)]
@@ -114,7 +114,7 @@ def drawings(scenes: Sequence[Scene]) -> Tensor:
 
 
 @cache
-def reference(stack: UnCLIP, sorts: tuple[str, ...], count: int, mix: str = "objects") -> Tensor:
+def reference(stack: UnCLIP, sorts: tuple[str, ...], count: int, mix: str = "whole") -> Tensor:
     """z_i of drawings of other fresh scenes of these sorts, `count` of each: what the sets of pictures are held against."""
     found = [shown for sort in sorts for shown in islice(_others(sort, mix), count)]
     return torch.cat([embed(stack, drawings(found[start : start + 256])) for start in range(0, len(found), 256)])
@@ -129,7 +129,7 @@ def _others(sort: str, mix: str) -> Iterator[Scene]:
             yield shown
 
 
-def matching(colour: str, shape: str, count: int, mix: str = "objects", start: int = REFERENCE_START) -> list[Scene]:
+def matching(colour: str, shape: str, count: int, mix: str = "whole", start: int = REFERENCE_START) -> list[Scene]:
     """Fresh photographic scenes of one thing of this colour and shape, everything else as it falls."""
     found, index = list[Scene](), start
     while len(found) < count:

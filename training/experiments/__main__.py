@@ -63,18 +63,20 @@ def main() -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", choices=[*EXPERIMENTS, "all"], help=f"all, or of {listed}")
     parser.add_argument("--checkpoint", type=Path, default=None, help="checkpoint folder (default: the embedded one)")
     parser.add_argument("--reader", type=Path, default=READER)
-    parser.add_argument("--mix", choices=MIXES, default="objects", help="of the scenes: the one that the checkpoint learned from")
+    parser.add_argument("--mix", choices=MIXES, default="whole", help="of the scenes: the one that the checkpoint learned from")
     parser.add_argument("--count", type=int, default=None, help="in place of each experiment's own")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     bench = Bench(UnCLIP.load(arguments.checkpoint, arguments.device), load_reader(arguments.reader), arguments.out, arguments.mix)
+    checksum = bench.decoder_checksum
+    bench.stack.pack()  # after which no weights can be read
     for name in EXPERIMENTS if "all" in arguments.names else arguments.names:
         each, started = EXPERIMENTS[name], time.perf_counter()
         count = arguments.count or each.count
         said = each.run(bench, count)
         command = f"`python -m training.experiments {name}`, --count {count} ({each.of})"
-        stamp = f"*{command}; checkpoint {bench.stack.name!r}, decoder {bench.decoder_checksum}.*"
+        stamp = f"*{command}; checkpoint {bench.stack.name!r}, decoder {checksum}.*"
         page.write(arguments.out / "findings.md", name, f"## {each.title}\n\n{stamp}\n\n{said}", list(EXPERIMENTS))
         print(f"{name}: {time.perf_counter() - started:.0f} s, in {arguments.out / 'findings.md'}")
 

@@ -26,7 +26,7 @@ class Bench:
     stack: UnCLIP
     reader: Reader
     out: Path
-    mix: str = "objects"
+    mix: str = "whole"
     _kept: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     @property

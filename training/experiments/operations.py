@@ -31,7 +31,7 @@ def photos(count: int) -> list[Scene]:
     """Fresh scenes in the photographic style, of one thing or two."""
     found, index = list[Scene](), 0
     while len(found) < count:
-        shown = scene(index, MIXES["objects"], "fresh")
+        shown = scene(index, MIXES["whole"], "fresh")
         if shown.style == "photo" and shown.kind in ("one", "pair"):
             found.append(shown)
         index += 2
