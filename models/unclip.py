@@ -60,6 +60,8 @@ _ONE_STEP = Table((0,), torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.fl
 _PRIOR_STAGES = {"diffusion": "prior", "autoregressive": "ar_prior"}
 # How often an edit makes each of the decoder's steps, so that the new agrees with the kept.
 EDIT_RESAMPLES = 3
+# The decoder's guidance where a negative prompt is given, a scale is not, and the default is none: without guidance nothing leads away.
+AWAY_FROM_NEGATIVE = 2.0
 # For checkpoints from before there were these parameters.
 _LATER_DEFAULTS: dict[str, Any] = {
     "prior_temperature": 1.0,
@@ -129,6 +131,8 @@ class UnCLIP:
         unknown = given.keys() - known.keys()
         if unknown:
             raise ValueError(f"unknown parameter {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+        if given.get("negative_prompt") and defaults["decoder_guidance_scale"] == 1:
+            defaults["decoder_guidance_scale"] = AWAY_FROM_NEGATIVE
         parameters = Parameters(**{name: defaults[name] if given.get(name) is None else given[name] for name in known})
         if parameters.size not in self.sizes:
             raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
