@@ -17,12 +17,13 @@ from torch import Tensor
 
 from models import UnCLIP
 from models.checkpoint import DEFAULT_FOLDER, UPSAMPLERS, halved, save
+from models.clip import CLIP
 from models.upsampler import Upsampler
 from training.contrastive import retrieval_accuracy
 from training.data import World
 from training.diffusion import encoded
 from training.evaluate import accuracy
-from training.judge import READER, SORTS, captioned, load_reader
+from training.judge import DETAILS, READER, SORTS, captioned, load_reader
 from training.loop import Step
 from training.pool import to_float
 from training.presets import PRESETS
@@ -44,12 +45,14 @@ def psnr(pictures: Tensor, truth: Tensor) -> float:
 
 
 @torch.inference_mode()
-def upsampler_figures(upsampler: Upsampler, size: int, mix: str, defaults: dict[str, Any]) -> dict[str, float]:
-    """PSNR on crops of fresh drawings, beside bicubic enlargement of the same small pictures."""
+def upsampler_figures(upsampler: Upsampler, clip: CLIP, size: int, mix: str, defaults: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Of crops of fresh drawings, made small and large again by the upsampler and by bicubic enlargement: PSNR in dB, and how far their z_i
+    are from the crops' own, 1 - cosine on average."""
     x_0 = to_float(torch.from_numpy(draw_crops(FRESH_CROPS, mix, size)))
     low = corrupt(x_0, size, Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0)))
     enlarged = F.interpolate(low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
-    return {"psnr": psnr(upsample(upsampler, low, x_0.shape[-1], defaults), x_0), "bicubic": psnr(enlarged, x_0)}
+    z_i, made = clip.encode_image(x_0), {"upsampler": upsample(upsampler, low, x_0.shape[-1], defaults), "bicubic": enlarged}
+    return {name: {"psnr": psnr(x, x_0), "distance": 1 - float((clip.encode_image(x) * z_i).sum(1).mean())} for name, x in made.items()}
 
 
 @torch.inference_mode()
@@ -98,8 +101,9 @@ def card(report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int],
     """CARD.md."""
     pieces = "\n".join(f"| {name} | {count / 1e6:.2f} M | {figures['steps'][name]} |" for name, count in sizes.items())
     scaled = "\n".join(
-        f"- {name}: {values['psnr']:.1f} dB on crops of fresh drawings, bicubic {values['bicubic']:.1f} dB."
-        for name, values in figures["upsamplers"].items()
+        f"- {name}: {of['upsampler']['psnr']:.1f} dB on crops of fresh drawings, bicubic enlargement {of['bicubic']['psnr']:.1f} dB; in "
+        f"CLIP's space {of['upsampler']['distance']:.3f} from the crops (1 - cosine), bicubic {of['bicubic']['distance']:.3f}."
+        for name, of in figures["upsamplers"].items()
     )
     steps, guidance = (report["parameters"][f"decoder_{what}"] for what in ("num_inference_steps", "guidance_scale"))
     found = 100 * figures["retrieval"]
@@ -123,9 +127,10 @@ Trained by `python -m training {preset}`; baked by `python -m training.bake`.
 
 ## Figures
 
-Counted by the scene reader on captions never trained on, each of a fresh scene, at 64² with {steps} decoder
-steps and guidance {guidance}. "Things" are kind, colours, shapes, relation and count. The last columns
-are the same counts over the scenes' own drawings: what the reader is worth. Reproduce: `python -m training.evaluate --count 512`.
+Counted by the scene reader on captions never trained on, each of a fresh scene of the mix `{report["mix"]}`, at 64² with
+{steps} decoder steps and guidance {guidance}. What captions ask for are the things (kind, colours, shapes, relation and
+count), a sign's word, or what the sort is called after. The last columns are the same counts over the scenes' own
+drawings: what the reader is worth. Reproduce: `python -m training.evaluate --count {report["count"]}`.
 
 {for_card(report)}
 - CLIP: {found:.1f} % of captions find their own picture among 512 fresh ones; near twins are among those, and many
@@ -140,8 +145,7 @@ caption's own z_t has {figures["prior"]["caption"]:.3f}. Reproduce: `python -m t
 ## Limits
 
 It draws the things, colours, relations and places named in `training/scene.py`, in the words of `training/captions.py`; other words are
-accepted and mean little to it. Counts, words on signs and the rarer styles were a small part of what it saw; the table says how far
-they got. It attends to the first 77 tokens of a prompt.
+accepted and mean little to it. The tables say how far it got. It attends to the first 77 tokens of a prompt.
 
 ## Licence
 
@@ -172,8 +176,9 @@ def main() -> None:
     if weight > MAX_BYTES:
         raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")
     stack = UnCLIP.load(arguments.out, arguments.device)
+    stack.pack()
     reader = load_reader(arguments.reader)
-    report = accuracy(stack, reader, mix, dict.fromkeys(SORTS, arguments.count))
+    report = accuracy(stack, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {"count": arguments.count}
     figures = {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
         "retrieval": retrieval_accuracy(stack.clip, World(mix, split="fresh")),
@@ -181,7 +186,8 @@ def main() -> None:
         "dimensions": run.pca.config.embed_dim,
         "prior": prior_figures(stack, reader, mix, arguments.count, report),
         "upsamplers": {
-            part: upsampler_figures(stack.upsamplers[size], size, mix, preset.config["defaults"]) for size, part in UPSAMPLERS.items()
+            part: upsampler_figures(stack.upsamplers[size], stack.clip, size, mix, preset.config["defaults"])
+            for size, part in UPSAMPLERS.items()
         },
     }
     sizes = {name: sum(p.numel() for p in networks[name].parameters()) for name in preset.plans if name != "reader"}

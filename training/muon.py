@@ -67,8 +67,7 @@ class Muon(torch.optim.Optimizer):
         matrices = nesterov.flatten(2) if nesterov.dim() < 5 else nesterov.permute(0, 1, 3, 4, 2).flatten(2)
         updates = orthogonalised(matrices) * (RMS * max(matrices.shape[1:]) ** 0.5)
         if nesterov.dim() == 5:
-            out, inner, height, width = nesterov.shape[1:]
-            updates = updates.unflatten(2, (height, width, inner)).permute(0, 1, 4, 2, 3)
+            updates = updates.unflatten(2, (*nesterov.shape[3:], nesterov.shape[2])).permute(0, 1, 4, 2, 3)
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         torch._foreach_add_(
             parameters, [update.view_as(parameter) for update, parameter in zip(updates, parameters, strict=True)], alpha=-lr

@@ -82,8 +82,8 @@ def for_card(report: dict[str, Any]) -> str:
     rows = []
     for name, found in report["sorts"].items():
         drawn, own = found["prior"], found["drawings"]
-        rows.append([name, str(drawn["core"]["of"]), *(per_cent(part[what]) for part in (drawn, own) for what in ("core", "all"))])
-    heads = ["captions", "of", "things right", "all that was said right", "the drawings themselves: things", "all"]
+        rows.append([name, str(drawn["told"]["of"]), *(per_cent(part[what]) for part in (drawn, own) for what in ("told", "all"))])
+    heads = ["captions", "of", "what they ask for", "all that was said", "the drawings themselves: asked for", "all"]
     return f"{table(heads, rows)}\n\n{by_claim(report)}\n"
 
 
