@@ -23,7 +23,7 @@ from contracts import keys
 
 SMALL = {"prompt": "a red cube", "size": 64}
 # Real networks, few steps: many jobs are in flight when the worker dies, and a round takes seconds.
-QUICK = SMALL | {"prior_num_inference_steps": 4, "decoder_num_inference_steps": 40}
+QUICK = SMALL | {"prior_num_inference_steps": 4, "decoder_num_inference_steps": 24}
 
 
 def kills(rounds: int = 20, jobs: int = 64) -> dict[str, Any]:

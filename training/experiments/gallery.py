@@ -11,7 +11,7 @@ PROMPTS = (
     "a red cube on top of a blue cube",
     "a yellow sphere on snow",
     "a green cone left of a purple cylinder",
-    "a small shiny cyan cube on a wooden floor",
+    "a sign that says HELLO by day",
     "a white sphere in front of an orange cylinder",
     "a blue cone at sunset",
     "a purple sphere on top of a green cylinder on grass",
