@@ -228,7 +228,9 @@ def save(folder: Path, config: dict[str, Any], networks: Mapping[str, nn.Module]
     """Write a checkpoint folder: floating tensors in fp16, config.json with the format added, CARD.md."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, network in networks.items():
-        save_file(halved(network), folder / f"{part}.safetensors")
+        path = folder / f"{part}.safetensors"
+        save_file(halved(network), path)
+        path.chmod(0o644)  # safetensors keeps it to its owner, and a worker in a container is another
     save_texts(folder, config, card)
 
 

@@ -31,6 +31,11 @@ def test_what_was_saved_is_what_is_loaded(folder: Path, tmp_path: Path) -> None:
             assert value.dtype in (torch.float32, torch.int64)
 
 
+def test_what_was_saved_others_may_read(folder: Path) -> None:
+    """A worker in a container is not who baked it."""
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
+
+
 def test_every_misfit_tensor_is_named(folder: Path) -> None:
     """Missing, left over and misshapen ones, in one message."""
     tensors = load_file(folder / "prior.safetensors")
