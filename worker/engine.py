@@ -7,6 +7,9 @@ to end (in-flight batching).
 Which network runs, the row decides that is nearest to its end, in seconds of the device: short requests are not stuck behind long
 ones. Every second that others had meanwhile counts for a row that waits as if it were nearer, so none starves. Where networks take
 turns on the device, one runs for several ticks before it is asked again.
+
+On a GPU a pass of a few rows takes little longer than one of a single row; on a CPU nearly as many times as long. What a row adds is
+measured, and where that is much, a short row does not take long ones along: they wait, and lose little by it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from models.row import STAGES, Row
 
 log = logging.getLogger("worker.engine")
 PACE_MOMENTUM = 0.05
+DEAR = 0.5  # what a further row adds to a pass, beside what a pass of one row takes, from where on rows are taken along with care
+ALIKE = 2.0  # how many times as long as the nearest row's work that of a row may be which is taken along then
 
 
 class Stack(Protocol):
@@ -62,6 +67,33 @@ class _Entry:
         self.moved_at, self.moved_busy = time.perf_counter(), busy
 
 
+class _PassTimes:
+    """Seconds of a stage's passes by their rows: the straight line through those of late."""
+
+    def __init__(self) -> None:
+        self.rows, self.seconds, self.variance, self.covariance = 0.0, 0.0, 0.0, 0.0
+
+    def add(self, rows: int, seconds: float) -> None:
+        """One more pass."""
+        if self.rows == 0:
+            self.rows, self.seconds = rows, seconds
+            return
+        more, longer, keep = rows - self.rows, seconds - self.seconds, 1 - PACE_MOMENTUM
+        self.rows += PACE_MOMENTUM * more
+        self.seconds += PACE_MOMENTUM * longer
+        self.variance = keep * (self.variance + PACE_MOMENTUM * more * more)
+        self.covariance = keep * (self.covariance + PACE_MOMENTUM * more * longer)
+
+    @property
+    def share(self) -> float:
+        """What a further row adds, as a share of a pass of one row; 0 while all passes have had as many rows."""
+        if self.variance < 1e-3:
+            return 0.0
+        slope = self.covariance / self.variance
+        alone = self.seconds - slope * (self.rows - 1)
+        return slope / alone if alone > 0 else 1.0
+
+
 def batch_limits(max_batch: int) -> dict[str, int]:
     """Most rows of one pass, by stage: `max_batch` at 64², and in proportion to the pixels above."""
     shares = {"upsampler_256": 16, "upsampler_1024": 256}
@@ -90,6 +122,7 @@ class Engine:
         # Seconds that a row took lately for each unit of cost, by stage: of the device, and with the waits for its turn.
         self._work_pace: dict[str, float] = {}
         self._pace: dict[str, float] = {}
+        self._pass_times: dict[str, _PassTimes] = {}
         self._busy = 0.0  # seconds that the device has worked
         self._changed = threading.Condition()
         self._stopping = False
@@ -166,14 +199,21 @@ class Engine:
             self._running, self._ticks_left = str(entries[0].row.stage), self.patience
         self._ticks_left -= 1
         stage = self._running
-        return [entry for entry in entries if entry.row.stage == stage][: self.limits[stage]]
+        waiting = [entry for entry in entries if entry.row.stage == stage]
+        if stage in self._pass_times and self._pass_times[stage].share > DEAR:
+            most = ALIKE * self._seconds(waiting[0].row.plan)
+            waiting = [entry for entry in waiting if self._seconds(entry.row.plan) <= most]
+        return waiting[: self.limits[stage]]
 
     def _distance(self, entry: _Entry) -> float:
         """Seconds of the device until the row has ended, less those that others had since it last moved."""
+        return self._seconds(entry.row.left()) * entry.haste - (self._busy - entry.moved_busy)
+
+    def _seconds(self, costs: dict[str, float]) -> float:
+        """What costs by stage are in seconds of the device, as things went lately."""
         known = self._work_pace
         usual = sum(known.values()) / len(known) if known else 1.0
-        left = sum(cost * known.get(stage, usual) for stage, cost in entry.row.left().items())
-        return left * entry.haste - (self._busy - entry.moved_busy)
+        return sum(cost * known.get(stage, usual) for stage, cost in costs.items())
 
     def _tick(self, chosen: list[_Entry]) -> None:
         rows = [entry.row for entry in chosen]
@@ -193,6 +233,7 @@ class Engine:
         ended = time.perf_counter()
         self.observe(stage, len(rows), ended - started)
         self._busy += ended - started
+        self._pass_times.setdefault(stage, _PassTimes()).add(len(rows), ended - started)
         for entry, cost in zip(chosen, costs, strict=True):
             _follow(self._work_pace, stage, (ended - started) / cost)
             _follow(self._pace, stage, (ended - entry.moved_at) / cost)

@@ -123,6 +123,25 @@ def test_a_short_request_is_not_stuck_behind_long_ones(house: Any) -> None:
     assert [index for index, name in enumerate(order) if name == "short"][-1] <= 10 + 5 + 3
 
 
+@pytest.mark.parametrize(("each", "alone"), [(1.0, True), (0.05, False)], ids=["a row more takes as long again", "rows come for nothing"])
+def test_a_short_row_takes_long_ones_along_where_they_are_cheap(house: Any, each: float, alone: bool) -> None:
+    """What they add is measured. Where it is much they wait meanwhile, and end all the same."""
+    home, late = house(), list[Any]()
+
+    def trouble(stage: str, names: list[str]) -> None:
+        time.sleep(0.004 * (1 + each * (len(names) - 1)))
+        if len(home.stack.passes) in (5, 60):
+            late.append(home.engine.submit([row(f"short {len(late)}", decoder=8)]))
+
+    home.stack.trouble = trouble
+    long = [row(name, decoder=100) for name in ("long 0", "long 1", "long 2")]
+    home.run(home.engine.submit(long))
+    assert all(ticket.done.wait(WAIT_S) for ticket in late) and all(one.image is not None for one in long)
+    shared = [names for _, names in home.stack.passes if "short 1" in names]  # by then it is known what a row adds
+    assert len(shared) == 8
+    assert sum(names == ["short 1"] for names in shared) >= 6 if alone else all(len(names) == 4 for names in shared)
+
+
 def test_priority_goes_first_among_equals(house: Any) -> None:
     """Of two alike that need different networks, or more rows than a pass holds."""
     home = house(MANY | {"decoder": 1})
