@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
-import torch
 from rq import Queue, SimpleWorker
 from rq.timeouts import TimerDeathPenalty
 
@@ -20,7 +20,8 @@ from models import UnCLIP
 from worker import __main__ as worker
 from worker import draw
 from worker.cancel import Cancellations
-from worker.engine import Engine, batch_limits
+from worker.content import ContentCheck
+from worker.engine import Engine
 from worker.rq_worker import ALIVE_TTL_S, connect
 from worker.settings import Settings
 
@@ -55,12 +56,10 @@ def waiting() -> None:
 def simple() -> None:
     """RQ's SimpleWorker with a loaded stack."""
     settings = Settings()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    stack, connection = UnCLIP.load(settings.checkpoint), connect(settings.redis_url)
-    engine = Engine(stack, batch_limits(settings.max_batch))
-    stack.warm_up()
-    engine.start()
+    prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]] = Future()
+    threading.Thread(target=worker.own, args=(prepared, settings, UnCLIP, Engine), daemon=True).start()
+    stack, engine, _ = prepared.result()
+    connection = connect(settings.redis_url)
     draw.install(draw.Context(stack, engine, connection, Cancellations(connection, engine), settings.result_ttl))
 
     def beat() -> None:

@@ -28,7 +28,7 @@ from models.row import STAGES, Row
 
 log = logging.getLogger("worker.engine")
 PACE_MOMENTUM = 0.05
-DEAR = 0.5  # what a further row adds to a pass, beside what a pass of one row takes, from where on rows are taken along with care
+DEAR = 0.4  # what a further row adds to a pass, beside what a pass of one row takes, from where on rows are taken along with care
 ALIKE = 2.0  # how many times as long as the nearest row's work that of a row may be which is taken along then
 
 
@@ -126,18 +126,18 @@ class Engine:
         self._busy = 0.0  # seconds that the device has worked
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin ticking."""
-        self._thread.start()
+        """Begin ticking, in a thread of its own."""
+        threading.Thread(target=self.run, name="engine", daemon=True).start()
 
     def stop(self) -> None:
         """End after the present tick; rows still there end with an error."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._ended.wait()
 
     def submit(self, rows: Sequence[Row], priority: int = 0) -> Ticket:
         """Let rows join at the next tick. Each `priority` above another counts as having half as much left to do."""
@@ -168,12 +168,15 @@ class Engine:
         """How many rows the engine holds."""
         return len(self._entries)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Tick until `stop`. To be called once, by the thread that is to own the device."""
         try:
             self._work()
         except BaseException:
             log.critical("the engine itself failed", exc_info=True)
             self.on_failure()
+        finally:
+            self._ended.set()
 
     def _work(self) -> None:
         while True:
