@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.clip import CLIP
 from training.data import Source, World, captions
-from training.diffusion import tokenized
+from training.diffusion import encoding
 from training.loop import Loss, Step
 
 
@@ -21,7 +21,7 @@ def clip_loss(clip: CLIP, source: Source) -> Loss:
     def loss(step: Step) -> Tensor:
         pictures, said = source.pairs(step)
         z_i = clip.encode_image(pictures)
-        z_t = clip.encode_text(tokenized(clip, said), shortened=not isinstance(said, Tensor)).z_t
+        z_t = encoding(clip, said).z_t
         # The paper's bound on the temperature: logits are scaled by at most 100.
         scale = clip.network.logit_scale.clamp(max=math.log(100)).exp()
         contrast = ClipLoss(gather_with_grad=True, rank=step.rank, world_size=step.ranks)

@@ -100,13 +100,15 @@ def dropped(clip: CLIP, said: Captions, probability: float, step: Step) -> Capti
 
 @torch.no_grad()
 def encoded(clip: CLIP, said: Captions) -> TextEncoding:
-    """Captions through the frozen text encoder. Tokens keep their padding, so that all batches have one shape."""
-    return clip.encode_text(tokenized(clip, said), shortened=not isinstance(said, Tensor))
+    """Captions through the frozen text encoder."""
+    return encoding(clip, said)
 
 
-def tokenized(clip: CLIP, said: Captions) -> Tensor:
-    """Captions as tokens `[B, L]`."""
-    return said if isinstance(said, Tensor) else clip.tokenize(said)[0]
+def encoding(clip: CLIP, said: Captions) -> TextEncoding:
+    """Captions through the text encoder. Tokens keep their padding, so that all batches have one shape."""
+    if isinstance(said, Tensor):
+        return clip.encode_text(said, shortened=False)
+    return clip.encode_text(clip.tokenize(said)[0])
 
 
 @torch.no_grad()

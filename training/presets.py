@@ -48,6 +48,13 @@ _DEFAULTS = {
     "upsampler_sampler": "ddim",
     "upsampler_num_inference_steps": 4,
 }
+
+
+def _upsampler(*channels: int, **rest: str) -> dict[str, Any]:
+    """A small one, of so many channels a level."""
+    return {"unet": _UNET | {"in_channels": 6, "channels": [*channels], "attention": [False] * len(channels), "time_embed_dim": 128}} | rest
+
+
 # The networks of the embedded default are chosen for what a user's CPU can sample: a 4x4 stem, few channels.
 _SMALL: dict[str, Any] = {
     "name": "drawn-world",
@@ -67,13 +74,8 @@ _SMALL: dict[str, Any] = {
         "embed_dim": _EMBED,
         "text_width": _TEXT,
     },
-    "upsampler_256": {
-        "unet": _UNET | {"in_channels": 6, "channels": [48, 64, 96], "attention": [False, False, False], "time_embed_dim": 128},
-    },
-    "upsampler_1024": {
-        "unet": _UNET | {"in_channels": 6, "channels": [48, 48], "attention": [False, False], "time_embed_dim": 128},
-        "schedule": "linear",
-    },
+    "upsampler_256": _upsampler(48, 64, 96),
+    "upsampler_1024": _upsampler(48, 48, schedule="linear"),
     "defaults": _DEFAULTS,
 }
 
@@ -96,13 +98,8 @@ _WIDE = _SMALL | {
         "embed_dim": _EMBED,
         "text_width": _TEXT,
     },
-    "upsampler_256": {
-        "unet": _UNET | {"in_channels": 6, "channels": [64, 96, 96], "attention": [False, False, False], "time_embed_dim": 128},
-    },
-    "upsampler_1024": {
-        "unet": _UNET | {"in_channels": 6, "channels": [64, 64], "attention": [False, False], "time_embed_dim": 128},
-        "schedule": "linear",
-    },
+    "upsampler_256": _upsampler(64, 96, 96),
+    "upsampler_1024": _upsampler(64, 64, schedule="linear"),
 }
 
 # Table 3 (paper, appendix C) and the CLIP of its §2 (ViT-H/16 at 256²), as far as the networks here have what it names. Not in it, and this
