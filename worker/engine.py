@@ -4,12 +4,13 @@ At every tick it takes the rows that need one network, up to the batch limit, ma
 has moved a step along its own table. A new request joins at the next tick; nobody waits for somebody else's batch
 to end (in-flight batching).
 
-Which network runs, the row decides that is nearest to its end, in seconds of the device: short requests are not stuck behind long
-ones. Every second that others had meanwhile counts for a row that waits as if it were nearer, so none starves. Where networks take
-turns on the device, one runs for several ticks before it is asked again.
+Which network runs, the row decides that is shortest in all, in seconds of the device; of rows as short as each other, the one nearest to
+its end. So short requests are not stuck behind long ones, and of those a few run and end while the rest waits. A row that others were
+moved past for as many seconds as it takes in all comes first for once, so none starves. Where networks take turns on the device, one
+runs for several ticks before it is asked again.
 
-On a GPU a pass of a few rows takes little longer than one of a single row; on a CPU nearly as many times as long. What a row adds is
-measured, and where that is much, a short row does not take long ones along: they wait, and lose little by it.
+Rows that need the same network go along. On a GPU a pass of some rows takes little longer than one of a single row; on a CPU nearly as
+many times as long. What a row adds is measured, and much longer ones go along only as far as the short ones lose little by it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import logging
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -28,8 +30,8 @@ from models.row import STAGES, Row
 
 log = logging.getLogger("worker.engine")
 PACE_MOMENTUM = 0.05
-DEAR = 0.4  # what a further row adds to a pass, beside what a pass of one row takes, from where on rows are taken along with care
-ALIKE = 2.0  # how many times as long as the nearest row's work that of a row may be which is taken along then
+ALIKE = 2.0  # rows whose work is up to so many times that of the first go along with it, whatever that costs
+STRETCH = 1.5  # the others go along as far as the pass takes no more than so many times as long
 
 
 class Stack(Protocol):
@@ -91,7 +93,13 @@ class _PassTimes:
             return 0.0
         slope = self.covariance / self.variance
         alone = self.seconds - slope * (self.rows - 1)
-        return slope / alone if alone > 0 else 1.0
+        return max(0.0, slope / alone) if alone > 0 else 1.0
+
+    def room(self, rows: int, most: int) -> int:
+        """How many rows, and no more than `most`, a pass of so many may take along and last at most STRETCH times as long."""
+        if self.share == 0:
+            return most
+        return min(most, int((STRETCH - 1) * (1 + self.share * (rows - 1)) / self.share))
 
 
 def batch_limits(max_batch: int) -> dict[str, int]:
@@ -122,7 +130,7 @@ class Engine:
         # Seconds that a row took lately for each unit of cost, by stage: of the device, and with the waits for its turn.
         self._work_pace: dict[str, float] = {}
         self._pace: dict[str, float] = {}
-        self._pass_times: dict[str, _PassTimes] = {}
+        self._pass_times: defaultdict[str, _PassTimes] = defaultdict(_PassTimes)
         self._busy = 0.0  # seconds that the device has worked
         self._changed = threading.Condition()
         self._stopping = False
@@ -194,23 +202,24 @@ class Engine:
                 self._settle()
 
     def _choose(self) -> list[_Entry]:
-        """The rows of the next tick: the one nearest to its end, and those that need the same network."""
-        entries = sorted((entry for entry in self._entries if not entry.ticket.abandoned), key=self._distance)
+        """The rows of the next tick: the first by `_rank`, and those that go along with it."""
+        entries = sorted((entry for entry in self._entries if not entry.ticket.abandoned), key=self._rank)
         if not entries:
             return []
         if self._ticks_left == 0 or all(entry.row.stage != self._running for entry in entries):
             self._running, self._ticks_left = str(entries[0].row.stage), self.patience
         self._ticks_left -= 1
-        stage = self._running
+        stage, limit = self._running, self.limits[self._running]
         waiting = [entry for entry in entries if entry.row.stage == stage]
-        if stage in self._pass_times and self._pass_times[stage].share > DEAR:
-            most = ALIKE * self._seconds(waiting[0].row.plan)
-            waiting = [entry for entry in waiting if self._seconds(entry.row.plan) <= most]
-        return waiting[: self.limits[stage]]
+        most = ALIKE * self._seconds(waiting[0].row.plan)
+        alike = [entry for entry in waiting if self._seconds(entry.row.plan) <= most][:limit]
+        longer = [entry for entry in waiting if self._seconds(entry.row.plan) > most]
+        return alike + longer[: self._pass_times[stage].room(len(alike), limit - len(alike))]
 
-    def _distance(self, entry: _Entry) -> float:
-        """Seconds of the device until the row has ended, less those that others had since it last moved."""
-        return self._seconds(entry.row.left()) * entry.haste - (self._busy - entry.moved_busy)
+    def _rank(self, entry: _Entry) -> tuple[bool, float, float]:
+        """Smaller is sooner: not yet passed over for long, seconds of the device in all, and those left."""
+        whole = self._seconds(entry.row.plan) * entry.haste
+        return self._busy - entry.moved_busy <= whole, whole, self._seconds(entry.row.left())
 
     def _seconds(self, costs: dict[str, float]) -> float:
         """What costs by stage are in seconds of the device, as things went lately."""
@@ -236,7 +245,7 @@ class Engine:
         ended = time.perf_counter()
         self.observe(stage, len(rows), ended - started)
         self._busy += ended - started
-        self._pass_times.setdefault(stage, _PassTimes()).add(len(rows), ended - started)
+        self._pass_times[stage].add(len(rows), ended - started)
         for entry, cost in zip(chosen, costs, strict=True):
             _follow(self._work_pace, stage, (ended - started) / cost)
             _follow(self._pace, stage, (ended - entry.moved_at) / cost)
