@@ -1,4 +1,5 @@
-"""`python -m benchmarks [NAME …]`: measure, print a table, write the figures as JSON. Without a name, what takes a minute."""
+"""`python -m benchmarks [NAME …]`: measure, print a table, write the figures as JSON, curves also as a plot. Without a name, what takes a
+minute."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import load, reliability
+from benchmarks import growth, load, reliability
 from benchmarks.pictures import pictures
 
 
@@ -26,7 +27,14 @@ def _stack(size: str) -> dict[str, Any]:
 
 
 STACKS = {"stack": partial(_stack, "mini"), "stack-karlo": partial(_stack, "karlo")}
-ALL: dict[str, Callable[[], dict[str, Any]]] = {"pictures": pictures, **reliability.MEASURES, **load.MEASURES, **STACKS}
+ALL: dict[str, Callable[[], dict[str, Any]]] = {
+    "pictures": pictures,
+    **reliability.MEASURES,
+    **load.MEASURES,
+    **growth.MEASURES,
+    **STACKS,
+}
+PLOTS = load.PLOTS | growth.PLOTS
 BRIEF = ("pictures", "overhead")
 
 
@@ -34,12 +42,15 @@ def main() -> None:
     """Run those asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*ALL, []], default=[], metavar="NAME", help=", ".join(ALL))
-    parser.add_argument("--json", type=Path, default=None, help="a file for the figures")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of NAME.json and NAME.png (%(default)s)")
     arguments = parser.parse_args()
     print(f"| {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} | |\n| --- | --- |")
-    figures = {name: ALL[name]() for name in arguments.names or BRIEF}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or BRIEF:
+        found = ALL[name]()
+        (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+        if name in PLOTS:
+            PLOTS[name](found, arguments.out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +38,18 @@ def resident_bytes(process: subprocess.Popen[bytes], *, peak: bool = False) -> i
     """Memory that a process holds now, or has held at most (Linux)."""
     told = Path(f"/proc/{process.pid}/status").read_text()
     return int(told.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) * 1024
+
+
+@contextmanager
+def process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, and all that it started."""
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield started
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
 
 
 class House:

@@ -1,4 +1,4 @@
-"""The running service under load, beside the same stack served in the usual ways (rival_workers): images a second, and waits.
+"""The running service under load, beside others that serve the same (rival_workers, rival_litserve): images a second, and waits.
 
 Closed load keeps so many requests in flight; open load lets them come at random (Poisson) at a share of the capacity that was measured, as
 users do, who do not wait for each other.
@@ -8,57 +8,75 @@ from __future__ import annotations
 
 import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks.house import House, resident_bytes
+import httpx
+import torch
 
-SHORT = {"prompt": "a red cube", "size": 64}
-LONG = {"prompt": "a blue cone left of a green sphere", "size": 256, "n": 4, "decoder_num_inference_steps": 50}
+from benchmarks.house import PATIENCE_S, House, process, resident_bytes, until
+from benchmarks.plots import panels
+from launch import free_port
+
+Request = dict[str, Any]
+Ask = Callable[[Request], None]  # and wait for the pictures
+
+SHORT: Request = {"prompt": "a red cube", "size": 64}
+LONG: Request = {"prompt": "a blue cone left of a green sphere", "size": 256, "n": 4, "decoder_num_inference_steps": 50}
 LONG_SHARE = 0.1
-WORKERS = {
-    "in-flight batching": ["worker"],
-    "batches by waiting": ["benchmarks.rival_workers", "waiting"],
-    "SimpleWorker": ["benchmarks.rival_workers", "simple"],
-}
+SHARE = 0.8  # of the capacity, in open load
+WAYS = {"in-flight batching": "in-flight", "batches by waiting": "waiting", "SimpleWorker": "simple"}  # of rival_workers
+# Of prior, decoder and upsampler, for a stack of Karlo's form, which draws 256² always.
+FEW_STEPS, MANY_STEPS = (4, 4, 2), (25, 25, 7)
+STEPS = ("prior_num_inference_steps", "decoder_num_inference_steps", "upsampler_num_inference_steps")
 
 
-def mixed(rng: random.Random) -> dict[str, Any]:
+def mixed(rng: random.Random, short: Request = SHORT, long: Request = LONG) -> Request:
     """A request: short nine times of ten."""
-    return (LONG if rng.random() < LONG_SHARE else SHORT) | {"seed": rng.randrange(1 << 30)}
+    return (long if rng.random() < LONG_SHARE else short) | {"seed": rng.randrange(1 << 30)}
 
 
-def images(request: dict[str, Any]) -> int:
+def images(request: Request) -> int:
     """How many pictures it asks for."""
     return int(request.get("n", 1))
 
 
-def answered(house: House, request: dict[str, Any]) -> float:
-    """Seconds from request to its ended job."""
-    started = time.perf_counter()
-    answer = house.http.post("/generate", json=request, headers={"prefer": "wait=120"})
+def asked(house: House, request: Request) -> None:
+    """Of the service: from request to its ended job."""
+    answer = house.http.post("/generate", json=request, headers={"prefer": f"wait={PATIENCE_S:.0f}"})
     assert answer.status_code == 200 and answer.json()["status"] == "succeeded", answer.text
+
+
+def seconds(ask: Ask, request: Request) -> float:
+    """What it takes."""
+    started = time.perf_counter()
+    ask(request)
     return time.perf_counter() - started
 
 
-def closed(house: House, requests: list[dict[str, Any]], concurrency: int) -> float:
+def closed(ask: Ask, requests: list[Request], concurrency: int) -> float:
     """Images a second with so many requests in flight."""
     started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as pool:
-        list(pool.map(lambda request: answered(house, request), requests))
+        list(pool.map(ask, requests))
     return sum(map(images, requests)) / (time.perf_counter() - started)
 
 
-def opened(house: House, rate: float, requests: list[dict[str, Any]], rng: random.Random) -> dict[str, list[float]]:
+def opened(ask: Ask, rate: float, requests: list[Request], long: Request, rng: random.Random) -> dict[str, list[float]]:
     """Seconds that short and long requests took, coming at random `rate` times a second."""
     taken: dict[str, list[float]] = {"short": [], "long": []}
 
-    def one(request: dict[str, Any]) -> None:
-        seconds = answered(house, request)
-        taken["long" if images(request) > 1 else "short"].append(seconds)
+    def one(request: Request) -> None:
+        taken["long" if request | long == request else "short"].append(seconds(ask, request))
 
     threads = []
     for request in requests:
@@ -70,70 +88,126 @@ def opened(house: House, rate: float, requests: list[dict[str, Any]], rng: rando
     return taken
 
 
-def load(count: int = 150, share: float = 0.8) -> dict[str, Any]:
-    """The same requests to each way of serving; the open load is at `share` of what in-flight batching did in closed load."""
+def loaded(name: str, ask: Ask, count: int, rate: float | None, short: Request = SHORT, long: Request = LONG) -> dict[str, Any]:
+    """One way of serving under the same requests as every other; without a `rate` the open load is at SHARE of what closed load got."""
+    rng = random.Random(0)
+    requests = [mixed(rng, short, long) for _ in range(count)]
+    alone = statistics.median(seconds(ask, short | {"seed": seed}) for seed in range(7))
+    one, many = closed(ask, requests[: count // 5], 1), closed(ask, requests, 32)
+    rate = rate or SHARE * many / statistics.fmean(map(images, requests))
+    taken = opened(ask, rate, requests, long, rng)
+    times = sorted(taken["short"])
+    p50, p95, p99 = (times[int(len(times) * q)] for q in (0.5, 0.95, 0.99))
+    print(
+        f"| {name} | {one:.2f} images/s at 1, {many:.2f} at 32 | short alone {alone:.2f} s; at {rate:.2f} requests/s: "
+        f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} s; long p50 {statistics.median(taken['long']):.2f} s |",
+        flush=True,
+    )
+    return {
+        "images_per_s": {1: one, 32: many},
+        "alone_s": alone,
+        "rate_per_s": rate,
+        "taken_s": taken,
+        "short_s": {"p50": p50, "p95": p95, "p99": p99},
+    }
+
+
+def load(count: int = 150, *stack: str) -> dict[str, Any]:
+    """The default checkpoint, served by the product and in the two ways of rival_workers; the open load is at SHARE of what in-flight
+    batching did in closed load."""
     figures: dict[str, Any] = {}
-    rate = 0.0
-    for name, command in WORKERS.items():
-        rng = random.Random(0)
-        requests = [mixed(rng) for _ in range(count)]
-        with House(worker=command) as house:
-            alone = statistics.median(answered(house, SHORT | {"seed": seed}) for seed in range(7))
-            one, many = closed(house, requests[: count // 5], 1), closed(house, requests, 32)
-            rate = rate or share * many / statistics.fmean(map(images, requests))
-            taken = opened(house, rate, requests, rng)
-        short = sorted(taken["short"])
-        p50, p95, p99 = (short[int(len(short) * q)] for q in (0.5, 0.95, 0.99))
-        figures[name] = {"images_per_s": {1: one, 32: many}, "alone_s": alone, "rate_per_s": rate, "taken_s": taken}
-        print(
-            f"| {name} | {one:.2f} images/s at 1, {many:.2f} at 32 | short alone {alone:.2f} s; at {rate:.2f} requests/s: "
-            f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} s; long p50 {statistics.median(taken['long']):.2f} s |"
-        )
+    rate = None
+    for name, way in WAYS.items():
+        with House(worker=["benchmarks.rival_workers", way, *stack], max_wait=int(PATIENCE_S)) as house:
+            figures[name] = loaded(name, partial(asked, house), count, rate)
+        rate = rate or figures[name]["rate_per_s"]
     return figures
 
 
-def growth(waiting: tuple[int, ...] = (0, 1_000, 10_000, 100_000), samples: int = 200) -> dict[str, Any]:
-    """Milliseconds to enqueue and to ask for a job's status while so many jobs wait, and jobs a second of 1 to 4 stub workers."""
-    figures: dict[str, Any] = {}
-    with House(worker=["benchmarks.stub_worker"]) as house:
-        house.workers[0].kill()
-        total = 0
-        for upto in waiting:
-            with ThreadPoolExecutor(16) as pool:
-                list(pool.map(lambda seed: house.accept(**SHORT, seed=seed), range(total, upto)))
-            total = max(total, upto)
-            enqueue, status = [], []
-            for seed in range(samples):
-                started = time.perf_counter()
-                job_id = house.accept(**SHORT, seed=seed)
-                enqueue.append((time.perf_counter() - started) * 1000)
-                started = time.perf_counter()
-                house.http.get(f"/jobs/{job_id}").raise_for_status()
-                status.append((time.perf_counter() - started) * 1000)
-            total += samples
-            p99 = {"enqueue_ms": sorted(enqueue)[int(samples * 0.99)], "status_ms": sorted(status)[int(samples * 0.99)]}
-            p50 = {"enqueue_ms": statistics.median(enqueue), "status_ms": statistics.median(status)}
-            figures[str(upto)] = {"p50": p50, "p99": p99}
-            print(
-                f"| {upto} jobs waiting | enqueue p50 {p50['enqueue_ms']:.1f}, p99 {p99['enqueue_ms']:.1f} ms; "
-                f"status p50 {p50['status_ms']:.1f}, p99 {p99['status_ms']:.1f} ms |"
-            )
-    return figures
+def load_paced(count: int = 300) -> dict[str, Any]:
+    """The same with a stack that sleeps as long as a real one draws: on a machine that has other work, and for more requests."""
+    return load(count, "paced")
+
+
+def load_diffusers(count: int = 60) -> dict[str, Any]:
+    """The product, and diffusers behind LitServe, with the same random weights of Karlo's form (benchmarks.stack's `mini`)."""
+    try:
+        from benchmarks.karlo_pair import pipeline
+    except ImportError as error:
+        raise SystemExit(f"{error}: pip install '.[bench]' has what this needs") from error
+    common = {"prompt": "a red cube", "size": 256, "sampler": "ddpm"}
+    short, long = (common | dict(zip(STEPS, of, strict=True)) for of in (FEW_STEPS, MANY_STEPS))
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline("mini", torch.device("cpu"), torch.float32).save_pretrained(folder)
+        with House(checkpoint=folder, max_wait=int(PATIENCE_S)) as house:
+            ours = loaded("in-flight batching", partial(asked, house), count, None, short, long)
+        with litserve(Path(folder)) as ask:
+            theirs = loaded("diffusers behind LitServe", ask, count, ours["rate_per_s"], short, long)
+    return {"in-flight batching": ours, "diffusers behind LitServe": theirs}
+
+
+@contextmanager
+def litserve(folder: Path) -> Iterator[Ask]:
+    """diffusers' pipeline of a folder behind LitServe, and how to ask it."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.rival_litserve", str(folder), str(port)]
+    with process(command) as server, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
+
+        def ready() -> bool:
+            if server.poll() is not None:
+                raise SystemExit(f"LitServe ended with {server.returncode}: {' '.join(command)} says why")
+            try:
+                return http.get("/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(ready, "LitServe is ready")
+
+        def ask(request: Request) -> None:
+            body = {"prompt": request["prompt"], "seed": request["seed"], "steps": [request[name] for name in STEPS]}
+            answer = http.post("/predict", json=body)
+            assert answer.status_code == 200 and answer.json()["png"], answer.text
+
+        yield ask
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """What share of short requests was answered within so many seconds, a line a way of serving."""
+    curves = {}
+    for name, of in found.items():
+        times = sorted(of["taken_s"]["short"])
+        curves[name] = {x: (k + 1) / len(times) for k, x in enumerate(times)}
+    panels(path, [("seconds", "share of short requests answered", curves)])
 
 
 def start() -> dict[str, Any]:
-    """Seconds from nothing to ready and to the first picture, and memory at rest."""
+    """Seconds from nothing to ready and to the first picture, of importing the service, and memory at rest."""
     started = time.perf_counter()
     with House() as house:
         ready = time.perf_counter() - started
-        first = answered(house, SHORT | {"seed": 1})
+        ask = partial(asked, house)
+        first = seconds(ask, SHORT | {"seed": 1})
         rest = {"service": resident_bytes(house.service) / 1e6, "worker": resident_bytes(house.workers[0]) / 1e6}
         for size in (256, 1024):
-            answered(house, {"prompt": "a red cube", "size": size, "seed": 1})
+            ask({"prompt": "a red cube", "size": size, "seed": 1})
         peak = resident_bytes(house.workers[0], peak=True) / 1e6
-    print(f"| from nothing to ready | {ready:.1f} s, the first picture {first:.2f} s after |")
+    imported = statistics.median(_importing("service.app") for _ in range(5))
+    print(f"| from nothing to ready | {ready:.1f} s, the first picture {first:.2f} s after; the service's import {imported:.2f} s |")
     print(f"| memory at rest | service {rest['service']:.0f} MB, worker {rest['worker']:.0f} MB; worker's peak up to 1024² {peak:.0f} MB |")
-    return {"ready_s": ready, "first_s": first, "rest_mb": rest, "worker_peak_mb": peak}
+    return {"ready_s": ready, "first_s": first, "service_import_s": imported, "rest_mb": rest, "worker_peak_mb": peak}
 
 
-MEASURES: dict[str, Callable[[], dict[str, Any]]] = {"load": load, "growth": growth, "start": start}
+def _importing(module: str) -> float:
+    """Seconds of a process that does nothing else."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.perf_counter() - started
+
+
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "load": load,
+    "load-paced": load_paced,
+    "load-diffusers": load_diffusers,
+    "start": start,
+}
+PLOTS = dict.fromkeys(("load", "load-paced", "load-diffusers"), plot)

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.rival_workers simple|waiting`: the same stack, queue and records behind the two usual ways of serving a model.
+"""`python -m benchmarks.rival_workers simple|waiting|in-flight [paced]`: the same stack, queue and records behind the two usual ways of
+serving a model, and the product's own; `paced` puts paced_worker's stack in.
 
 *simple*: RQ's own SimpleWorker, one job at a time. *waiting*: batches formed by waiting, up to so many rows or so many milliseconds, and
 run to their end before the next (what LitServe, Triton and others call dynamic batching).
@@ -9,11 +10,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from rq import Queue, SimpleWorker
 from rq.timeouts import TimerDeathPenalty
 
+from benchmarks.paced_worker import PacedStack
 from contracts import keys
 from contracts.jobs import Beat
 from models import UnCLIP
@@ -48,16 +52,11 @@ class WaitingEngine(Engine):
                 self._settle()
 
 
-def waiting() -> None:
-    """The product's worker with that engine."""
-    worker.main(engine_class=WaitingEngine)
-
-
-def simple() -> None:
+def simple(stack_class: type[UnCLIP]) -> None:
     """RQ's SimpleWorker with a loaded stack."""
     settings = Settings()
     prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]] = Future()
-    threading.Thread(target=worker.own, args=(prepared, settings, UnCLIP, Engine), daemon=True).start()
+    threading.Thread(target=worker.own, args=(prepared, settings, stack_class, Engine), daemon=True).start()
     stack, engine, _ = prepared.result()
     connection = connect(settings.redis_url)
     draw.install(draw.Context(stack, engine, connection, Cancellations(connection, engine), settings.result_ttl))
@@ -74,5 +73,12 @@ def simple() -> None:
     SimpleWorker([queue], connection=connection, serializer="json").work(logging_level="WARNING")
 
 
+WAYS: dict[str, Callable[[type[UnCLIP]], None]] = {
+    "in-flight": worker.main,
+    "waiting": partial(worker.main, engine_class=WaitingEngine),
+    "simple": simple,
+}
+
+
 if __name__ == "__main__":
-    {"simple": simple, "waiting": waiting}[sys.argv[1]]()
+    WAYS[sys.argv[1]](PacedStack if sys.argv[2:] == ["paced"] else UnCLIP)

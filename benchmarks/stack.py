@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.karlo_pair import SIZES, differences, pipeline
 from models import UnCLIP
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("runs/benchmarks")
 PROMPT = "a red cube on top of a blue cube, on snow"
 GUIDANCE = {"prior_guidance_scale": 4.0, "decoder_guidance_scale": 8.0}
 STEPS = (25, 25, 7)  # of prior, decoder and upsampler: Karlo's "fast" preset

@@ -25,13 +25,19 @@ class Place:
 async def place(redis: Any, job_id: str) -> Place:
     """By Little's law: while jobs wait, all slots of all workers are taken, so jobs leave at the rate of slots over the time that one
     runs. The times were measured under such load, in which pictures share passes."""
-    position = await redis.lpos(keys.QUEUE_LIST, job_id)
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.lpos(keys.QUEUE_LIST, job_id)
+        pipe.hmget(keys.job(job_id), "operation", "request", "parameters")
+        pipe.smembers(keys.WORKERS)
+        position, (operation, request, parameters), names = await pipe.execute()
     if position is None:
         return Place(None, None)
-    operation, request, parameters = await redis.hmget(keys.job(job_id), "operation", "request", "parameters")
     size = json.loads(parameters or "{}").get("size") or json.loads(request or "{}").get("size")
-    own, any_job = await redis.hmget(keys.PACE, keys.pace((operation or b"").decode(), size), keys.pace("any", None))
-    slots = sum(beat.slots for beat in await beats(redis))
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.hmget(keys.PACE, keys.pace((operation or b"").decode(), size), keys.pace("any", None))
+        pipe.mget([keys.worker(name.decode()) for name in [b"", *names]])  # b"": it must have one
+        (own, any_job), found = await pipe.execute()
+    slots = sum(Beat.model_validate_json(beat).slots for beat in found if beat is not None)
     if any_job is None or not slots:
         return Place(position, None)
     return Place(position, round(float(own or any_job) + position * float(any_job) / slots, 1))

@@ -50,7 +50,8 @@ async def read(request: Request, operation: str, settings: Settings, fetch: Fetc
         raise RequestValidationError(error.errors()) from error
     webhook = webhooks.wanted(parsed, str(settings.public_url or request.base_url).rstrip("/"), settings)
     files = {name: await _content(name, source, fetch) for name, source in sources.items()}
-    return Work(operation, work, await run_in_threadpool(_normalized, operation, files, settings), webhook)
+    pictures = await run_in_threadpool(_normalized, operation, files, settings) if files else {}
+    return Work(operation, work, pictures, webhook)
 
 
 async def _body(request: Request, operation: str, asked: type[Fields]) -> Any:

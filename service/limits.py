@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.problems import problem
@@ -21,11 +22,9 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         most = self.paths.get(scope["path"], self.max_bytes)
-        refusal = problem(413, f"The body is larger than {most} bytes, the most this service reads. Send less.")
-        refusal.headers["Connection"] = "close"
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
-            await refusal(scope, receive, send)
+            await _refusal(most)(scope, receive, send)
             return
         # Read the whole body here, so that the answer is ours even where the app would swallow an exception of receive.
         chunks: list[bytes] = []
@@ -37,7 +36,7 @@ class BodyLimit:
             chunks.append(message.get("body", b""))
             total += len(chunks[-1])
             if total > most:
-                await refusal(scope, receive, send)
+                await _refusal(most)(scope, receive, send)
                 return
             more = message.get("more_body", False)
         body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
@@ -48,3 +47,9 @@ class BodyLimit:
             return message if message is not None else await receive()
 
         await self.app(scope, replay, send)
+
+
+def _refusal(most: int) -> Response:
+    refusal = problem(413, f"The body is larger than {most} bytes, the most this service reads. Send less.")
+    refusal.headers["Connection"] = "close"
+    return refusal

@@ -123,23 +123,32 @@ def test_a_short_request_is_not_stuck_behind_long_ones(house: Any) -> None:
     assert [index for index, name in enumerate(order) if name == "short"][-1] <= 10 + 5 + 3
 
 
-@pytest.mark.parametrize(("each", "alone"), [(1.0, True), (0.05, False)], ids=["a row more takes as long again", "rows come for nothing"])
-def test_a_short_row_takes_long_ones_along_where_they_are_cheap(house: Any, each: float, alone: bool) -> None:
-    """What they add is measured. Where it is much they wait meanwhile, and end all the same."""
+@pytest.mark.parametrize(("each", "together"), [(1.0, 1), (0.2, 3), (0.05, 5)], ids=["dear", "half as long again", "cheap"])
+def test_a_short_row_takes_long_ones_along_as_far_as_it_loses_little(house: Any, each: float, together: int) -> None:
+    """What a row adds to a pass is measured; those for whom there is no room wait, and end all the same."""
     home, late = house(), list[Any]()
 
     def trouble(stage: str, names: list[str]) -> None:
-        time.sleep(0.004 * (1 + each * (len(names) - 1)))
-        if len(home.stack.passes) in (5, 60):
+        time.sleep(0.01 * (1 + each * (len(names) - 1)))
+        if len(home.stack.passes) in (5, 40):
             late.append(home.engine.submit([row(f"short {len(late)}", decoder=8)]))
 
     home.stack.trouble = trouble
-    long = [row(name, decoder=100) for name in ("long 0", "long 1", "long 2")]
+    long = [row(f"long {number}", decoder=60) for number in range(4)]
     home.run(home.engine.submit(long))
     assert all(ticket.done.wait(WAIT_S) for ticket in late) and all(one.image is not None for one in long)
     shared = [names for _, names in home.stack.passes if "short 1" in names]  # by then it is known what a row adds
     assert len(shared) == 8
-    assert sum(names == ["short 1"] for names in shared) >= 6 if alone else all(len(names) == 4 for names in shared)
+    assert sum(len(names) == together for names in shared) >= 6
+
+
+def test_of_rows_as_long_as_each_other_those_that_are_begun_end_first(house: Any) -> None:
+    """Two at a time, and not all a little: the first are there after half of the time."""
+    home = house(MANY | {"decoder": 2})
+    slow(home)
+    home.run(home.engine.submit([row(f"r{number}", decoder=10) for number in range(4)]))
+    halves = [[name for _, names in part for name in names] for part in (home.stack.passes[:10], home.stack.passes[10:])]
+    assert set(halves[0]) == {"r0", "r1"} and set(halves[1]) == {"r2", "r3"}
 
 
 def test_priority_goes_first_among_equals(house: Any) -> None:
