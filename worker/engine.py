@@ -10,7 +10,7 @@ moved past for as many seconds as it takes in all comes first for once, so none 
 runs for several ticks before it is asked again.
 
 Rows that need the same network go along. On a GPU a pass of some rows takes little longer than one of a single row; on a CPU nearly as
-many times as long. What a row adds is measured, and much longer ones go along only as far as the short ones lose little by it.
+many times as long. What a row adds is measured, and much longer ones go along with short ones only as far as those can bear it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import os
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -31,7 +32,7 @@ from models.row import STAGES, Row
 log = logging.getLogger("worker.engine")
 PACE_MOMENTUM = 0.05
 ALIKE = 2.0  # rows whose work is up to so many times that of the first go along with it, whatever that costs
-STRETCH = 1.5  # the others go along as far as the pass takes no more than so many times as long
+STRETCH = 2.2  # longer ones go along as far as a pass takes up to so many times as long as one of a single row
 
 
 class Stack(Protocol):
@@ -95,11 +96,11 @@ class _PassTimes:
         alone = self.seconds - slope * (self.rows - 1)
         return max(0.0, slope / alone) if alone > 0 else 1.0
 
-    def room(self, rows: int, most: int) -> int:
-        """How many rows, and no more than `most`, a pass of so many may take along and last at most STRETCH times as long."""
+    def room(self, rows: int) -> int:
+        """How many rows a pass of so many may take along: as far as it lasts up to STRETCH times as long as one of a single row."""
         if self.share == 0:
-            return most
-        return min(most, int((STRETCH - 1) * (1 + self.share * (rows - 1)) / self.share))
+            return sys.maxsize
+        return max(0, 1 + int((STRETCH - 1) / self.share) - rows)
 
 
 def batch_limits(max_batch: int) -> dict[str, int]:
@@ -214,7 +215,7 @@ class Engine:
         most = ALIKE * self._seconds(waiting[0].row.plan)
         alike = [entry for entry in waiting if self._seconds(entry.row.plan) <= most][:limit]
         longer = [entry for entry in waiting if self._seconds(entry.row.plan) > most]
-        return alike + longer[: self._pass_times[stage].room(len(alike), limit - len(alike))]
+        return alike + longer[: min(limit - len(alike), self._pass_times[stage].room(len(alike)))]
 
     def _rank(self, entry: _Entry) -> tuple[bool, float, float]:
         """Smaller is sooner: not yet passed over for long, seconds of the device in all, and those left."""

@@ -123,8 +123,8 @@ def test_a_short_request_is_not_stuck_behind_long_ones(house: Any) -> None:
     assert [index for index, name in enumerate(order) if name == "short"][-1] <= 10 + 5 + 3
 
 
-@pytest.mark.parametrize(("each", "together"), [(1.0, 1), (0.2, 3), (0.05, 5)], ids=["dear", "half as long again", "cheap"])
-def test_a_short_row_takes_long_ones_along_as_far_as_it_loses_little(house: Any, each: float, together: int) -> None:
+@pytest.mark.parametrize(("each", "together"), [(2.0, 1), (0.5, 3), (0.05, 5)], ids=["dear", "twice as long with two more", "cheap"])
+def test_a_short_row_takes_long_ones_along_as_far_as_it_can_bear(house: Any, each: float, together: int) -> None:
     """What a row adds to a pass is measured; those for whom there is no room wait, and end all the same."""
     home, late = house(), list[Any]()
 

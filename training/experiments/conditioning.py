@@ -73,7 +73,7 @@ def judgement(right: dict[str, Estimate], distance: dict[str, Estimate]) -> list
         ),
         f"- Text only has {said['text']} right; "
         + {
-            True: "what a caption says comes through z_i, and the decoder reads little of it by itself.",
+            True: "fewer than through the prior, so of some of what a caption says the decoder learns from z_i only.",
             False: "the decoder reads the caption better than the prior's z_i tells it.",
             None: "as many as through the prior, within the intervals.",
         }[below(right["text"], right["prior"])],
