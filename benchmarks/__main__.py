@@ -7,6 +7,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,7 @@ BRIEF = ("pictures", "overhead")
 
 def main() -> None:
     """Run those asked for."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and what was started ends too
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*ALL, []], default=[], metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of NAME.json and NAME.png (%(default)s)")

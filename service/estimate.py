@@ -26,7 +26,7 @@ async def place(redis: Any, job_id: str) -> Place:
     """By Little's law: while jobs wait, all slots of all workers are taken, so jobs leave at the rate of slots over the time that one
     runs. The times were measured under such load, in which pictures share passes."""
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.lpos(keys.QUEUE_LIST, job_id)
+        pipe.lpos(keys.QUEUE_LIST, job_id, rank=-1)  # from the end, where jobs are that have just come and are being answered
         pipe.hmget(keys.job(job_id), "operation", "request", "parameters")
         pipe.smembers(keys.WORKERS)
         position, (operation, request, parameters), names = await pipe.execute()

@@ -32,7 +32,8 @@ from models.row import STAGES, Row
 log = logging.getLogger("worker.engine")
 PACE_MOMENTUM = 0.05
 ALIKE = 2.0  # rows whose work is up to so many times that of the first go along with it, whatever that costs
-STRETCH = 2.2  # longer ones go along as far as a pass takes up to so many times as long as one of a single row
+# Longer ones go along as far as a pass takes up to FULL times as long as one of a single row, or STRETCH times as long as without them.
+FULL, STRETCH = 2.2, 1.5
 
 
 class Stack(Protocol):
@@ -97,10 +98,11 @@ class _PassTimes:
         return max(0.0, slope / alone) if alone > 0 else 1.0
 
     def room(self, rows: int) -> int:
-        """How many rows a pass of so many may take along: as far as it lasts up to STRETCH times as long as one of a single row."""
+        """How many longer rows a pass of so many may take along (FULL, STRETCH)."""
         if self.share == 0:
             return sys.maxsize
-        return max(0, 1 + int((STRETCH - 1) / self.share) - rows)
+        seconds = 1 + self.share * (rows - 1)
+        return max(0, int((max(FULL, STRETCH * seconds) - seconds) / self.share))
 
 
 def batch_limits(max_batch: int) -> dict[str, int]:
