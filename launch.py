@@ -22,7 +22,7 @@ from types import FrameType
 FOLDER = Path(__file__).parent / ".run"
 URL_FILE = FOLDER / "redis-url"
 STEADY_S = 30.0  # a child that lived so long starts again without delay
-GRACE_S = 60.0  # for a worker to end its jobs
+GRACE_S = 60.0  # for a worker to end its jobs; those it does not end stand in Redis, and the next worker has them
 
 
 class Child:
@@ -59,6 +59,9 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+            print(
+                f"The {self.name} did not end within {GRACE_S:.0f} s and was killed. What it was at goes on at the next start.", flush=True
+            )
 
 
 def redis_binary() -> str:

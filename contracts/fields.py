@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MAX_PROMPT_CHARACTERS = 1000
 MAX_PICTURES = 10
@@ -105,6 +105,13 @@ class Drawing(Queued):
     dynamic_threshold: Share | None = Field(
         None, description="Dynamic thresholding: the share of pixels that strong guidance is scaled down to fit, such as 0.995; 0 clamps."
     )
+
+    @model_validator(mode="after")
+    def _guided_from_start_to_stop(self) -> Self:
+        start, stop = self.decoder_guidance_start, self.decoder_guidance_stop
+        if start is not None and stop is not None and start > stop:
+            raise ValueError(f"decoder_guidance_start is {start:g} and decoder_guidance_stop {stop:g}: the start comes first")
+        return self
 
 
 class Priming(Fields):

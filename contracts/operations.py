@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts.fields import Animation, Drawing, Embedding, Fields, Frames, Priming, Prompt, Queued, Several
+from contracts.fields import Animation, Drawing, Embedding, Fields, Frames, Priming, Prompt, Queued, Sampler, Several
 
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
@@ -83,11 +83,24 @@ class TextDiffFields(Drawing):
     )
     animation: Animation | None = Field(None, description="Also make one animated picture of the frames.")
 
+    @model_validator(mode="after")
+    def _some_difference(self) -> Self:
+        if self.prompt_from == self.prompt_to:
+            raise ValueError("prompt_from and prompt_to are the same: the picture moves as they differ")
+        return self
+
 
 class EditFields(Several, Drawing, Priming):
     """A picture to be redrawn where a mask says so."""
 
     prompt: Prompt = Field(description="What the whole picture shows when done.")
+
+    @field_validator("sampler")
+    @classmethod
+    def _forward_and_back(cls, sampler: Sampler | None) -> Sampler | None:
+        if sampler not in (None, "ddpm", "ddim"):
+            raise ValueError("it looks back at earlier steps, and an edit makes each step several times: take 'ddpm' or 'ddim'")
+        return sampler
 
 
 class ProbeFields(Drawing):

@@ -30,7 +30,7 @@ class JobPicture(BaseModel):
     index: Annotated[int, Field(ge=0, lt=32)] = Field(0, description="Which of its pictures.")
 
 
-PictureSource = Annotated[str, Field(min_length=1)] | JobPicture
+PictureSource = str | JobPicture
 _SOURCE = "base64 (plain or as data URL), or {job, index}, or a file of multipart/form-data."
 
 

@@ -21,7 +21,7 @@ from contracts.requests import PICTURES, REQUESTS, JobPicture, separated
 from contracts.webhooks import Webhook
 from service import webhooks
 from service.pictures import PictureError, from_base64, opened
-from service.problems import ProblemError
+from service.problems import FieldProblem, ProblemError
 from service.settings import Settings
 
 Fetch = Callable[[str, int], Awaitable[bytes | None]]
@@ -90,8 +90,10 @@ async def _form(request: Request, asked: type[Fields]) -> dict[str, Any]:
         async with request.form(max_files=4, max_fields=200) as form:
             for name in form:
                 values = [await _value(value, properties.get(name, {})) for value in form.getlist(name)]
-                many = "array" in _types(properties.get(name, {})) and not (len(values) == 1 and isinstance(values[0], list))
-                body[name] = values if many else values[-1]
+                several = "array" in _types(properties.get(name, {})) and not (len(values) == 1 and isinstance(values[0], list))
+                if len(values) > 1 and not several:
+                    raise _refused(name, f"it came {len(values)} times; send it once")
+                body[name] = values if several else values[0]
     except Exception as error:
         if isinstance(error, ProblemError):
             raise
@@ -156,7 +158,8 @@ def _normalized(operation: str, files: dict[str, bytes], settings: Settings) -> 
 
 
 def _refused(name: str, reason: str) -> ProblemError:
-    return ProblemError(422, f"{name}: {reason}.")
+    field = name.replace("mix_", "mix.") + ".image" if name.startswith("mix_") else name
+    return ProblemError(422, f"{field}: {reason}.", errors=[FieldProblem(field=field, message=reason)])
 
 
 def schema_of(operation: str) -> dict[str, Any]:

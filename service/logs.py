@@ -34,12 +34,19 @@ def configure(settings: Settings) -> None:
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("service").setLevel(level)
+    logging.getLogger("uvicorn.access").addFilter(_worth_a_line)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *fields, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Not what machines ask every few seconds."""
+    asked = record.args[2] if isinstance(record.args, tuple) and len(record.args) == 5 else None
+    return asked not in ("/healthz", "/readyz", "/metrics")
 
 
 def _rendering(form: str) -> list[Processor]:

@@ -30,6 +30,8 @@ def from_base64(text: str) -> bytes:
 
 def opened(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
     """A file's first frame, upright, decoded to the end. PictureError for what is no picture, too large, or cut short."""
+    if not content:
+        raise PictureError("it is empty: send the file's bytes")
     if len(content) > max_bytes:
         raise PictureError(f"it has {len(content)} bytes: send at most {max_bytes}")
     try:

@@ -37,6 +37,9 @@ class Problem(BaseModel):
     errors: list[FieldProblem] = []
 
 
+NO_FIELDS = {"body", "str", "JobPicture"}  # of what pydantic says of a place: the branches of a picture's union
+
+
 class ProblemError(Exception):
     """Raised anywhere in a request; becomes the answer."""
 
@@ -105,11 +108,15 @@ def install(app: FastAPI) -> None:
 
 def field_problem(fault: Any) -> FieldProblem:
     """What pydantic finds wrong with one field, in our words."""
-    path = ".".join(str(part) for part in fault["loc"] if part != "body") or "body"
+    path = ".".join(str(part) for part in fault["loc"] if part not in NO_FIELDS) or "body"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = "There is no such field; see /docs for those there are"
     if fault["type"] == "missing":
         return FieldProblem(field=path, message="It is required", got=None)
-    got = repr(fault.get("input"))
+    if fault["type"] == "model_type" and path == "body":
+        message = "Send one JSON object"
+    given = fault.get("input")
+    # Of a whole request the names are enough: it may hold pictures.
+    got = f"the fields {', '.join(map(str, given))}" if isinstance(given, dict) else repr(given)
     return FieldProblem(field=path, message=message, got=got if len(got) <= MAX_SHOWN_CHARACTERS else got[:MAX_SHOWN_CHARACTERS] + "…")

@@ -49,6 +49,12 @@ async def test_a_form_and_json_say_the_same(client: httpx.AsyncClient, store: re
     assert first == second
 
 
+async def test_a_picture_that_comes_twice_is_refused(client: httpx.AsyncClient) -> None:
+    """Nobody can say which was meant."""
+    answer = await client.post("/variations", files=[("image", png()), ("image", png(4, 4))])
+    assert answer.status_code == 422 and answer.json()["errors"][0]["message"] == "it came 2 times; send it once"
+
+
 async def test_pictures_wait_beside_the_job_and_never_in_it(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
     """Under the names that the record has, as PNG, without an end until the job has one."""
     body = {"mix": [{"prompt": "a"}, {"image": "data:image/png;base64," + text(png(4, 2)), "weight": 2}]}

@@ -19,6 +19,7 @@ structlog.stdlib.get_logger("service.a").info("ours", number=3)
 structlog.stdlib.get_logger("service.a").debug("our detail")
 logging.getLogger("library").info("of %s", "theirs")
 logging.getLogger("library").debug("their detail")
+logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:5", "GET", "/readyz", "1.1", 503)
 logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:5", "GET", "/jobs?cursor=geheim", "1.1", 200)
 def fail(prompt):
     raise RuntimeError("it broke")

@@ -49,6 +49,31 @@ async def test_a_field_that_will_not_do_is_named(
     assert field in body["detail"] and message in body["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field", "message"),
+    [
+        ("/generate", {"prompt": "a", "decoder_guidance_start": 0.8, "decoder_guidance_stop": 0.2}, "body", "the start comes first"),
+        ("/edits", {"prompt": "a", "image": "aa", "sampler": "heun"}, "sampler", "take 'ddpm' or 'ddim'"),
+        ("/text-diff", {"prompt_from": "a", "prompt_to": "a", "image": "aa"}, "body", "are the same"),
+        ("/variations", {"image": ""}, "image", "it is empty"),
+        ("/generate", {"mix": [{"image": "!!!"}]}, "mix.0.image", "not base64"),
+        ("/generate", {"mix": [{"image": {"job": "a", "index": -1}}]}, "mix.0.image.index", "greater than or equal to 0"),
+    ],
+)
+async def test_what_contradicts_itself_is_refused_at_once(
+    alone: httpx.AsyncClient, path: str, body: dict[str, Any], field: str, message: str
+) -> None:
+    """And the field is called as it was sent."""
+    told = problem(await alone.post(path, json=body), 422)
+    assert [message in error["message"] for error in told["errors"] if error["field"] == field] == [True]
+
+
+async def test_a_whole_request_is_not_sent_back(alone: httpx.AsyncClient) -> None:
+    """Of one that lacks something the names are told, and no picture."""
+    (error,) = problem(await alone.post("/interpolate", json={"image_a": "iVBORw0KGgo="}), 422)["errors"]
+    assert error["got"] == "the fields image_a"
+
+
 async def test_all_faults_of_a_request_are_told(alone: httpx.AsyncClient) -> None:
     """Among them what is missing."""
     body = problem(await alone.post("/edits", json={"n": 11, "stepz": 1, "image": "aa"}), 422)
@@ -59,7 +84,7 @@ async def test_all_faults_of_a_request_are_told(alone: httpx.AsyncClient) -> Non
 async def test_json_that_is_no_object_is_refused(alone: httpx.AsyncClient, content: bytes) -> None:
     """422 at the body as a whole."""
     body = problem(await alone.post("/generate", content=content, headers={"content-type": "application/json"}), 422)
-    assert [error["field"] for error in body["errors"]] == ["body"]
+    assert [(error["field"], error["message"]) for error in body["errors"]] == [("body", "Send one JSON object")]
 
 
 @pytest.mark.parametrize(
