@@ -43,7 +43,7 @@ def resident_bytes(process: subprocess.Popen[bytes], *, peak: bool = False) -> i
 @contextmanager
 def process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block, and all that it started."""
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    started = subprocess.Popen(command, start_new_session=True)
     try:
         yield started
     finally:

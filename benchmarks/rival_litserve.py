@@ -4,8 +4,6 @@ come within so many milliseconds are one batch, which runs to its end before the
 The pipeline has one number of steps for all captions of a call, so a batch is drawn in as many calls as it has different ones.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import sys
