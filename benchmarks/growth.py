@@ -15,12 +15,12 @@ import torch
 
 from benchmarks.house import House, until
 from benchmarks.plots import panels
+from benchmarks.reliability import SMALL
 from contracts import keys
 from contracts.jobs import Beat
 from models import UnCLIP
 from worker.memory import keep_freed_memory
 
-SMALL = {"prompt": "a red cube", "size": 64}
 WAITING = (0, 1_000, 10_000, 100_000)
 
 
@@ -95,8 +95,8 @@ def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str
             for _ in range(count):
                 house.start_worker()
             until(partial(_are_at_work, house, count), "all workers are there")
-            before, started = _succeeded(house), time.perf_counter()
-            until(partial(_have_succeeded, house, jobs), "all jobs have succeeded")
+            before, started = house.succeeded(), time.perf_counter()
+            until(partial(house.have_succeeded, jobs), "all jobs have succeeded")
             found[str(count)] = {"jobs_per_s": (jobs - before) / (time.perf_counter() - started), "of": jobs - before}
             print(f"| {count} stub workers | {found[str(count)]['jobs_per_s']:.0f} jobs/s |", flush=True)
     return found
@@ -106,14 +106,6 @@ def _are_at_work(house: House, count: int) -> bool:
     pids = {worker.pid for worker in house.workers}
     beats = [house.store.get(keys.worker(name.decode())) for name in house.store.smembers(keys.WORKERS)]
     return sum(Beat.model_validate_json(beat).pid in pids for beat in beats if beat) == count
-
-
-def _succeeded(house: House) -> int:
-    return int(house.store.hget(keys.OUTCOMES, keys.outcome("generate", "succeeded")) or 0)
-
-
-def _have_succeeded(house: House, jobs: int) -> bool:
-    return _succeeded(house) == jobs
 
 
 def growth() -> dict[str, Any]:

@@ -117,6 +117,14 @@ class House:
                 pipe.hget(keys.job(job_id), "status")
             return [status.decode() if status else "gone" for status in pipe.execute()]
 
+    def have_succeeded(self, count: int) -> bool:
+        """Whether so many jobs of /generate have, no fewer and no more."""
+        return self.succeeded() == count
+
+    def succeeded(self) -> int:
+        """How many jobs of /generate have."""
+        return int(self.store.hget(keys.OUTCOMES, keys.outcome("generate", "succeeded")) or 0)
+
     def name_of(self, worker: subprocess.Popen[bytes]) -> str:
         """What a worker calls itself in Redis."""
         names = [name.decode() for name in self.store.smembers(keys.WORKERS)]

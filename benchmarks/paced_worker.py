@@ -13,7 +13,8 @@ import torch
 from benchmarks.stub_worker import StubStack
 from models.row import Row
 
-# Of the default checkpoint on two cores of an AMD EPYC: seconds of a pass of one row, and what each further row adds, as a share of that.
+# Seconds of a pass of one row, and what each further row adds, as a share of that. The decoder's are measured, of the default checkpoint on
+# two cores of an AMD EPYC; the other seconds are such that a picture of each size takes what it took there, and their shares are assumed.
 PASSES = {
     "text": (0.008, 0.6),
     "prior": (0.004, 0.3),

@@ -59,10 +59,6 @@ def _ended(house: House, ids: list[str]) -> bool:
     return set(house.statuses(ids)) <= {"succeeded", "failed"}
 
 
-def _succeeded(house: House, count: int) -> bool:
-    return int(house.store.hget(keys.OUTCOMES, keys.outcome("generate", "succeeded")) or 0) == count
-
-
 def _taken_over(house: House, ids: list[str], name: str) -> bool:
     """No job that had not ended is still the dead worker's, by RQ's books."""
     return all(house.owner(job_id) != name or status != "running" for job_id, status in zip(ids, house.statuses(ids), strict=True))
@@ -78,7 +74,7 @@ def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
             done = 0 if not memory else first
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(done, upto)))
-            until(partial(_succeeded, house, upto), "all have succeeded")
+            until(partial(house.have_succeeded, upto), "all have succeeded")
             memory.append((resident_bytes(house.service), resident_bytes(house.workers[0])))
         rate = jobs / (time.monotonic() - started)
         time.sleep(75)

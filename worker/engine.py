@@ -215,8 +215,11 @@ class Engine:
         stage, limit = self._running, self.limits[self._running]
         waiting = [entry for entry in entries if entry.row.stage == stage]
         most = ALIKE * self._seconds(waiting[0].row.plan)
-        alike = [entry for entry in waiting if self._seconds(entry.row.plan) <= most][:limit]
-        longer = [entry for entry in waiting if self._seconds(entry.row.plan) > most]
+        alike: list[_Entry] = []
+        longer: list[_Entry] = []
+        for entry in waiting:
+            (alike if self._seconds(entry.row.plan) <= most else longer).append(entry)
+        del alike[limit:]
         return alike + longer[: min(limit - len(alike), self._pass_times[stage].room(len(alike)))]
 
     def _rank(self, entry: _Entry) -> tuple[bool, float, float]:

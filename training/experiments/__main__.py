@@ -40,7 +40,7 @@ class Experiment:
     of: str
 
 
-# Counts for an hour on two idle cores: 130,000 rows through the decoder, some 25 ms each.
+# Not measured whole: 130,000 rows through the decoder, of which one takes some 25 ms on two idle cores.
 EXPERIMENTS = {
     "gallery": Experiment("Pictures", gallery.run, 12, "captions"),
     "conditioning": Experiment("Why a prior (§5.1)", conditioning.run, 96, "captions of each sort"),
