@@ -137,8 +137,12 @@ _TEXT = ("operation", "status", "created_at", "started_at", "finished_at")
 
 def read_record(fields: Mapping[bytes, bytes]) -> Record:
     """A job's hash, as Redis gives it, as a record."""
-    decoded = {key.decode(): value.decode() for key, value in fields.items()}
-    return Record.model_validate({key: value if key in _TEXT else json.loads(value) for key, value in decoded.items()})
+    return record_of({key.decode(): value.decode() for key, value in fields.items()})
+
+
+def record_of(fields: Mapping[str, str]) -> Record:
+    """The same, decoded."""
+    return Record.model_validate({key: value if key in _TEXT else json.loads(value) for key, value in fields.items()})
 
 
 def written(**fields: Any) -> dict[str, str]:

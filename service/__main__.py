@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from typing import Any
 
@@ -37,7 +38,10 @@ def main() -> None:
         tracing.start()
     except RuntimeError as error:
         sys.exit(str(error))
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
+    app = create_app(settings)
+    gc.collect()
+    gc.freeze()  # what is there from the start stays: no collection looks at it again, which took as long as several requests
+    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
 
 
 def _got(fault: Any) -> str:

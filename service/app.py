@@ -22,7 +22,7 @@ from service.courier import Courier
 from service.events import EVENT_ID, START, server_sent
 from service.headers import enclose
 from service.intake import read, schema_of, schemas
-from service.jobs import Jobs
+from service.jobs import Accepted, Jobs
 from service.limits import BodyLimit
 from service.metrics import MeasureRequests, Metrics
 from service.openai_errors import PREFIX, OpenAIErrors
@@ -116,21 +116,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, gate.caller(request))
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
-            return await answer(request, accepted.job_id, wait, png)
+            return await answer(request, accepted, wait, png)
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
     listing.install(app, jobs, base_url, gate.owner)
     openai.install(app, jobs, metrics, settings, base_url)
 
-    async def answer(request: Request, job_id: str, wait: float | None, png: bool) -> Response:
-        headers = {"Location": f"{base_url(request)}/jobs/{job_id}", "Vary": "Accept, Prefer"}
+    async def answer(request: Request, accepted: Accepted, wait: float | None, png: bool) -> Response:
+        job_id, base = accepted.job_id, base_url(request)
+        headers = {"Location": f"{base}/jobs/{job_id}", "Vary": "Accept, Prefer"}
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
         try:
             if wait is not None:
                 await jobs.wait(job_id, wait)
-            job = await jobs.find(job_id, base_url(request))
+            known = accepted.standing if wait is None else None
+            job = await jobs.find(job_id, base) if known is None else jobs.told(job_id, known, base)
         except RedisError as error:
             detail = "The job is accepted, but Redis does not answer to tell of it. Ask for it at Location shortly."
             raise ProblemError(503, detail, headers=headers | {"Retry-After": "5"}) from error

@@ -9,9 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts import keys
-from contracts.jobs import Beat
+from contracts.jobs import Beat, Record, record_of
 
 UNMEASURED_S = 30  # told where nothing was measured yet, or no worker is alive
+
+
+# All that is told of a job as of one moment, in one round trip and as one JSON text: of redis-py's answers each costs as much again.
+# The place is looked for from the end, where jobs are that have just come.
+_STANDING = """
+local function hash(key)
+  local found, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+local told = {record = hash(KEYS[1])}
+if told.record.status == 'queued' then
+  told.position, told.pace, told.beats = redis.call('LPOS', KEYS[2], ARGV[1], 'RANK', -1), hash(KEYS[3]), {}
+  for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+    local beat = redis.call('GET', ARGV[2] .. name)
+    if beat then told.beats[#told.beats + 1] = beat end
+  end
+end
+return cjson.encode(told)
+"""
 
 
 @dataclass(frozen=True)
@@ -22,25 +42,33 @@ class Place:
     eta_seconds: float | None
 
 
-async def place(redis: Any, job_id: str) -> Place:
+@dataclass(frozen=True)
+class Standing:
+    """A job's record, None where there is none (any more), and its place."""
+
+    record: Record | None
+    place: Place
+
+
+def ask(redis: Any, job_id: str) -> Any:
+    """Ask for a job's standing, of any client or pipeline; `standing_of` reads the answer."""
+    asked = keys.job(job_id), keys.QUEUE_LIST, keys.PACE, keys.WORKERS
+    return redis.eval(_STANDING, len(asked), *asked, job_id, keys.worker(""))
+
+
+def standing_of(answer: bytes) -> Standing:
     """By Little's law: while jobs wait, all slots of all workers are taken, so jobs leave at the rate of slots over the time that one
     runs. The times were measured under such load, in which pictures share passes."""
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.lpos(keys.QUEUE_LIST, job_id, rank=-1)  # from the end, where jobs are that have just come and are being answered
-        pipe.hmget(keys.job(job_id), "operation", "request", "parameters")
-        pipe.smembers(keys.WORKERS)
-        position, (operation, request, parameters), names = await pipe.execute()
-    if position is None:
-        return Place(None, None)
-    size = json.loads(parameters or "{}").get("size") or json.loads(request or "{}").get("size")
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.hmget(keys.PACE, keys.pace((operation or b"").decode(), size), keys.pace("any", None))
-        pipe.mget([keys.worker(name.decode()) for name in [b"", *names]])  # b"": it must have one
-        (own, any_job), found = await pipe.execute()
-    slots = sum(Beat.model_validate_json(beat).slots for beat in found if beat is not None)
+    told = json.loads(answer)
+    record, position = record_of(told["record"]) if told["record"] else None, told.get("position", False)
+    if record is None or position is False:  # Lua's nil
+        return Standing(record, Place(None, None))
+    size, pace = record.parameters.get("size") or record.request.get("size"), told["pace"]
+    any_job, slots = pace.get(keys.pace("any", None)), sum(Beat.model_validate_json(beat).slots for beat in told["beats"])
     if any_job is None or not slots:
-        return Place(position, None)
-    return Place(position, round(float(own or any_job) + position * float(any_job) / slots, 1))
+        return Standing(record, Place(position, None))
+    own = pace.get(keys.pace(record.operation, size), any_job)
+    return Standing(record, Place(position, round(float(own) + position * float(any_job) / slots, 1)))
 
 
 async def beats(redis: Any) -> list[Beat]:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from contracts import keys
 from contracts.jobs import ENDED
-from service.estimate import Place, place
+from service.estimate import Place, ask, standing_of
 
 BLOCK_S = 1.0  # a reader asks Redis in turns of this length, well under the socket's timeout
 AGAIN_S = 0.5  # after Redis did not answer
@@ -167,11 +167,11 @@ class _Reader:
 
     async def _idle(self) -> bool:
         """Nothing happened for a turn: tell of the job's place in the queue if that changed. True where nothing will happen any more."""
-        status = await self.redis.hget(keys.job(self.job_id), "status")
-        if status is None or status.decode() in ENDED:
+        standing = standing_of(await ask(self.redis, self.job_id))
+        if standing.record is None or standing.record.status in ENDED:
             return True
-        if status == b"queued":
-            found = await place(self.redis, self.job_id)
+        if standing.record.status == "queued":
+            found = standing.place
             if found != self._told:
                 self._told = found
                 self._tell(Event(None, "queued", json.dumps({"queue_position": found.position, "eta_seconds": found.eta_seconds})))

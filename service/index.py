@@ -18,7 +18,7 @@ from typing import Any, Literal
 from redis.exceptions import RedisError
 
 from contracts import keys
-from contracts.jobs import Record, now, read_record
+from contracts.jobs import Record, now, record_of
 from service.background import rest
 from service.problems import ProblemError
 
@@ -129,7 +129,7 @@ async def _exist(redis: Any, entries: list[bytes]) -> set[bytes]:
 
 
 def _record(values: list[str | Literal[False]]) -> Record:
-    return read_record({name.encode(): value.encode() for name, value in zip(SHOWN, values, strict=True) if value is not False})
+    return record_of({name: value for name, value in zip(SHOWN, values, strict=True) if value is not False})
 
 
 def _score(time: datetime) -> int:

@@ -29,7 +29,7 @@ from contracts.queue import PUSH
 from service import index, slots, tracing
 from service.connection import asynchronous, blocking, close
 from service.deny import DenyList, captions
-from service.estimate import Place, beats, place, room
+from service.estimate import Standing, ask, beats, room, standing_of
 from service.events import Events
 from service.headers import request_id
 from service.intake import Work
@@ -47,10 +47,11 @@ _KEPT_BACK = {"request", "parameters", "images", "animation", "inputs", "idempot
 
 @dataclass(frozen=True)
 class Accepted:
-    """A job that is on its way; `repeated` where the same Idempotency-Key started it earlier."""
+    """A job that is on its way, and how it stood at that moment; `repeated` where the same Idempotency-Key started it earlier."""
 
     job_id: str
     repeated: bool
+    standing: Standing | None = None
 
 
 class PriorityQueue(Queue):
@@ -126,10 +127,11 @@ class Jobs:
                     }
                     with tracing.enqueueing(work.operation, job_id) as trace:
                         self._record(pipe, job_id, work, request, more | {"trace": trace})
-                        pipe.execute()
+                        ask(pipe, job_id)
+                        standing = standing_of(pipe.execute()[-1])
                     shown = {"captions": dict(captions(work.fields))} if self.settings.log_prompts else {}
                     log.info("job accepted", job_id=job_id, operation=work.operation, **shown)
-                    return Accepted(job_id, repeated=False)
+                    return Accepted(job_id, repeated=False, standing=standing)
                 except redis.WatchError:
                     continue  # the same Idempotency-Key or API key came in just now by another request: look again
 
@@ -166,8 +168,13 @@ class Jobs:
 
     async def find(self, job_id: str, base_url: str) -> Job:
         """The job as it is told. ProblemError 404 where there is none (any more)."""
-        record = await self._read(job_id)
-        waits = await place(self.redis, job_id) if record.status == "queued" else Place(None, None)
+        return self.told(job_id, standing_of(await ask(self.redis, job_id)), base_url)
+
+    def told(self, job_id: str, standing: Standing, base_url: str) -> Job:
+        """A job's standing as it is told. ProblemError 404 where there is no such job."""
+        record, waits = standing.record, standing.place
+        if record is None:
+            raise self._unknown(job_id)
         running = record.progress.eta_seconds if record.status == "running" and record.progress else None
         url, link = f"{base_url}/jobs/{job_id}", f"?link={record.link}" if record.link else ""
         images = [Image(url=f"{url}/images/{index}.png{link}", **picture.model_dump()) for index, picture in enumerate(record.images)]
