@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -59,29 +61,39 @@ def waiting(counts: Sequence[int] = WAITING, samples: int = 1_000) -> dict[str, 
     """Milliseconds to enqueue a job and to ask for its status, one after the other, while so many wait."""
     figures: dict[str, Any] = {}
     with House(worker=["benchmarks.stub_worker"]) as house:
-        house.workers[0].kill()
+        house.stop_worker()
         total = 0
         for upto in counts:
-            filled = time.perf_counter()
+            filling, filled = upto > total, time.perf_counter()
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(total, upto)))
             rate = (upto - total) / (time.perf_counter() - filled)
             total = max(total, upto)
+            ask = partial(_asked, HTTPConnection(house.address.removeprefix("http://")))  # a new one: the service has closed an idle one
             taken: dict[str, list[float]] = {"enqueue": [], "status": []}
             for seed in range(samples):
                 started = time.perf_counter()
-                job_id = house.accept(**SMALL, seed=seed)
+                job_id = ask("POST", "/generate", SMALL | {"seed": seed})["id"]
                 between = time.perf_counter()
-                house.http.get(f"/jobs/{job_id}").raise_for_status()
+                ask("GET", f"/jobs/{job_id}")
                 taken["enqueue"].append((between - started) * 1000)
                 taken["status"].append((time.perf_counter() - between) * 1000)
             total += samples
             of = {name: {"p50": statistics.median(ms), "p99": sorted(ms)[int(samples * 0.99)]} for name, ms in taken.items()}
             memory = house.store.info("memory")["used_memory"]
-            figures[str(upto)] = of | {"accepted_per_s": rate if upto > 0 else None, "redis_mb": memory / 1e6}
+            figures[str(upto)] = of | {"accepted_per_s": rate if filling else None, "redis_mb": memory / 1e6}
             told = "; ".join(f"{name} p50 {ms['p50']:.1f}, p99 {ms['p99']:.1f} ms" for name, ms in of.items())
             print(f"| {upto} jobs waiting | {told}; Redis holds {memory / 1e6:.0f} MB |", flush=True)
     return figures
+
+
+def _asked(service: HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """By the plainest client there is: what is measured is the service."""
+    service.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+    answer = service.getresponse()
+    content = answer.read()
+    assert answer.status in (200, 202), content
+    return json.loads(content)
 
 
 def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str, Any]:
@@ -89,7 +101,7 @@ def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str
     found: dict[str, Any] = {}
     for count in counts:
         with House(worker=["benchmarks.stub_worker"]) as house:
-            house.workers.pop().kill()
+            house.stop_worker()
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(jobs)))
             for _ in range(count):

@@ -67,18 +67,19 @@ class House:
         self.store: Any = redis.Redis.from_url(url)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
+        self._logs: dict[subprocess.Popen[bytes], Path] = {}
         options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--dir", self.folder.name, "--save", ""]
         self.redis_command = [redis_binary(), *options, "--appendonly", "yes", "--appendfsync", "always"]
 
     def __enter__(self) -> Self:
         try:
             self.redis = self.run(self.redis_command, "redis")
-            until(self._redis_answers, "Redis answers")
+            self.until(self._redis_answers, "Redis answers")
             self.service = self.run([sys.executable, "-m", "service"], "service")
             for _ in range(self.count):
                 self.start_worker()
-            until(lambda: self.store.scard(keys.WORKERS) == self.count, "the workers are up")
-            until(self._ready, "the service is ready")
+            self.until(lambda: self.store.scard(keys.WORKERS) == self.count, "the workers are up")
+            self.until(self._ready, "the service is ready")
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -92,10 +93,23 @@ class House:
         self.store.close()
         self.folder.cleanup()
 
+    def until(self, true: Callable[[], Any], what: str) -> None:
+        """Poll until it is; RuntimeError with the end of its log where a process has ended before."""
+
+        def true_or_over() -> bool:
+            for process, log in self._logs.items():
+                if process.poll() is not None:
+                    raise RuntimeError(f"not {what}: {log.stem} has ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+            return bool(true())
+
+        until(true_or_over, what)
+
     def run(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
         """A process that ends with the house, its output in a file of the folder."""
-        with (Path(self.folder.name) / f"{name}-{len(self.processes)}.log").open("wb") as log:
+        path = Path(self.folder.name) / f"{name}-{len(self.processes)}.log"
+        with path.open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        self._logs[process] = path
         self.processes.append(process)
         return process
 
@@ -103,6 +117,12 @@ class House:
         """One more worker; it signs on by itself."""
         self.workers.append(self.run([sys.executable, "-m", *self.worker_command], "worker"))
         return self.workers[-1]
+
+    def stop_worker(self) -> None:
+        """One worker fewer, which signs off and leaves no job in between: killed ones may have been handed one just then."""
+        worker = self.workers.pop()
+        worker.terminate()
+        worker.wait()
 
     def accept(self, **request: object) -> str:
         """Ask for a picture, and give the job's id."""

@@ -129,21 +129,34 @@ def load_paced(count: int = 300) -> dict[str, Any]:
     return load(count, "paced")
 
 
-def load_diffusers(count: int = 60) -> dict[str, Any]:
-    """The product, and diffusers behind LitServe, with the same random weights of Karlo's form (benchmarks.stack's `mini`)."""
+def load_diffusers(count: int = 0) -> dict[str, Any]:
+    """The product, and diffusers behind LitServe, with the same random weights of Karlo's form: benchmarks.stack's `mini`; on a GPU all
+    3.4 billion in float16, and the ways of rival_workers too. `count`: requests; 0 for 60, on a GPU 200."""
     try:
         from benchmarks.karlo_pair import pipeline
+        from benchmarks.stack import emptied
     except ImportError as error:
         raise SystemExit(f"{error}: pip install '.[bench]' has what this needs") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = device.type == "cuda"
+    count = count or (200 if gpu else 60)
+    size, dtype = ("karlo", torch.float16) if gpu else ("mini", torch.float32)
+    # On a GPU 128 rows of a pass at 64², and so 8 at 256².
+    settings: dict[str, Any] = {"dtype": "float16", "max_batch": 128} if gpu else {}
     common = {"prompt": "a red cube", "size": 256, "sampler": "ddpm"}
     short, long = (common | dict(zip(STEPS, of, strict=True)) for of in (FEW_STEPS, MANY_STEPS))
+    figures: dict[str, Any] = {}
+    rate = None
     with tempfile.TemporaryDirectory() as folder:
-        pipeline("mini", torch.device("cpu"), torch.float32).save_pretrained(folder)
-        with House(checkpoint=folder, max_wait=int(PATIENCE_S)) as house:
-            ours = loaded("in-flight batching", partial(asked, house), count, None, short, long)
+        pipeline(size, device, dtype).save_pretrained(folder)
+        emptied(device)
+        for name, way in WAYS.items() if gpu else [next(iter(WAYS.items()))]:
+            with House(worker=["benchmarks.rival_workers", way], checkpoint=folder, max_wait=int(PATIENCE_S), **settings) as house:
+                figures[name] = loaded(name, partial(asked, house), count, rate, short, long)
+            rate = rate or figures[name]["rate_per_s"]
         with litserve(Path(folder)) as ask:
-            theirs = loaded("diffusers behind LitServe", ask, count, ours["rate_per_s"], short, long)
-    return {"in-flight batching": ours, "diffusers behind LitServe": theirs}
+            figures["diffusers behind LitServe"] = loaded("diffusers behind LitServe", ask, count, rate, short, long)
+    return figures
 
 
 @contextmanager

@@ -29,7 +29,8 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
 
     def setup(self, device: str) -> None:
         """Load the pipeline."""
-        self.pipeline = UnCLIPPipeline.from_pretrained(self.folder).to(device)
+        dtype = torch.float32 if device.startswith("cpu") else torch.float16
+        self.pipeline = UnCLIPPipeline.from_pretrained(self.folder, torch_dtype=dtype).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def decode_request(self, request: Asked) -> Asked:

@@ -2,7 +2,7 @@
 
 A pass of a U-Net is some hundred kernels, and with few rows the host takes longer to launch them than the GPU to run them. A graph reads
 its input where it lay when it was recorded, so each pass's rows are copied there. Rows come and go; so that few graphs do for any number
-of them, there is one for 1, 2, 3, 4, 6, 8, 12 … rows, and places without a row hold what was there before: no row sees another.
+of them, there is one for 1 to 8, 10, 12, 14, 16, 20 … rows, and places without a row hold what was there before: no row sees another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger("models.graphs")
-MOST = 24  # graphs at a time
+MOST = 96  # graphs at a time: of five networks all sizes up to some sixty rows
 WARM_UPS = 2  # passes before the recording, in which libraries choose their kernels
 
 # A pass: what differs at every step, and what is held as long as the same rows share a pass -> what the network says, a row a row.
@@ -28,9 +28,10 @@ Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
 def bucket(rows: int) -> int:
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24 … that is not below `rows`: at most half of the places are empty, as a rule a fifth."""
-    power = 1 << (rows - 1).bit_length()
-    return power // 4 * 3 if power >= 4 and rows <= power // 4 * 3 else power
+    """The least of 1 … 8, 10 … 16, 20 … 32, 40 … that is not below `rows`: at most a fifth of the places are empty. With many rows an
+    empty place costs as much as one that is taken."""
+    step = 1 << max(0, (rows - 1).bit_length() - 3)
+    return -(-rows // step) * step
 
 
 def filled(x: Tensor, size: int) -> Tensor:

@@ -19,6 +19,7 @@ from worker.rq_worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
 from worker.stack import load, read_settings
 from worker.store import Store, sweep_beside
+from worker.warm_up import record_passes
 
 log = logging.getLogger("worker")
 # Copying a network to the device takes about as long as a few steps, so it stays for more than a few.
@@ -86,8 +87,7 @@ def prepare(settings: Settings, stack_class: type[UnCLIP], engine_class: type[En
     if settings.cuda_graphs:  # only now: passes that are played back take no memory to be measured
         stack.record()
     if stack.graphs is not None:
-        for _ in range(2):  # recorded is what comes twice
-            stack.warm_up()
+        record_passes(stack, limits)
     patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
     engine = engine_class(stack, limits, metrics.observe, patience=patience, on_error=metrics.failed)
     log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, stack.device, stack.sizes, time.perf_counter() - started)

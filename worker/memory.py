@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from models import UnCLIP
+from worker.warm_up import short_rows
 
 log = logging.getLogger("worker.memory")
 # Of the free memory that a pass may take: rows in flight hold some as well, and what is freed comes in pieces.
@@ -55,9 +56,7 @@ def peaks(stack: UnCLIP, count: int, meter: Meter) -> dict[str, int]:
     """Bytes that a step of so many rows takes at most beyond what is held before it, by stage."""
     most: dict[str, int] = {}
     for prior in stack.priors:
-        steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
-        parameters = stack.resolve(size=stack.sizes[-1], prior=prior, **steps)
-        rows = [stack.row("warm-up", seed, parameters) for seed in range(count)]
+        rows = short_rows(stack, count, prior)
         while (stage := rows[0].stage) is not None:
             meter.begin()
             stack.step(rows)

@@ -39,9 +39,10 @@ def sums(fresh, held):
     return fresh[0] * 2 + sum(held)
 
 
-def test_buckets_leave_at_most_half_empty() -> None:
-    """1, 2, 3, 4, 6, 8, 12 …: no number of rows is given fewer places than it needs."""
-    assert [bucket(n) for n in (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 33)] == [1, 2, 3, 4, 6, 6, 8, 12, 12, 16, 16, 24, 48]
+def test_buckets_leave_at_most_a_fifth_empty() -> None:
+    """Up to eight rows each number has its own; none is given fewer places than it needs."""
+    assert [bucket(n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33)] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 40]
+    assert all(n <= bucket(n) <= 1.25 * n and bucket(bucket(n)) == bucket(n) for n in range(1, 200))
     assert filled(torch.tensor([[1.0], [2.0]]), 4).flatten().tolist() == [1, 2, 2, 2]
 
 
@@ -49,7 +50,7 @@ def test_what_comes_twice_is_recorded_and_played_with_the_new_numbers() -> None:
     """Rows that share a bucket share a recording, and get their own numbers back."""
     player = Player()
     graphs = Graphs(player)
-    for rows, value in ((5, 1.0), (6, 2.0), (5, 3.0), (6, 4.0)):
+    for rows, value in ((9, 1.0), (10, 2.0), (9, 3.0), (10, 4.0)):
         x, held = torch.full((rows, 2), value), [torch.arange(rows * 2.0).view(rows, 2) + value]
         said = graphs.run("network", sums, [x], held)
         assert torch.equal(said, 2 * x + held[0])
@@ -118,6 +119,7 @@ def test_pictures_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path
         stack.draw(plain)
         player = Player()
         stack.play(Graphs(player))
+        stack.draw(mixed(stack))  # the first time, passes are met
         stack.draw(played)
         assert player.played > player.recorded > 3
         for one, other in zip(plain, played, strict=True):

@@ -1,0 +1,54 @@
+"""What is made before work is taken: afterwards no request records anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import UnCLIP
+from models.graphs import Graphs
+from worker.warm_up import ROWS, record_passes, short_rows
+
+
+def again(network: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """A recording without a GPU: the network once more."""
+    said = network()
+    return lambda: said.copy_(network()), said
+
+
+def test_requests_find_their_passes_recorded(tiny_checkpoint: Path) -> None:
+    """Guided as by default, of as many rows as ROWS says and fewer; an upsampler's no more than its limit."""
+    stack = UnCLIP.load(tiny_checkpoint)
+    stack.play(Graphs(again))
+    assert stack.graphs is not None
+    record_passes(stack, dict.fromkeys(("text", "prior", "ar_prior", "decoder"), 64) | {"upsampler_256": 2, "upsampler_1024": 1})
+    recorded = len(stack.graphs)
+    assert recorded > 2 * len(ROWS)
+    for count in (1, 3, 11, 16):
+        rows = short_rows(stack, count)
+        while (stage := rows[0].stage) is not None:
+            most = {"upsampler_256": 2, "upsampler_1024": 1}.get(stage, count)
+            for at in range(0, count, most):
+                stack.step(rows[at : at + most])
+        assert all(row.error is None for row in rows)
+    assert len(stack.graphs) == recorded
+
+
+def test_without_memory_for_more_the_worker_begins_all_the_same(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of fewer rows stay recorded."""
+    stack = UnCLIP.load(tiny_checkpoint)
+    stack.play(Graphs(again))
+    step = stack.step
+
+    def narrow(rows: list) -> None:
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("no more")
+        step(rows)
+
+    monkeypatch.setattr(stack, "step", narrow)
+    record_passes(stack, dict.fromkeys(("text", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024"), 64))
+    assert stack.graphs is not None and len(stack.graphs) > 0
