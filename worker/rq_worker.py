@@ -28,6 +28,7 @@ from contracts.ending import Reason
 from contracts.jobs import Beat
 from contracts.queue import PUSH
 from worker.connection import connection as redis_at
+from worker.handed import Handed
 from worker.record import JobRecord
 
 log = logging.getLogger("worker.rq")
@@ -46,6 +47,10 @@ class MaintainedQueue(Queue):
     def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
         """A job that is tried again goes to its place by priority, before its equals."""
         (pipeline or self.connection).eval(PUSH, 1, self.key, job_id, keys.job(""), int(at_front))
+
+    @property
+    def intermediate_queue(self) -> Handed:
+        return Handed(self.key, connection=self.connection)
 
     def acquire_maintenance_lock(self) -> bool:
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S))

@@ -196,3 +196,26 @@ class TestWithAStack:
             assert error is not None and error.detail == "the worker died at this job, each time it was tried"
         finally:
             other.stop()
+
+    def test_a_job_handed_to_a_worker_that_never_began_it_goes_back(self, client: redis.Redis, gate: threading.Event) -> None:
+        """Nobody has tried it, so that costs it no try, and it is drawn within seconds. Of jobs that ended, or wait again, only the trace
+        is taken away."""
+        handed = f"{keys.QUEUE_LIST}:intermediate"
+        gate.set()
+        ended_before, worker = enqueue(client, "before"), InThread(client, slots=2, result_ttl=100)
+        worker.start()
+        try:
+            assert ended(ended_before).status == "succeeded"
+        finally:
+            worker.stop()
+        lost = enqueue(client, "lost")
+        assert client.lmove(keys.QUEUE_LIST, handed) == b"lost"
+        client.lpush(handed, "before", "gone")
+        started, other = time.monotonic(), InThread(client, slots=2, result_ttl=100)
+        other.start()
+        try:
+            assert ended(lost).status == "succeeded" and time.monotonic() - started < 15
+            until(lambda: client.llen(handed) == 0)
+            assert client.hget(keys.OUTCOMES, "generate:succeeded") == b"2" and client.llen(keys.QUEUE_LIST) == 0
+        finally:
+            other.stop()
