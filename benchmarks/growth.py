@@ -58,33 +58,49 @@ def drawing(repeats: int = 3) -> dict[str, Any]:
 
 
 def waiting(counts: Sequence[int] = WAITING, samples: int = 1_000) -> dict[str, Any]:
-    """Milliseconds to enqueue a job and to ask for its status, one after the other, while so many wait."""
+    """Milliseconds to enqueue a job and to ask for its status, one after the other, while so many wait; and in turns with them
+    the same of a second house where none does, which this machine is as fast for at that moment."""
     figures: dict[str, Any] = {}
-    with House(worker=["benchmarks.stub_worker"]) as house:
+    with House(worker=["benchmarks.stub_worker"]) as house, House(worker=["benchmarks.stub_worker"]) as empty:
         house.stop_worker()
+        empty.stop_worker()
         total = 0
         for upto in counts:
             filling, filled = upto > total, time.perf_counter()
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(total, upto)))
             rate = (upto - total) / (time.perf_counter() - filled)
-            total = max(total, upto)
-            ask = partial(_asked, HTTPConnection(house.address.removeprefix("http://")))  # a new one: the service has closed an idle one
-            taken: dict[str, list[float]] = {"enqueue": [], "status": []}
-            for seed in range(samples):
-                started = time.perf_counter()
-                job_id = ask("POST", "/generate", SMALL | {"seed": seed})["id"]
-                between = time.perf_counter()
-                ask("GET", f"/jobs/{job_id}")
-                taken["enqueue"].append((between - started) * 1000)
-                taken["status"].append((time.perf_counter() - between) * 1000)
-            total += samples
-            of = {name: {"p50": statistics.median(ms), "p99": sorted(ms)[int(samples * 0.99)]} for name, ms in taken.items()}
+            empty.store.flushdb()
+            here, beside = _alternating(house, empty, samples)
+            total = max(total, upto) + samples
             memory = house.store.info("memory")["used_memory"]
-            figures[str(upto)] = of | {"accepted_per_s": rate if filling else None, "redis_mb": memory / 1e6}
-            told = "; ".join(f"{name} p50 {ms['p50']:.1f}, p99 {ms['p99']:.1f} ms" for name, ms in of.items())
+            figures[str(upto)] = here | {"beside": beside, "accepted_per_s": rate if filling else None, "redis_mb": memory / 1e6}
+            told = "; ".join(
+                f"{name} {q} {ms[q]:.1f} ms, beside an empty queue's {beside[name][q]:.1f}" for name, ms in here.items() for q in ms
+            )
             print(f"| {upto} jobs waiting | {told}; Redis holds {memory / 1e6:.0f} MB |", flush=True)
     return figures
+
+
+Spread = dict[str, dict[str, float]]  # "enqueue" and "status", p50 and p99 of each in milliseconds
+
+
+def _alternating(house: House, other: House, samples: int) -> tuple[Spread, Spread]:
+    """Of both houses, asked in turns over a connection each: services close those that are idle, so they are new."""
+    taken: list[dict[str, list[float]]] = [{"enqueue": [], "status": []}, {"enqueue": [], "status": []}]
+    ways = [partial(_asked, HTTPConnection(one.address.removeprefix("http://"))) for one in (house, other)]
+    for seed in range(samples):
+        for ask, of in zip(ways, taken, strict=True):
+            started = time.perf_counter()
+            job_id = ask("POST", "/generate", SMALL | {"seed": seed})["id"]
+            between = time.perf_counter()
+            ask("GET", f"/jobs/{job_id}")
+            of["enqueue"].append((between - started) * 1000)
+            of["status"].append((time.perf_counter() - between) * 1000)
+    here, there = (
+        {name: {"p50": statistics.median(ms), "p99": sorted(ms)[int(samples * 0.99)]} for name, ms in of.items()} for of in taken
+    )
+    return here, there
 
 
 def _asked(service: HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -125,7 +141,7 @@ def growth() -> dict[str, Any]:
     found: dict[str, Any] = {"drawing": drawing(), "waiting": waiting(), "workers": workers()}
     many = {int(count): of for count, of in found["waiting"].items() if count != "0"}
     for name in ("enqueue", "status"):
-        found[f"{name}_exponent"] = exponent(list(many), [of[name]["p50"] for of in many.values()])
+        found[f"{name}_exponent"] = exponent(list(many), [of[name]["p50"] / of["beside"][name]["p50"] for of in many.values()])
     rates = {int(count): of["jobs_per_s"] for count, of in found["workers"].items()}
     found["workers_exponent"] = exponent(list(rates), list(rates.values()))
     print("| exponents | " + ", ".join(f"{name} {found[f'{name}_exponent']:.2f}" for name in ("enqueue", "status", "workers")) + " |")
@@ -136,14 +152,14 @@ def plot(found: dict[str, Any], path: Path) -> None:
     """Five panels, all axes logarithmic."""
     drawn = {name: {f"exponent {of['exponent']:.2f}": of["seconds"]} for name, of in found["drawing"].items()}
     queue = {
-        f"{name} {q}": {max(1, int(count)): of[name][q] for count, of in found["waiting"].items()}
+        f"{name} {q}": {max(1, int(count)): of[name][q] / of["beside"][name][q] for count, of in found["waiting"].items()}
         for name in ("enqueue", "status")
         for q in ("p50", "p99")
     }
     rates = {f"exponent {found['workers_exponent']:.2f}": {int(count): of["jobs_per_s"] for count, of in found["workers"].items()}}
     curves = [
         *((name, "seconds", of) for name, of in drawn.items()),
-        ("jobs waiting (1: none)", "ms", queue),
+        ("jobs waiting (1: none)", "times an empty queue's", queue),
         ("stub workers", "jobs/s", rates),
     ]
     panels(path, curves, log=True)
