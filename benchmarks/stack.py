@@ -322,7 +322,9 @@ def stack(
         if compiled:
             for part in (theirs.prior, theirs.decoder, theirs.super_res_first, theirs.super_res_last):
                 part.compile()
-            both = {"diffusers, compiled": their_draw(theirs, steps)} | our_peers(ours, steps, compiled=True)
+            # On a CPU anew: of convolutions that are laid out already (`pack`) the compiler makes nothing.
+            unpacked = ours if gpu else UnCLIP.load(folder, device, dtype)
+            both = {"diffusers, compiled": their_draw(theirs, steps)} | our_peers(unpacked, steps, compiled=True)
             for batch in compiled:
                 measure(report, both, batch, repeats, device, dtype)
     with report.part("plot"):
