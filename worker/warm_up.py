@@ -30,8 +30,8 @@ def record_passes(stack: UnCLIP, limits: dict[str, int]) -> None:
             for _ in range(2):  # recorded is what comes twice
                 rows = short_rows(stack, count)
                 while (stage := rows[0].stage) is not None:
-                    for at in range(0, count, limits[stage]):
-                        stack.step(rows[at : at + limits[stage]])
+                    del rows[limits[stage] :]
+                    stack.step(rows)
     except torch.OutOfMemoryError:
         log.warning("no memory to record passes of %d rows: they are launched one by one", count)
         torch.cuda.empty_cache()
