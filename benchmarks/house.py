@@ -65,9 +65,8 @@ class House:
         self.address = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.address, timeout=PATIENCE_S, limits=httpx.Limits(max_connections=1000))
         self.store: Any = redis.Redis.from_url(url)
-        self.processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
-        self._logs: dict[subprocess.Popen[bytes], Path] = {}
+        self._logs: dict[subprocess.Popen[bytes], Path] = {}  # of every process, in the order that they were started in
         options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--dir", self.folder.name, "--save", ""]
         self.redis_command = [redis_binary(), *options, "--appendonly", "yes", "--appendfsync", "always"]
 
@@ -86,7 +85,7 @@ class House:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for process in reversed(self.processes):
+        for process in reversed(self._logs):
             process.kill()
             process.wait()
         self.http.close()
@@ -106,11 +105,10 @@ class House:
 
     def run(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
         """A process that ends with the house, its output in a file of the folder."""
-        path = Path(self.folder.name) / f"{name}-{len(self.processes)}.log"
+        path = Path(self.folder.name) / f"{name}-{len(self._logs)}.log"
         with path.open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
         self._logs[process] = path
-        self.processes.append(process)
         return process
 
     def start_worker(self) -> subprocess.Popen[bytes]:

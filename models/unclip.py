@@ -495,11 +495,16 @@ class UnCLIP:
         """Make passes by these recordings from here on; None: none."""
         self.graphs, self._last_given, self._last_caches = graphs, None, None
 
+    def short_rows(self, count: int, **parameters: Any) -> list[Row]:
+        """Rows that go through every network that their size needs, with as few steps as do: for warming up and for measuring."""
+        steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
+        resolved = self.resolve(**steps, **parameters)
+        return [self.row("warm-up", seed, resolved) for seed in range(count)]
+
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""
         for size in self.sizes:
-            steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
-            self.generate(["warm-up"], size=size, **steps)
+            self.draw(self.short_rows(1, size=size))
 
 
 def _finite(x_0s: Sequence[Tensor]) -> list[Tensor]:

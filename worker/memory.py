@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 
 from models import UnCLIP
-from worker.warm_up import short_rows
 
 log = logging.getLogger("worker.memory")
 # Of the free memory that a pass may take: rows in flight hold some as well, and what is freed comes in pieces.
@@ -56,7 +55,7 @@ def peaks(stack: UnCLIP, count: int, meter: Meter) -> dict[str, int]:
     """Bytes that a step of so many rows takes at most beyond what is held before it, by stage."""
     most: dict[str, int] = {}
     for prior in stack.priors:
-        rows = short_rows(stack, count, prior)
+        rows = stack.short_rows(count, size=stack.sizes[-1], prior=prior)
         while (stage := rows[0].stage) is not None:
             meter.begin()
             stack.step(rows)

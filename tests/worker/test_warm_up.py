@@ -12,7 +12,7 @@ from torch import Tensor
 from models import UnCLIP
 from models.graphs import Graphs
 from worker import warm_up
-from worker.warm_up import record_passes, short_rows
+from worker.warm_up import record_passes
 
 
 def again(network: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -32,7 +32,7 @@ def test_requests_find_their_passes_recorded(tiny_checkpoint: Path, monkeypatch:
     recorded = len(stack.graphs)
     assert recorded > 2 * 3
     for count in (1, 3, 5):
-        rows = short_rows(stack, count)
+        rows = stack.short_rows(count, size=256)
         while (stage := rows[0].stage) is not None:
             most = {"upsampler_256": 2, "upsampler_1024": 1}.get(stage, count)
             for at in range(0, count, most):
