@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from benchmarks import growth, load, reliability
-from benchmarks.pictures import pictures
+from benchmarks.models.latency import pictures
+from benchmarks.serving import load, reliability, scaling
 
 
 def _stack(size: str) -> dict[str, Any]:
     try:
-        from benchmarks.stack import stack  # only now: it needs what no other measure does
+        from benchmarks.models.compare_diffusers import stack  # only now: it needs what no other measure does
     except ImportError as error:
-        raise SystemExit(f"{error}: pip install '.[bench]' has what benchmarks.stack needs") from error
+        raise SystemExit(f"{error}: pip install '.[bench]' has what benchmarks.models.compare_diffusers needs") from error
     return stack(size)
 
 
@@ -33,10 +33,10 @@ ALL: dict[str, Callable[[], dict[str, Any]]] = {
     "pictures": pictures,
     **reliability.MEASURES,
     **load.MEASURES,
-    **growth.MEASURES,
+    **scaling.MEASURES,
     **STACKS,
 }
-PLOTS = load.PLOTS | growth.PLOTS
+PLOTS = load.PLOTS | scaling.PLOTS
 BRIEF = ("pictures", "overhead")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, HttpUrl, TypeAdapter, model_validator
 
-from contracts import keys
+from contracts import redis_keys
 from contracts.fields import Fields
 
 WebhookEvent = Literal["started", "succeeded", "failed", "cancelled"]
@@ -51,4 +51,4 @@ class Webhook(BaseModel):
 def announce(pipe: Any, job_id: str, webhook: Webhook | None, event: WebhookEvent, at: float) -> None:
     """Queue a delivery, due at once (`at`: now, in seconds since 1970), in the transaction that makes the event true."""
     if webhook is not None and event in webhook.events:
-        pipe.zadd(keys.WEBHOOKS, {f"{job_id}:{event}": at})
+        pipe.zadd(redis_keys.WEBHOOKS, {f"{job_id}:{event}": at})

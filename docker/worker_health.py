@@ -13,15 +13,15 @@ import sys
 
 import redis
 
-from contracts import keys
+from contracts import redis_keys
 from worker.connection import connection
 
 
 def beats(client: redis.Redis, host: str) -> bool:
     """True where a worker on this host has beaten within the beat's life."""
-    for name in map(str, client.smembers(keys.WORKERS)):
+    for name in map(str, client.smembers(redis_keys.WORKERS)):
         stands_at = client.hget(f"rq:worker:{name}", "hostname")
-        if stands_at == host and client.exists(keys.worker(name)):
+        if stands_at == host and client.exists(redis_keys.worker(name)):
             return True
     return False
 

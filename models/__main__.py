@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.checkpoint import CheckpointError
-from models.pull import PullError, pull
+from models.checkpoints.checkpoint import CheckpointError
+from models.checkpoints.download import PullError, pull
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

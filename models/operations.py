@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.parameters import Parameters
+from models.pipeline import UnCLIP
 from models.row import Conditioning, Row, Source
-from models.unclip import UnCLIP
 
 
 @dataclass(frozen=True)

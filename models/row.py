@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.clip import TextEncoding
-from models.decoder import Given
+from models.diffusion.samplers import Table
+from models.networks.clip import TextEncoding
+from models.networks.decoder import Given
+from models.networks.prior import Cache
 from models.parameters import Parameters
-from models.prior import Cache
-from models.samplers import Table
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
 # A seed has room for eight (`begin_tokens`), and these are eight: a ninth would draw what the next seed's text stage draws.

@@ -11,8 +11,9 @@ import uvicorn
 from pydantic import ValidationError
 
 from contracts.redis_url import hidden
-from service import command, logs, tracing
+from service import logs, tracing
 from service.app import create_app
+from service.security import cli
 from service.settings import Settings
 from unclip_client import shell
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Check the settings, then serve until told to stop, or do what the command says."""
     parser = argparse.ArgumentParser(prog="python -m service", description="Without a command, the service is started.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    command.add(commands)
+    cli.add(commands)
     shell.add_commands(commands)
     arguments = parser.parse_args()
     if hasattr(arguments, "ask"):  # a service that runs, maybe elsewhere: this one's settings do not matter

@@ -16,19 +16,24 @@ from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import pictures_out
 from contracts.provenance import Provenance
-from service import gate, index, listing, openai, results, tracing
+from service import tracing
+from service.api import images
+from service.api import jobs as job_routes
+from service.api.metrics import MeasureRequests, Metrics
+from service.api.negotiation import wait_seconds, wants_png
+from service.api.problems import Problem, ProblemError, install, responses
 from service.background import background
-from service.courier import Courier
-from service.events import EVENT_ID, START, server_sent
-from service.headers import enclose
-from service.intake import read, schema_of, schemas
-from service.jobs import Accepted, Jobs
-from service.limits import BodyLimit
-from service.metrics import MeasureRequests, Metrics
-from service.openai_errors import PREFIX, OpenAIErrors
-from service.prefer import wait_seconds, wants_png
-from service.problems import Problem, ProblemError, install, responses
+from service.jobs import index
+from service.jobs.events import EVENT_ID, START, server_sent
+from service.jobs.repository import Accepted, Jobs
+from service.openai import routes
+from service.openai.errors import PREFIX, OpenAIErrors
+from service.requests.parse import read, schema_of, schemas
+from service.security import middleware
+from service.security.body_limit import BodyLimit
+from service.security.headers import enclose
 from service.settings import Settings
+from service.webhooks.dispatcher import Courier
 
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 ANIMATIONS = dict.fromkeys(("image/webp", "image/apng"), PNG["image/png"])
@@ -66,13 +71,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         responses=responses(500),
-        dependencies=[Depends(gate.Admitted(jobs))] if keys_required else None,
+        dependencies=[Depends(middleware.Admitted(jobs))] if keys_required else None,
     )
     install(app)
-    uploads = [path for path, *_ in ROUTES[1:]] + openai.UPLOADS
+    uploads = [path for path, *_ in ROUTES[1:]] + routes.UPLOADS
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths=dict.fromkeys(uploads, settings.max_upload_bytes))
     if keys_required:
-        app.add_middleware(gate.Gate, jobs=jobs)
+        app.add_middleware(middleware.Gate, jobs=jobs)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
     tracing.install(app)
@@ -109,19 +114,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ) -> Response:
             """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
             wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
-            work = await read(request, operation, settings, partial(jobs.picture, owner=gate.owner(request)))
+            work = await read(request, operation, settings, partial(jobs.picture, owner=middleware.owner(request)))
             count = pictures_out(work.fields)
             if png and count != 1:
                 raise ProblemError(406, f"image/png holds one picture, and this makes {count}. Ask for one, or for application/json.")
-            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, gate.caller(request))
+            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, middleware.caller(request))
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
             return await answer(request, accepted, wait, png)
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
-    listing.install(app, jobs, base_url, gate.owner)
-    openai.install(app, jobs, metrics, settings, base_url)
+    job_routes.install(app, jobs, base_url, middleware.owner)
+    routes.install(app, jobs, metrics, settings, base_url)
 
     async def answer(request: Request, accepted: Accepted, wait: float | None, png: bool) -> Response:
         job_id, base = accepted.job_id, base_url(request)
@@ -193,7 +198,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         link: Link = None,
     ) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
-        return await results.image(request, jobs, job_id, index, size)
+        return await images.image(request, jobs, job_id, index, size)
 
     @app.get(
         "/jobs/{job_id}/images/{index}.json",
@@ -203,7 +208,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def get_provenance(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Provenance:
         """What the picture's own `unclip` text chunk holds: every parameter, digests of checkpoint and input pictures, versions."""
-        return await results.provenance(jobs, job_id, index)
+        return await images.provenance(jobs, job_id, index)
 
     @app.get(
         "/jobs/{job_id}/animation",
@@ -217,7 +222,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def get_animation(request: Request, job_id: JobId, link: Link = None) -> Response:
         """An animated WebP or APNG, there and back again."""
-        return await results.animation(request, jobs, job_id)
+        return await images.animation(request, jobs, job_id)
 
     @app.get("/healthz", summary="Is the process up", response_class=PlainTextResponse)
     async def healthz() -> str:
@@ -265,7 +270,7 @@ def _describe(app: FastAPI, keys_required: bool) -> None:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
         if keys_required:
-            gate.describe(document)
+            middleware.describe(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr, ValidationInfo, field_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.redis_url import RedisUrl
-from service.deny import DenyList
+from service.requests.prompt_filter import DenyList
 from service.store import Store
 
 _MAKE_ONE = "make one: python3 -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"

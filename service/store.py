@@ -1,4 +1,4 @@
-"""Results in an object store, as the service reads them. `worker/store.py` writes them; both call them by contracts/keys.py."""
+"""Results in an object store, as the service reads them. `worker/store.py` writes them; both call them by contracts/redis_keys.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 
-from service.problems import ProblemError
+from service.api.problems import ProblemError
 
 log = logging.getLogger("service.store")
 CHUNK = 1 << 18

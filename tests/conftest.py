@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from launch import free_port, redis_binary
+from devtools.launch import free_port, redis_binary
 
 
 class RedisServer:
@@ -55,7 +55,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder with random weights and networks as small as they get."""
     import torch
 
-    from models.checkpoint import build, save
+    from models.checkpoints.checkpoint import build, save
 
     torch.manual_seed(0)
     unet = {"out_channels": 3, "time_embed_dim": 16, "norm_groups": 4, "blocks": 1, "channels": [8, 8]}

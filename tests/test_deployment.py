@@ -19,12 +19,12 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from contracts import keys
+from contracts import redis_keys
 from contracts.redis_url import sentinels
-from service.metrics import Facts, Metrics, Snapshot
+from service.api.metrics import Facts, Metrics, Snapshot
 from service.settings import Settings as ServiceSettings
 from worker import metrics as worker_metrics
-from worker.engine import Engine, batch_limits
+from worker.engine.core import Engine, batch_limits
 from worker.settings import Settings as WorkerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -246,7 +246,7 @@ def test_keda_looks_at_the_queue_that_there_is() -> None:
     """By its name in Redis, in the database that service and worker use, with Redis' password; what it scales leaves the number to it."""
     scaled = of("ScaledObject")["unclip-worker"]["spec"]
     (trigger,) = scaled["triggers"]
-    assert trigger["type"] == "redis" and trigger["metadata"]["listName"] == keys.QUEUE_LIST
+    assert trigger["type"] == "redis" and trigger["metadata"]["listName"] == redis_keys.QUEUE_LIST
     assert int(trigger["metadata"]["listLength"]) > 0 and scaled["minReplicaCount"] >= 1
     worker = of("Deployment")[scaled["scaleTargetRef"]["name"]]
     assert "replicas" not in worker["spec"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.requests import REQUESTS
 from service.app import create_app
+from service.requests.models import REQUESTS
 from service.settings import Settings as ServiceSettings
 from training.presets import PRESETS
 from worker.settings import Settings as WorkerSettings

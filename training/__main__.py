@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from models.checkpoint import CheckpointError
-from training.distributed import joined
+from models.checkpoints.checkpoint import CheckpointError
 from training.errors import TrainingError
 from training.presets import PRESETS, Preset
 from training.run import NETWORKS, Run
+from training.trainer.distributed import joined
 
 
 def main() -> None:

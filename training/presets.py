@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from training.diffusion import DROP_TEXT
-from training.loop import Plan
+from training.losses.diffusion import DROP_TEXT
+from training.trainer.trainer import Plan
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,29 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from models import karlo
-from models.ar_prior import AutoregressivePrior
-from models.checkpoint import UPSAMPLERS, build, fill, load_network, read_config
-from models.clip import CLIP
-from models.decoder import Decoder
-from models.pca import PCA, PCAConfig, fit
-from models.prior import DiffusionPrior
-from models.upsampler import Upsampler
-from training import show
-from training.autoregressive import ar_prior_loss, fit_buckets
-from training.contrastive import clip_loss
-from training.data import Blend, Source, World
-from training.diffusion import decoder_loss, embedded, fit_statistics, prior_loss, upsampler_loss
-from training.distributed import ALONE, Team
+from models.checkpoints import karlo
+from models.checkpoints.checkpoint import UPSAMPLERS, build, fill, load_network, read_config
+from models.networks.ar_prior import AutoregressivePrior
+from models.networks.clip import CLIP
+from models.networks.decoder import Decoder
+from models.networks.pca import PCA, PCAConfig, fit
+from models.networks.prior import DiffusionPrior
+from models.networks.upsampler import Upsampler
+from training.data.crops import PictureCrops, crop_pool
+from training.data.device_dataset import Table, table
+from training.data.image_text import Folder, Shards, open_pictures
+from training.data.scene_cache import pool
+from training.data.sources import Blend, Source, World
 from training.errors import TrainingError
-from training.loop import Loss, finished, train
-from training.lora import add_lora
-from training.pictures import Folder, Shards, open_pictures
-from training.pool import pool
+from training.evaluation import sample_grids
+from training.losses.autoregressive import ar_prior_loss, fit_buckets
+from training.losses.contrastive import clip_loss
+from training.losses.diffusion import decoder_loss, embedded, fit_statistics, prior_loss, upsampler_loss
 from training.presets import Preset
-from training.reader import Drawings, Reader, reader_loss
-from training.table import Table, table
-from training.upsampling import PictureCrops, crop_pool
+from training.scenes.classifier import Drawings, Reader, reader_loss
+from training.trainer.distributed import ALONE, Team
+from training.trainer.lora import add_lora
+from training.trainer.trainer import Loss, finished, train
 
 NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prior")
 
@@ -166,7 +166,7 @@ class Run:
                 path.with_suffix(".part").replace(path)
         return kept_pca(path).to(self.device)
 
-    def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, show.Show | None]:
+    def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, sample_grids.Show | None]:
         """What a network learns from, and how its progress is shown."""
         if isinstance(network, Reader):
             return reader_loss(network, self.world if isinstance(self.world, Table) else Drawings(self.world)), None
@@ -191,7 +191,7 @@ class Run:
             fit_buckets(network, self.pca, clip, source)
         return ar_prior_loss(network, self.pca, clip, source), None
 
-    def _upsampling(self, name: str, network: Upsampler) -> tuple[Loss, show.Show | None]:
+    def _upsampling(self, name: str, network: Upsampler) -> tuple[Loss, sample_grids.Show | None]:
         if network.config.own_last_step:
             raise TrainingError(
                 f"{self.start}'s {name} was distilled to a few steps, which this training would undo: tune prior or decoder"
@@ -202,17 +202,17 @@ class Run:
         assert self.preset.mix is not None
         with self.team.first_alone():
             crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size, self.device)
-        return upsampler_loss(network, crops), show.upsampled(crops, self.whole["defaults"], self.device)
+        return upsampler_loss(network, crops), sample_grids.upsampled(crops, self.whole["defaults"], self.device)
 
-    def _shown(self, clip: CLIP, source: Source) -> show.Show:
+    def _shown(self, clip: CLIP, source: Source) -> sample_grids.Show:
         """Fresh drawings through the decoder; of one's own data the first pictures."""
         if self.data is None:
             assert self.preset.mix is not None
-            pictures, captions = show.fresh_drawings(self.preset.mix, self.device)
+            pictures, captions = sample_grids.fresh_drawings(self.preset.mix, self.device)
         else:
-            pictures, said = next(iter(source.first(show.COUNT, torch.device(self.device))))
+            pictures, said = next(iter(source.first(sample_grids.COUNT, torch.device(self.device))))
             captions = cast(list[str], said)  # of one's own data, always
-        return show.decoded(clip, self.whole, pictures, captions, self.device)
+        return sample_grids.decoded(clip, self.whole, pictures, captions, self.device)
 
 
 def compiled(network: nn.Module) -> list[nn.Module]:

@@ -10,16 +10,17 @@ import time
 from concurrent.futures import Future
 
 from models import UnCLIP
-from worker import draw, logs, metrics, redraw, tracing
-from worker.cancel import Cancellations
-from worker.content import ContentCheck, read
-from worker.engine import Engine, batch_limits
-from worker.memory import fitted, keep_freed_memory, meter_of
-from worker.rq_worker import ThreadWorker, connect, wait_for_redis
+from worker import logs, metrics, reproduce, tracing
+from worker.engine.core import Engine, batch_limits
+from worker.engine.memory import fitted, keep_freed_memory, meter_of
+from worker.engine.warmup import record_passes
+from worker.jobs import runner
+from worker.jobs.cancellation import Cancellations
+from worker.jobs.content_filter import ContentCheck, read
+from worker.queue.worker import ThreadWorker, connect, wait_for_redis
 from worker.settings import Settings
-from worker.stack import load, read_settings
+from worker.startup import load, read_settings
 from worker.store import Store, sweep_beside
-from worker.warm_up import record_passes
 
 log = logging.getLogger("worker")
 # Copying a network to the device takes about as long as a few steps, so it stays for more than a few.
@@ -49,7 +50,7 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     store = Store(settings.store) if settings.store else None
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
-    draw.install(draw.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
+    runner.install(runner.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
     worker = ThreadWorker(
         connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name, on_beat=metrics.beat
     )
@@ -96,7 +97,7 @@ def prepare(settings: Settings, stack_class: type[UnCLIP], engine_class: type[En
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m worker", description="Draws what the queue holds, until told to stop.")
-    redraw.add_command(parser.add_subparsers(title="instead", metavar="COMMAND"))
+    reproduce.add_command(parser.add_subparsers(title="instead", metavar="COMMAND"))
     arguments = parser.parse_args()
     if "run" in arguments:
         sys.exit(arguments.run(arguments))

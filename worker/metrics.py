@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from models.row import STAGES
-from worker.engine import Engine, is_out_of_memory
+from worker.engine.core import Engine, is_out_of_memory
 
 _SECONDS = Counter("unclip_stage_seconds", "Time the device worked, by stage.", ["stage"])
 _TICKS = Counter("unclip_ticks", "Forward passes, by stage.", ["stage"])

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.redis_url import RedisUrl
-from worker.content import read
+from worker.jobs.content_filter import read
 from worker.store import Store
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 from rq.timeouts import BaseTimeoutException
 
-from contracts import keys
+from contracts import redis_keys
 
 log = logging.getLogger("worker.store")
 PATIENCE_S = 60.0  # a store that is away for so long does not cost the drawing
@@ -65,7 +65,7 @@ class Store:
 
     def sweep(self, seconds: float) -> int:
         """Remove what has lain there for longer, and tell how many results that were."""
-        before, everything = time.time() - seconds, f"{self._root}/{keys.STORED}"
+        before, everything = time.time() - seconds, f"{self._root}/{redis_keys.STORED}"
         old = [path for path, info in self._files.find(everything, detail=True).items() if _written_at(info) < before]
         if old:
             self._files.rm(old)
@@ -82,7 +82,7 @@ def keep_swept(store: Store, connection: redis.Redis, ttl: int) -> None:
     """Sweep now and then, for ever; of several workers one each time. To be called in a thread."""
     while True:
         try:
-            if connection.set(keys.SWEPT, 1, nx=True, ex=SWEEP_EVERY_S):
+            if connection.set(redis_keys.SWEPT, 1, nx=True, ex=SWEEP_EVERY_S):
                 store.sweep(ttl + SWEEP_EVERY_S)  # a result is written a little before its job ends
         except Exception as error:
             log.warning("the object store is swept later: %s: %s", type(error).__name__, error)

@@ -16,9 +16,9 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from contracts.ending import Reason
 from contracts.jobs import Record
-from worker.engine import Ticket
+from contracts.transitions import Reason
+from worker.engine.core import Ticket
 
 SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 

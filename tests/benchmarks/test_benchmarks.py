@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.growth import exponent
-from benchmarks.load import FEW_STEPS, LONG, SHORT, images, mixed, opened
-from benchmarks.paced_worker import PASSES, PacedStack
+from benchmarks.baselines.simulated_worker import PASSES, PacedStack
 from benchmarks.plots import panels
+from benchmarks.serving.load import FEW_STEPS, LONG, SHORT, images, mixed, opened
+from benchmarks.serving.scaling import exponent
 
 
 def test_an_exponent_is_that_of_a_power_law() -> None:

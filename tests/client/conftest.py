@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house import House, standing_house
+from support.deployment import House, standing_house
 
 from unclip_client import Client
 

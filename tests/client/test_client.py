@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from conftest import free_port
-from house import House, opened
 from PIL import Image
+from support.deployment import House, opened
 
 from unclip_client import AwayError, Client, Job, JobCancelledError, JobFailedError, ProblemError
 

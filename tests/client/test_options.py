@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
-from contracts.requests import REQUESTS
+from service.requests.models import REQUESTS
 from unclip_client import options
 from unclip_client.client import Operations
 

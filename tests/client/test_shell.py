@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from house import House, opened
 from PIL import Image
+from support.deployment import House, opened
 
 from unclip_client import Client, shell
 

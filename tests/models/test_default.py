@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 
 from models import UnCLIP
-from models.checkpoint import DEFAULT_FOLDER
-from training import judge
+from models.checkpoints.checkpoint import DEFAULT_FOLDER
+from training.evaluation import scoring
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_places_look_as_they_are_called(default: UnCLIP) -> None:
 @pytest.mark.parametrize("sort", ["one object", "two in relation, kept back", "count", "sign"])
 def test_pictures_show_what_captions_say(default: UnCLIP, sort: str) -> None:
     """Of captions that training never read, by the scene reader; of signs and counts most, of the rest all but one."""
-    captioned = list(islice(judge.captioned(judge.SORTS[sort], "whole"), 12))
+    captioned = list(islice(scoring.captioned(scoring.SORTS[sort], "whole"), 12))
     pictures = default.generate([said.text for _, said in captioned], size=64)
-    right = judge.judged(judge.load_reader(), pictures, [said for _, said in captioned])
+    right = scoring.judged(scoring.load_reader(), pictures, [said for _, said in captioned])
     assert sum(right["word" if sort == "sign" else "core"]) >= (8 if sort in ("sign", "count") else 11), right
 
 

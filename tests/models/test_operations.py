@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import UnCLIP, operations
+from models.diffusion.samplers import INVERSION_SIGMA_MIN, ddim_inversion_table, ddpm_table, dpmpp_table, resampled
+from models.diffusion.schedule import alphas_cumprod
+from models.networks.pca import fit
 from models.operations import Ingredient, slerp
-from models.pca import fit
-from models.samplers import INVERSION_SIGMA_MIN, ddim_inversion_table, ddpm_table, dpmpp_table, resampled
-from models.schedule import alphas_cumprod
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,11 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.jobs import Progress
 from contracts.operations import GenerateFields
 from contracts.redis_url import RedisUrl, hidden, sentinels
-from service.intake import Work
-from service.jobs import Jobs
+from service.jobs.repository import Jobs
+from service.requests.parse import Work
 from service.settings import Settings
-from worker.record import JobRecord
-from worker.rq_worker import ThreadWorker, connect, wait_for_redis
+from worker.jobs.record import JobRecord
+from worker.queue.worker import ThreadWorker, connect, wait_for_redis
 
 pytestmark = pytest.mark.anyio
 WAIT_S = 120.0
@@ -55,7 +55,7 @@ def working(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         record = JobRecord(connection, job_id, 100)
         assert record.start({}) and record.succeed([], [], [], WHOLE)
 
-    monkeypatch.setitem(sys.modules, "worker.draw", SimpleNamespace(draw=draw))
+    monkeypatch.setitem(sys.modules, "worker.jobs.runner", SimpleNamespace(draw=draw))
     worker = InThread(connection, slots=2, result_ttl=100)
     thread = threading.Thread(target=worker.work, kwargs={"logging_level": "WARNING"})
     thread.start()

@@ -13,11 +13,11 @@ import redis
 import redis.asyncio
 from conftest import RedisServer, free_port
 
-from contracts import keys
+from contracts import redis_keys
 from contracts.jobs import Picture, Progress
 from service.settings import Settings
 from service.store import Store as Reader
-from worker.record import JobRecord
+from worker.jobs.record import JobRecord
 from worker.settings import Settings as WorkerSettings
 from worker.store import Store, StoreError
 
@@ -45,7 +45,7 @@ async def test_what_is_drawn_is_stored_and_read(serve: Any, redis_server: RedisS
     """Picture, animation, the picture of an earlier job; and nothing of it lies in Redis."""
     async with serve(store=store_url) as client:
         job_id = await drawn(client, redis_server, Store(store_url), [b"\x89PNG one", BIG], b"RIFF")
-        assert [key for key in await store.keys(f"{keys.job(job_id)}:*") if not key.endswith(b":events")] == []
+        assert [key for key in await store.keys(f"{redis_keys.job(job_id)}:*") if not key.endswith(b":events")] == []
         answers = [await client.get(f"/jobs/{job_id}/{what}") for what in ("images/0.png", "images/1.png", "animation")]
         assert [answer.content for answer in answers] == [b"\x89PNG one", BIG, b"RIFF"]
         assert [answer.headers["content-type"] for answer in answers] == ["image/png", "image/png", "image/webp"]
@@ -74,7 +74,7 @@ async def test_a_job_that_expired_has_no_pictures(
     """Though the store still holds them for a moment."""
     async with serve(store=store_url) as client:
         job_id = await drawn(client, redis_server, Store(store_url), [b"one"], b"RIFF")
-        await store.delete(keys.job(job_id))
+        await store.delete(redis_keys.job(job_id))
         answers = [await client.get(f"/jobs/{job_id}/{what}") for what in ("images/0.png", "animation")]
         again = await client.post("/variations", json={"image": {"job": job_id, "index": 0}})
     assert [answer.status_code for answer in answers] == [404, 404] and "there is no picture 0" in again.json()["detail"]

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from models import UnCLIP
-from models.checkpoint import build_empty
-from training import bake
-from training.loop import Plan
+from models.checkpoints.checkpoint import build_empty
+from training.export import default_checkpoint
 from training.presets import PRESETS, Preset
 from training.run import NETWORKS, Run
+from training.trainer.trainer import Plan
 
 
 def tiny_preset(config: dict[str, object]) -> Preset:
@@ -83,7 +83,7 @@ def test_a_finished_run_is_baked_into_a_checkpoint_that_draws(trained: Run, tmp_
     monkeypatch.setattr(
         sys, "argv", ["bake", str(trained.folder), "--preset", "tiny", "--out", str(out), "--reader", str(reader), "--count", "4"]
     )
-    bake.main()
+    default_checkpoint.main()
     picture = UnCLIP.load(out).generate(["a red cube"], size=64)
     assert picture.shape == (1, 3, 64, 64) and torch.isfinite(picture).all()
     card = (out / "CARD.md").read_text()

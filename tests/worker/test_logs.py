@@ -12,13 +12,13 @@ import pytest
 import redis
 import structlog
 
-from contracts import keys
+from contracts import redis_keys
 from contracts.jobs import now, written
 from models import UnCLIP
 from worker import logs
-from worker.cancel import Cancellations
-from worker.draw import Context, draw, install
-from worker.engine import Engine, batch_limits
+from worker.engine.core import Engine, batch_limits
+from worker.jobs.cancellation import Cancellations
+from worker.jobs.runner import Context, draw, install
 from worker.settings import Settings
 
 
@@ -53,7 +53,7 @@ def test_a_job_that_fails_is_found_by_its_request(
     try:
         for job_id, n in (("alone", 1), ("several", 2)):
             fields = written(operation="generate", status="queued", request={"prompt": "a zebra", "n": n, "seed": 1}, created_at=now())
-            client.hset(keys.job(job_id), mapping=fields | written(request_id=f"of {job_id}"))
+            client.hset(redis_keys.job(job_id), mapping=fields | written(request_id=f"of {job_id}"))
             draw(job_id)
     finally:
         install(None)

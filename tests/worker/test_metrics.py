@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.row import STAGES, Row
 from worker import metrics
-from worker.engine import Engine
+from worker.engine.core import Engine
 
 
 class OneStepStack:

@@ -10,7 +10,7 @@ import pytest
 import redis
 from conftest import RedisServer
 
-from contracts import keys
+from contracts import redis_keys
 from worker.store import Store, keep_swept
 
 
@@ -24,10 +24,10 @@ def test_a_short_absence_costs_nothing(tmp_path: Path) -> None:
 
 def test_what_is_old_is_swept_away(store_url: str, tmp_path: Path) -> None:
     """Nothing is left of it, no folder either; what is young stays, and so does what is not a result."""
-    store, name = Store(f"{store_url}/swept"), keys.stored_image("old", 0)
-    store.put({name: b"1", keys.stored_animation("old", "webp"): b"2", "beside": b"3"})
+    store, name = Store(f"{store_url}/swept"), redis_keys.stored_image("old", 0)
+    store.put({name: b"1", redis_keys.stored_animation("old", "webp"): b"2", "beside": b"3"})
     time.sleep(2.5)  # S3 knows no fractions
-    store.put({keys.stored_image("young", 0): b"4"})
+    store.put({redis_keys.stored_image("young", 0): b"4"})
     assert store.sweep(3600) == 0 and store.sweep(1.2) == 2 and store.sweep(1.2) == 0
     files, root = store._files, store._root
     assert sorted(path.removeprefix(root) for path in files.find(root)) == ["/beside", "/jobs/young/0.png"]

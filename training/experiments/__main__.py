@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from models import UnCLIP
+from training.evaluation.scoring import READER, load_reader
 from training.experiments import (
     aesthetics,
     cache,
@@ -25,9 +26,8 @@ from training.experiments import (
     samplers,
     typographic,
 )
-from training.experiments.bench import Bench
-from training.judge import READER, load_reader
-from training.scene import MIXES
+from training.experiments.harness import Bench
+from training.scenes.solids.scene import MIXES
 
 
 @dataclass(frozen=True)

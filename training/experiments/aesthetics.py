@@ -1,7 +1,7 @@
 """Aesthetic quality and guidance (paper §5.4, Fig. 12): a linear probe on CLIP embeddings, used on samples.
 
 The paper's probe learned from AVA's ratings by people. There are none of the drawn world, so this one learns from ratings made up by a
-rule that is told; what is shown is that the instrument works. With people's ratings: `python -m training.aesthetics`.
+rule that is told; what is shown is that the instrument works. With people's ratings: `python -m training.evaluation.aesthetics`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.aesthetics import fit_and_test
-from training.experiments.bench import Bench
+from training.evaluation.aesthetics import fit_and_test
+from training.evaluation.figures import number, table
+from training.evaluation.generation import WAYS, drawings, embed, subjects
+from training.evaluation.metrics import mean, spearman
 from training.experiments.guidance import COMPARED, SCALES, SORTS
-from training.figures import number, table
-from training.measures import mean, spearman
-from training.scene import MIXES, scene
-from training.ways import WAYS, drawings, embed, subjects
+from training.experiments.harness import Bench
+from training.scenes.solids.scene import MIXES, scene
 
 RATED = 1024  # drawings
 RATERS_NOISE = 0.7  # standard deviation of what one picture's mean rating is off by, in points
@@ -65,6 +65,6 @@ def run(bench: Bench, count: int) -> str:
             "captions:",
             table(["way", "guidance", "foretold rating", "by the rule itself"], rows),
             "\n".join(said),
-            "A file of people's ratings in AVA's form takes the rule's place: `python -m training.aesthetics ratings.csv --rate FOLDER`.",
+            "A file of people's ratings in AVA's form takes the rule's place: `python -m training.evaluation.aesthetics ratings.csv --rate FOLDER`.",
         ]
     )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.ar_prior import AutoregressivePrior, AutoregressivePriorConfig
-from models.karlo import DEFAULTS
-from models.prior import DiffusionPrior, PriorConfig
-from training.experiments.bench import Bench
-from training.figures import table
-from training.ways import subjects
+from models.checkpoints.karlo import DEFAULTS
+from models.networks.ar_prior import AutoregressivePrior, AutoregressivePriorConfig
+from models.networks.prior import DiffusionPrior, PriorConfig
+from training.evaluation.figures import table
+from training.evaluation.generation import subjects
+from training.experiments.harness import Bench
 
 # Karlo's prior (20 layers, 32 heads of 64), and an autoregressive one of the paper's size (table 3, §2.2).
 KARLO = PriorConfig(embed_dim=768, text_width=768, width=2048, layers=20, heads=32, unit_norm=False)

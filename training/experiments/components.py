@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from models import operations
-from training.experiments.bench import Bench, embedded
+from training.evaluation.figures import sheet, table
+from training.evaluation.generation import drawings
+from training.experiments.harness import Bench, embedded
 from training.experiments.operations import drawn, images, photos
-from training.figures import sheet, table
-from training.ways import drawings
 
 NUMBERS = (1, 2, 5, 10, 20, 40, 80)
 ASKED = ("kind", "place", "time", "colour0", "shape0", "size0")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.experiments.bench import Bench, below, embedded, verdict
-from training.figures import number, percent, sheet, table, wrapped
-from training.judge import judged
-from training.measures import Estimate, clip_score, frechet_distance, mmd, share
-from training.ways import WAYS, embed, embed_text, reference, subjects
+from training.evaluation.figures import number, percent, sheet, table, wrapped
+from training.evaluation.generation import WAYS, embed, embed_text, reference, subjects
+from training.evaluation.metrics import Estimate, clip_score, frechet_distance, mmd, share
+from training.evaluation.scoring import judged
+from training.experiments.harness import Bench, below, embedded, verdict
 
 SORTS = ("one object", "two in relation", "two in relation, kept back")
 COMPARED = SORTS[:2]  # of which the sets of pictures are compared: what is kept back is another set than training's

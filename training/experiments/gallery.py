@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from training.experiments.bench import Bench, embedded
-from training.figures import sheet, wrapped
+from training.evaluation.figures import sheet, wrapped
+from training.experiments.harness import Bench, embedded
 
 PROMPTS = (
     "a red cube on top of a blue cube",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.experiments.bench import Bench, below, embedded, positive, verdict
-from training.figures import number, percent, plot_module, save, sheet, table
-from training.judge import judged
-from training.measures import Estimate, frechet_distance, kinds, mean, share, spreads
-from training.ways import WAYS, Subjects, drawings, embed, matching, plain_captions, reference, subjects
+from training.evaluation.figures import number, percent, plot_module, save, sheet, table
+from training.evaluation.generation import WAYS, Subjects, drawings, embed, matching, plain_captions, reference, subjects
+from training.evaluation.metrics import Estimate, frechet_distance, kinds, mean, share, spreads
+from training.evaluation.scoring import judged
+from training.experiments.harness import Bench, below, embedded, positive, verdict
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 COMPARED = ("prior", "text")

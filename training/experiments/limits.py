@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.captions import NUMBERS, PLACE_WORDS, TIME_WORDS, Caption
-from training.experiments.bench import Bench, below, embedded, verdict
-from training.figures import percent, sheet, table, wrapped
-from training.judge import judged
-from training.measures import Estimate, share
-from training.reader import agree, asked
-from training.scene import COLOUR_NAMES, MATERIALS, MAX_COUNT, PLACES, SHAPES, SIZES, WORDS, Scene, Thing, several, stand
-from training.ways import WAYS, drawings, embed, embed_text
+from training.evaluation.figures import percent, sheet, table, wrapped
+from training.evaluation.generation import WAYS, drawings, embed, embed_text
+from training.evaluation.metrics import Estimate, share
+from training.evaluation.scoring import judged
+from training.experiments.harness import Bench, below, embedded, verdict
+from training.scenes.classifier import agree, asked
+from training.scenes.solids.captions import NUMBERS, PLACE_WORDS, TIME_WORDS, Caption
+from training.scenes.solids.scene import COLOUR_NAMES, MATERIALS, MAX_COUNT, PLACES, SHAPES, SIZES, WORDS, Scene, Thing, several, stand
 
 COMPARED = ("prior", "text")
 SHOWN = 12

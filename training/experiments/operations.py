@@ -14,12 +14,12 @@ from torch import Tensor
 from models import UnCLIP, operations
 from models.operations import Operation
 from models.row import Row
-from training.experiments.bench import Bench, embedded, verdict
-from training.figures import percent, sheet, table
-from training.measures import Estimate, psnr, share
-from training.reader import Reader
-from training.scene import MATERIALS, MIXES, PLACES, SIZES, Scene, Thing, scene
-from training.ways import drawings
+from training.evaluation.figures import percent, sheet, table
+from training.evaluation.generation import drawings
+from training.evaluation.metrics import Estimate, psnr, share
+from training.experiments.harness import Bench, embedded, verdict
+from training.scenes.classifier import Reader
+from training.scenes.solids.scene import MATERIALS, MIXES, PLACES, SIZES, Scene, Thing, scene
 
 STEPS = (10, 20, 50, 100)
 GUIDANCE = (2.0, 3.0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.figures import table
+from training.evaluation.figures import table
 
 HEAD = """# Findings
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.experiments.bench import Bench, below, verdict
-from training.figures import number, percent, table
-from training.judge import judged
-from training.measures import Estimate, frechet_distance, mean, mmd, share
-from training.ways import BATCH, embed, embed_text, latents, reference, subjects
+from training.evaluation.figures import number, percent, table
+from training.evaluation.generation import BATCH, embed, embed_text, latents, reference, subjects
+from training.evaluation.metrics import Estimate, frechet_distance, mean, mmd, share
+from training.evaluation.scoring import judged
+from training.experiments.harness import Bench, below, verdict
 
 SORTS = ("one object", "two in relation")
 REFERENCES = 1024  # drawings of each sort

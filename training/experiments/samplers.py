@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from training.experiments.bench import Bench, embedded
-from training.figures import percent, plot_module, save, table
-from training.judge import judged
-from training.measures import Estimate, share
-from training.ways import Subjects, subjects
+from training.evaluation.figures import percent, plot_module, save, table
+from training.evaluation.generation import Subjects, subjects
+from training.evaluation.metrics import Estimate, share
+from training.evaluation.scoring import judged
+from training.experiments.harness import Bench, embedded
 
 SORTS = ("one object", "two in relation")
 EVALUATIONS = (4, 6, 8, 12, 16, 32)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from models import UnCLIP
 from models.row import Row
-from training.experiments.bench import Bench, below, embedded, verdict
-from training.figures import percent, sheet, table
-from training.measures import Estimate, mean, share
-from training.scene import MATERIALS, PLACES, SHAPES, WORDS, Scene, Thing
-from training.ways import BATCH, decoded, drawings, embed, embed_text
+from training.evaluation.figures import percent, sheet, table
+from training.evaluation.generation import BATCH, decoded, drawings, embed, embed_text
+from training.evaluation.metrics import Estimate, mean, share
+from training.experiments.harness import Bench, below, embedded, verdict
+from training.scenes.solids.scene import MATERIALS, PLACES, SHAPES, WORDS, Scene, Thing
 
 # Words of the drawn world's signs that name a shape or a colour.
 NAMED = {"CUBE": "cube", "CONE": "cone", "BALL": "sphere", "RED": "red", "BLUE": "blue", "GREEN": "green"}

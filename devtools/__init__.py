@@ -1,0 +1,1 @@
+"""Start a local deployment, for development, tests and benchmarks."""

@@ -1,0 +1,1 @@
+"""CUDA graphs, oneDNN prepacking and weight offloading."""

@@ -1,0 +1,1 @@
+"""Read, write, download and convert checkpoints."""

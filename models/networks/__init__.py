@@ -1,0 +1,1 @@
+"""The networks: CLIP, priors, decoder, upsamplers."""

@@ -1,0 +1,1 @@
+"""Parse requests: JSON and form bodies, images, the prompt filter."""

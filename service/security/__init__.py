@@ -1,0 +1,1 @@
+"""API keys, rate limits, body limits and security headers."""

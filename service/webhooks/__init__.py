@@ -1,0 +1,1 @@
+"""Deliver webhooks, signed, with protection against SSRF."""

@@ -1,0 +1,68 @@
+"""Convolutions laid out for a CPU compute what they did before."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models import UnCLIP
+from models.acceleration.onednn import PackedConv, PackedResBlock, PackedUpConv
+from models.networks.unet import ResBlock, UNetConfig
+
+USED = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+pytestmark = pytest.mark.skipif(not USED, reason="nothing is packed without oneDNN, nor on other processors than x86")
+
+
+@torch.inference_mode()
+def test_a_packed_convolution_serves_any_batch_and_size() -> None:
+    """Though it was laid out for the first it saw."""
+    for kernel in (1, 3):
+        conv = nn.Conv2d(24, 40, kernel, padding=kernel // 2)
+        packed = PackedConv(conv.weight, conv.bias, kernel // 2)
+        for shape in ((1, 24, 8, 8), (5, 24, 8, 8), (2, 24, 17, 5)):
+            x = torch.randn(shape)
+            assert torch.allclose(packed(x), conv(x), atol=1e-5)
+            assert packed(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [True, False])
+def test_doubling_and_convolving_are_one(bias: bool) -> None:
+    """To the edges, where there is padding, and with sides that differ."""
+    conv, x = nn.Conv2d(6, 10, 3, padding=1, bias=bias), torch.randn(2, 6, 9, 4)
+    assert torch.allclose(PackedUpConv(conv)(x), conv(F.interpolate(x, scale_factor=2.0)), atol=1e-5)
+
+
+def test_a_packed_stack_draws_the_same_pictures(tiny_checkpoint: Path) -> None:
+    """And its convolutions have nothing left to save."""
+    plain, packed = UnCLIP.load(tiny_checkpoint), UnCLIP.load(tiny_checkpoint)
+    packed.pack()
+    assert not any("conv" in key for key in packed.decoder.state_dict())
+    pictures = [stack.generate(["a red cube", "two"], size=256) for stack in (plain, packed)]
+    assert torch.allclose(*pictures, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("resize", [None, "up", "down"])
+@pytest.mark.parametrize("scale_shift", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batch: int) -> None:
+    """With either way of taking the timestep in, each resize, and rows at timesteps of their own."""
+    config = UNetConfig(3, 3, (8, 16), 1, (False, False), time_embed_dim=12, norm_groups=4, scale_shift=scale_shift)
+    block = ResBlock(8, 8 if resize else 16, config, resize).eval()
+    nn.init.normal_(block.conv2.weight, std=0.1)
+    x, emb = torch.randn(batch, 8, 6, 10), torch.randn(batch, 12)
+    wanted = block(x, emb)
+    assert torch.allclose(PackedResBlock(block)(x, emb), wanted, atol=1e-5)
+
+
+def test_half_precision_is_left_alone(tiny_checkpoint: Path) -> None:
+    """It is not what is packed."""
+    stack = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
+    stack.pack()
+    assert any("conv" in key for key in stack.decoder.state_dict())

@@ -1,0 +1,278 @@
+"""Karlo's folder: what diffusers computes with it, we compute; and nothing in it is left over or made up.
+
+The recordings come from karlo_reference.py, which needs diffusers; these tests do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models import CheckpointError, UnCLIP
+from models.checkpoints import checkpoint, karlo
+from models.networks.clip import TextEncoding
+
+REFERENCE: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("karlo_reference.py")))
+FIXTURES: Path = REFERENCE["FOLDER"]
+NAMES = {"prior": "prior", "decoder": "decoder", "upsampler": "super_res"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("karlo")
+    REFERENCE["write_folder"](folder, image_encoder=True)
+    return folder
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    """Without the image encoder, as the text-to-image repository is, and free to be spoilt."""
+    REFERENCE["write_folder"](tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def stack(folder: Path) -> UnCLIP:
+    return UnCLIP.load(folder)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Tensor]:
+    return load_file(FIXTURES / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def text(recorded: dict[str, Tensor]) -> TextEncoding:
+    return TextEncoding(recorded["z_t"], recorded["hidden"], recorded["mask"])
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    """Relative, in the Euclidean norm."""
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def chosen(text: TextEncoding, rows: list[int]) -> TextEncoding:
+    return TextEncoding(text.z_t[rows], text.hidden[rows], text.mask[rows])
+
+
+@torch.inference_mode()
+def test_captions_are_cut_padded_and_encoded_as_theirs(stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+    """Token ids and mask are equal; hidden states are those after the last norm, z_t has CLIP's own scale."""
+    tokens, cut = stack.clip.tokenize(REFERENCE["PROMPTS"])
+    assert torch.equal(tokens, recorded["tokens"])
+    assert cut[:2] == [None, None] and str(cut[2]).endswith("late")
+    encoding = stack.clip.encode_text(tokens)
+    assert torch.equal(encoding.mask, recorded["mask"])
+    assert error(encoding.z_t, recorded["z_t"]) < 1e-5
+    assert error(encoding.hidden[encoding.mask], recorded["hidden"][recorded["mask"]]) < 1e-5
+
+
+@torch.inference_mode()
+def test_pictures_are_encoded_as_theirs(stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+    """By the image encoder of the image-variations repository, at CLIP's own scale."""
+    assert error(stack.clip.encode_image(recorded["pictures"]), recorded["z_i"]) < 1e-5
+
+
+@torch.inference_mode()
+def test_the_prior_says_what_theirs_says(stack: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
+    """Three captions of unlike length at three timesteps."""
+    said = stack.prior(recorded["prior_x_t"], recorded["prior_t"], text)
+    assert error(said, recorded["prior"]) < 1e-5
+    assert error(stack.prior.denormalize(said), recorded["prior_z_i"]) < 1e-5
+
+
+@torch.inference_mode()
+def test_the_decoder_is_conditioned_and_says_what_theirs_says(stack: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
+    """Both halves of a guided step: context tokens, what is added to the timestep embedding, noise and variance."""
+    seen: list[Tensor] = []
+    hook = stack.decoder.unet.register_forward_pre_hook(lambda module, given: seen.extend(given))
+    z_i, x_t = recorded["decoder_z_i"].repeat(2, 1), recorded["decoder_x_t"].repeat(2, 1, 1, 1)
+    said = stack.decoder(x_t, torch.tensor([500, 500]), z_i, chosen(text, [1, 0]), torch.tensor([True, False]))
+    hook.remove()
+    _, _, emb, context, _ = seen
+    assert error(context, recorded["decoder_context"]) < 1e-5
+    assert error(emb, recorded["decoder_emb"]) < 1e-5
+    assert said.shape[1] == 6
+    assert error(said, recorded["decoder"]) < 1e-5
+
+
+@torch.inference_mode()
+def test_each_upsampler_step_is_done_by_its_network(stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+    """super_res_last at t = 0, super_res_first before, also in one batch."""
+    x_t, low = recorded["super_res_x_t"].repeat(2, 1, 1, 1), recorded["super_res_low"].repeat(2, 1, 1, 1)
+    first, last = stack.upsamplers[256](x_t, torch.tensor([333, 0]), low).split(1)
+    assert error(first, recorded["super_res_first"]) < 1e-5
+    assert error(last, recorded["super_res_last"]) < 1e-5
+
+
+@pytest.fixture
+def exact_stack(folder: Path) -> Iterator[UnCLIP]:
+    """In float64, without which rounding is blown up at the first step: see the reference's `whole_run`."""
+    stack = UnCLIP.load(folder)
+    for network in stack.checkpoint.networks.values():
+        network.double()
+    torch.set_default_dtype(torch.float64)
+    yield stack
+    torch.set_default_dtype(torch.float32)
+
+
+def test_a_whole_run_is_theirs_step_by_step(exact_stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+    """With the same noise: guidance, learned variance, clamping and the handing over between stages."""
+    stack = exact_stack
+    steps = {f"{part}_num_inference_steps": REFERENCE["STEPS"][key] for part, key in NAMES.items()}
+    scales = {f"{part}_guidance_scale": scale for part, scale in REFERENCE["GUIDANCE"].items()}
+    row = stack.row(REFERENCE["PROMPTS"][0], REFERENCE["SEED"], stack.resolve(**steps, **scales))
+    seen: dict[str, list[Tensor]] = {}
+    while row.stage is not None:
+        stage = row.stage
+        stack.step([row])
+        if stage == row.stage:
+            seen.setdefault(stage, []).append(row.x_t)  # type: ignore[arg-type]
+        elif stage == "prior":
+            assert row.conditioning is not None and row.conditioning.z_i is not None
+            assert error(row.conditioning.z_i, stack.prior.denormalize(recorded["run_prior"][-1])) < 1e-5
+        elif stage == "decoder":
+            assert row.conditioning is not None and row.conditioning.low is not None
+            assert error(row.conditioning.low[:, ::4, ::4], recorded["run_decoder"][-1]) < 1e-5
+    assert error(torch.cat(seen["prior"]), recorded["run_prior"][:-1]) < 1e-5
+    assert error(torch.stack(seen["decoder"])[..., ::4, ::4], recorded["run_decoder"][:-1]) < 1e-5
+    assert error(torch.stack(seen["upsampler_256"])[..., ::8, ::8], recorded["run_super_res"][:-1]) < 1e-5
+    assert row.image is not None
+    assert error(row.image[:, ::8, ::8], recorded["run_super_res"][-1]) < 1e-5
+
+
+def test_every_sampler_runs_it(stack: UnCLIP) -> None:
+    """The variance it learned is for ddpm; the others leave it."""
+    few = {f"{part}_num_inference_steps": 2 for part in NAMES}
+    for sampler in ("ddim", "dpm++"):
+        assert stack.generate(["a red cube"], size=64, sampler=sampler, **few).isfinite().all()
+
+
+def test_it_can_be_saved_as_a_checkpoint_of_ours(folder: Path, tmp_path: Path) -> None:
+    """Config and networks both: what is loaded back is the same, to fp16."""
+    first = karlo.load(folder)
+    checkpoint.save(tmp_path, first.config, first.networks, "card")
+    second = checkpoint.load(tmp_path)
+    assert second.config["decoder"] == json.loads(json.dumps(first.config["decoder"]))
+    for part, network in first.networks.items():
+        for key, value in network.state_dict().items():
+            assert torch.equal(value.half().float(), second.networks[part].state_dict()[key]), (part, key)
+
+
+def test_without_an_image_encoder_prompts_are_drawn_and_pictures_refused(own_folder: Path) -> None:
+    """The text-to-image repository has none."""
+    stack = UnCLIP.load(own_folder)
+    assert not any("visual" in key for key in stack.clip.state_dict())
+    with pytest.raises(ValueError, match="no image encoder"):
+        stack.clip.encode_image(torch.zeros(1, 3, 32, 32))
+
+
+def test_old_folders_load_too(own_folder: Path, stack: UnCLIP) -> None:
+    """With .bin files, which are read as tensors only, and with position_ids, which are nobody's."""
+    weights = own_folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(weights) | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    torch.save(tensors, weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    clip = karlo.load(own_folder).networks["clip"]
+    assert torch.equal(clip.state_dict()["network.ln_final.weight"], stack.clip.state_dict()["network.ln_final.weight"])
+
+
+def test_every_misfit_tensor_is_named(own_folder: Path) -> None:
+    """By their names and folders: missing, left over and misshapen ones."""
+    path = own_folder / "decoder" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    del tensors["conv_out.bias"]
+    tensors |= {"extra": torch.zeros(2), "conv_in.bias": torch.zeros(3)}
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError) as caught:
+        karlo.load(own_folder)
+    message = str(caught.value)
+    assert "missing decoder.conv_out.bias" in message and "unexpected decoder.extra [2]" in message
+    assert "decoder.conv_in.bias is [3]; our unet.conv_in.bias is [8]" in message
+
+
+class Payload:
+    """Something that a pickle could carry."""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "prior" / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").unlink(), "has no weights"),
+        (lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").write_bytes(b"nonsense"), "cut short"),
+        (lambda f: change(f / "decoder" / "config.json", act_fn="gelu"), "decoder has act_fn 'gelu', only 'silu'"),
+        (lambda f: change(f / "decoder_scheduler" / "scheduler_config.json", clip_sample=False), "decoder_scheduler has clip_sample False"),
+        (lambda f: change(f / "super_res_last" / "config.json", layers_per_block=1), "super_res_first and super_res_last differ"),
+        (lambda f: (f / "prior" / "config.json").write_text("{}"), "lacks the field"),
+        (lambda f: pickled(f / "prior"), "holds something else than tensors"),
+    ],
+)
+def test_spoilt_folders_say_what_is_wrong(own_folder: Path, spoil: Any, message: str) -> None:
+    """Which file, and what about it."""
+    spoil(own_folder)
+    with pytest.raises(CheckpointError, match=message):
+        karlo.load(own_folder)
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def pickled(folder: Path) -> None:
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save({"proj_in.weight": Payload()}, folder / "diffusion_pytorch_model.bin")
+
+
+def expanded(pattern: str) -> list[str]:
+    """`a.{0-2,5}.b` -> a.0.b, a.1.b, a.2.b, a.5.b."""
+    choices = []
+    for piece in re.split(r"(\{.*?\})", pattern):
+        if piece.startswith("{"):
+            spans = [tuple(map(int, f"{span}-{span}".split("-")[:2])) for span in piece[1:-1].split(",")]
+            choices.append([str(n) for low, high in spans for n in range(low, high + 1)])
+        else:
+            choices.append([piece])
+    return ["".join(pieces) for pieces in itertools.product(*choices)]
+
+
+class Unread:
+    """A file of weights that nobody has read."""
+
+    def __init__(self, shapes: dict[str, list[int]]) -> None:
+        self.shapes = {key: torch.Size(shape) for key, shape in shapes.items()}
+
+    def read(self, key: str) -> Tensor:
+        return torch.empty(self.shapes[key], device="meta")
+
+
+def test_the_released_checkpoint_fits_tensor_by_tensor(tmp_path: Path) -> None:
+    """Every key and shape of Karlo-v1-alpha and its image encoder, at full size and without the memory."""
+    full = json.loads((FIXTURES / "full.json").read_text())
+    for name, config in full["configs"].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(config))
+    shapes = full["shapes"] | {"super_res_last": full["shapes"]["super_res_first"]}
+    config = karlo.read_config(tmp_path)
+    count = total = 0
+    for name, parts in karlo.PARTS.items():
+        with torch.device("meta"):
+            network = checkpoint.build(name, config[name])
+        files = {part: Unread({key: shape for pattern, shape in shapes[part].items() for key in expanded(pattern)}) for part in parts}
+        value_of = karlo.reader(network, karlo.names_of(name, network), files, tmp_path)  # type: ignore[arg-type]
+        checkpoint.fill(network, value_of, "meta")
+        count += sum(len(file.shapes) for file in files.values())
+        total += sum(shape.numel() for file in files.values() for shape in file.shapes.values())
+    assert count == 2470
+    assert total == 3_422_157_516 + 303_966_208

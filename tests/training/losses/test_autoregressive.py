@@ -1,0 +1,57 @@
+"""What the autoregressive prior learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import UnCLIP
+from models.networks.ar_prior import AutoregressivePrior
+from models.networks.clip import TextEncoding
+from training.data.sources import World
+from training.losses import autoregressive
+from training.losses.autoregressive import ar_prior_loss, fit_buckets
+from training.trainer.trainer import Step
+
+
+@pytest.fixture(scope="module")
+def stack(tiny_checkpoint: Path) -> UnCLIP:
+    return UnCLIP.load(tiny_checkpoint)
+
+
+class Listening(AutoregressivePrior):
+    """Keeps what it was given."""
+
+    def forward(self, text: TextEncoding, buckets: Tensor) -> Tensor:
+        self.given = (text.z_t, buckets)
+        return super().forward(text, buckets)
+
+
+def test_a_dropped_caption_leaves_what_is_to_be_predicted(stack: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dot product too: guidance gives its unguided half the bucket that was drawn for the caption, so that half must have seen
+    more buckets than that of the empty caption."""
+    assert stack.ar_prior is not None and stack.pca is not None
+    world, given = World("objects"), []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(autoregressive, "DROP_TEXT_PRIOR", share)
+        prior = Listening(stack.ar_prior.config)
+        fit_buckets(prior, stack.pca, stack.clip, world, 64)
+        assert ar_prior_loss(prior, stack.pca, stack.clip, world)(
+            Step(0, 32, torch.device("cpu"), torch.Generator().manual_seed(0))
+        ).isfinite()
+        given.append(prior.given)
+    (z_t, buckets), (z_t_dropped, buckets_dropped) = given
+    assert torch.equal(buckets, buckets_dropped) and len(buckets[:, 0].unique()) > 4
+    assert not torch.allclose(z_t, z_t_dropped, atol=1e-3) and len(z_t_dropped.unique(dim=0)) == 1
+
+
+def test_scales_and_bounds_hold_what_training_shows(stack: UnCLIP) -> None:
+    """Hardly any dot product and no component lies outside the buckets."""
+    assert stack.ar_prior is not None and stack.pca is not None
+    prior = AutoregressivePrior(stack.ar_prior.config)
+    fit_buckets(prior, stack.pca, stack.clip, World("objects"), 64)
+    low, high = prior.dot_bounds.tolist()
+    assert -1 <= low < high <= 1 and torch.equal(prior.scales, stack.pca.variances.sqrt())

@@ -1,0 +1,1 @@
+"""Training data: scenes, image-text folders and shards, crops."""

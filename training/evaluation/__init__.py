@@ -1,0 +1,1 @@
+"""Score generated images, and write reports."""

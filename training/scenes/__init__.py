@@ -1,0 +1,1 @@
+"""Synthetic scenes with captions, and the classifier that judges them."""

@@ -1,0 +1,1 @@
+"""Scenes of four solids, ray traced."""

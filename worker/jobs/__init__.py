@@ -1,0 +1,1 @@
+"""Run one job: read its record, generate its images, write the result."""

@@ -1,0 +1,34 @@
+"""What a picture looks like so far, for those who watch it being drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+
+from contracts.jobs import Preview
+from models.row import Row
+from worker.jobs.images import pillow
+
+MAX_SIDE = 256
+QUALITY = 60  # of WebP: a preview is looked at for half a second
+
+
+def previews(rows: Sequence[Row]) -> list[Preview]:
+    """Of each row that has come as far as a picture its present estimate, at most MAX_SIDE wide, as WebP. Rows that end with something
+    other than a picture have none."""
+    if not all("decoder" in row.plan for row in rows):
+        return []
+    shown = []
+    for index, row in enumerate(rows):
+        picture = row.preview()
+        if picture is None:
+            continue
+        if picture.shape[-1] > MAX_SIDE:
+            picture = F.interpolate(picture[None], (MAX_SIDE, MAX_SIDE), mode="area")[0]
+        buffer = io.BytesIO()
+        pillow(picture).save(buffer, "WEBP", quality=QUALITY)
+        shown.append(Preview(index=index, image="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()))
+    return shown

@@ -1,0 +1,1 @@
+"""Take jobs from RQ's queue, and recover those of dead workers."""
