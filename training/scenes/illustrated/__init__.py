@@ -1,0 +1,1 @@
+"""Illustrated scenes: openly licensed emoji art, composed into captioned scenes."""
