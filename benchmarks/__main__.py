@@ -16,28 +16,28 @@ from typing import Any
 
 import torch
 
-from benchmarks.models.latency import pictures
+from benchmarks.models.latency import images
 from benchmarks.serving import load, reliability, scaling
 
 
-def _stack(size: str) -> dict[str, Any]:
+def _pipeline(size: str) -> dict[str, Any]:
     try:
-        from benchmarks.models.compare_diffusers import stack  # only now: it needs what no other measure does
+        from benchmarks.models.compare_diffusers import compare  # only now: it needs what no other measure does
     except ImportError as error:
         raise SystemExit(f"{error}: pip install '.[bench]' has what benchmarks.models.compare_diffusers needs") from error
-    return stack(size)
+    return compare(size)
 
 
-STACKS = {"stack": partial(_stack, "mini"), "stack-karlo": partial(_stack, "karlo")}
+STACKS = {"pipeline": partial(_pipeline, "mini"), "pipeline-karlo": partial(_pipeline, "karlo")}
 ALL: dict[str, Callable[[], dict[str, Any]]] = {
-    "pictures": pictures,
+    "images": images,
     **reliability.MEASURES,
     **load.MEASURES,
     **scaling.MEASURES,
     **STACKS,
 }
 PLOTS = load.PLOTS | scaling.PLOTS
-BRIEF = ("pictures", "overhead")
+BRIEF = ("images", "overhead")
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What service and worker agree on: requests, jobs, and where things lie in Redis. pydantic, and Pillow for pictures."""
+"""What service and worker agree on: requests, jobs, and where things lie in Redis. pydantic, and Pillow for images."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MAX_PROMPT_CHARACTERS = 1000
-MAX_PICTURES = 10
+MAX_IMAGES = 10
 MAX_FRAMES = 32
 MAX_EMBEDDING = 4096  # numbers in a z_i
 MAX_SEED = 2**32 - 1
@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 def _speakable(text: str) -> str:
     """Text that Redis, JSON and a tokenizer can all carry."""
     if not text.strip():
-        raise ValueError("it is blank: say what the picture shows")
+        raise ValueError("it is blank: say what the image shows")
     return _encodable(text)
 
 
@@ -51,7 +51,7 @@ Embedding = Annotated[
     Field(min_length=1, max_length=MAX_EMBEDDING),
     AfterValidator(_not_nothing),
 ]
-# What a stack resolves; everything else in a request says what to do with it.
+# What a pipeline resolves; everything else in a request says what to do with it.
 PARAMETERS = {
     "size",
     "prior",
@@ -72,23 +72,23 @@ PARAMETERS = {
 }
 
 
-class Fields(BaseModel):
+class RequestFields(BaseModel):
     """What a worker reads of a request. What is left out or null is the checkpoint's to decide; the job tells what was used."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     def given_parameters(self) -> dict[str, object]:
-        """What the stack resolves, as far as it was given."""
+        """What the pipeline resolves, as far as it was given."""
         return self.model_dump(include=PARAMETERS, exclude_none=True)
 
 
-class Queued(Fields):
+class QueueFields(RequestFields):
     """What every operation may be told of its place in the queue."""
 
     priority: int = Field(0, ge=-10, le=10, description="Of the jobs that wait, those with the highest run first.")
 
 
-class Drawing(Queued):
+class SamplingFields(QueueFields):
     """What every operation that draws may be told."""
 
     size: Size | None = Field(None, description="Width and height in pixels.")
@@ -108,13 +108,14 @@ class Drawing(Queued):
 
     @model_validator(mode="after")
     def _guided_from_start_to_stop(self) -> Self:
-        start, stop = self.decoder_guidance_start, self.decoder_guidance_stop
+        start = self.decoder_guidance_start
+        stop = self.decoder_guidance_stop
         if start is not None and stop is not None and start > stop:
             raise ValueError(f"decoder_guidance_start is {start:g} and decoder_guidance_stop {stop:g}: the start comes first")
         return self
 
 
-class Priming(Fields):
+class PriorFields(RequestFields):
     """What an operation that goes from a caption through the prior may be told besides."""
 
     prior: Prior | None = Field(None, description="The model that turns the caption into a CLIP image embedding.")
@@ -134,15 +135,15 @@ class Priming(Fields):
     )
 
 
-class Several(Fields):
-    """What an operation that draws several pictures of one thing may be told. Needs a `seed`."""
+class BatchFields(RequestFields):
+    """What an operation that draws several images of one thing may be told. Needs a `seed`."""
 
-    n: int = Field(1, ge=1, le=MAX_PICTURES, description="How many pictures to draw; picture i is drawn from seed + i.")
+    n: int = Field(1, ge=1, le=MAX_IMAGES, description="How many images to draw; image i is drawn from seed + i.")
 
     @field_validator("n")
     @classmethod
-    def _every_picture_has_a_seed(cls, n: int, info: ValidationInfo) -> int:
+    def _every_image_has_a_seed(cls, n: int, info: ValidationInfo) -> int:
         seed = info.data.get("seed")
         if seed is not None and seed + n - 1 > MAX_SEED:
-            raise ValueError(f"picture i is drawn from seed + i, at most {MAX_SEED}: with seed {seed}, take {MAX_SEED + 1 - seed} or less")
+            raise ValueError(f"image i is drawn from seed + i, at most {MAX_SEED}: with seed {seed}, take {MAX_SEED + 1 - seed} or less")
         return n

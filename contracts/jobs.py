@@ -22,7 +22,7 @@ ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 
 
 class Progress(BaseModel):
-    """How far a job's slowest picture is."""
+    """How far a job's slowest image is."""
 
     stage: str = Field(description="What is at work: text, image, prior, ar_prior, inversion, decoder, upsampler_256 or upsampler_1024.")
     step: int = Field(description="Steps done in this stage.")
@@ -32,13 +32,13 @@ class Progress(BaseModel):
 
 
 class Preview(BaseModel):
-    """A picture as far as it is."""
+    """An image as far as it is."""
 
-    index: int = Field(description="Which of the job's pictures.")
+    index: int = Field(description="Which of the job's images.")
     image: str = Field(description="The decoder's or upsampler's present estimate of it, as a data URL.")
 
 
-class Beat(BaseModel):
+class WorkerHeartbeat(BaseModel):
     """A worker's sign of life."""
 
     pid: int
@@ -46,22 +46,22 @@ class Beat(BaseModel):
     checkpoint: str = Field("", description="Name of the checkpoint that it draws with.")
 
 
-class Picture(BaseModel):
-    """One drawn picture, as the worker records it."""
+class ImageInfo(BaseModel):
+    """One drawn image, as the worker records it."""
 
     seed: int = Field(description="The seed that draws it again.")
     width: int
     height: int
 
 
-class Image(Picture):
-    """One drawn picture and where it is."""
+class Image(ImageInfo):
+    """One drawn image and where it is."""
 
     url: str
 
 
 class AnimatedImage(BaseModel):
-    """Frames as one picture, and where it is."""
+    """Frames as one image, and where it is."""
 
     format: Animation
     url: str
@@ -84,7 +84,7 @@ class Links(BaseModel):
 
 
 class Job(BaseModel):
-    """A request on its way to pictures."""
+    """A request on its way to images."""
 
     id: str
     operation: str
@@ -96,8 +96,8 @@ class Job(BaseModel):
     parameters: dict[str, Any] = Field(description="The request; once the job runs, everything that was left open too.")
     warnings: list[str] = Field(description="What was not done as asked, such as a prompt that was cut.")
     images: list[Image]
-    animation: AnimatedImage | None = Field(description="The frames as one animated picture, where it was asked for.")
-    result: dict[str, Any] | None = Field(description="What was found beside pictures: a probe's labels, an embedding.")
+    animation: AnimatedImage | None = Field(description="The frames as one animated image, where it was asked for.")
+    result: dict[str, Any] | None = Field(description="What was found beside images: a probe's labels, an embedding.")
     error: JobError | None
     request_id: str | None = Field(description="X-Request-ID of the request that made it, as it stands in the logs.")
     created_at: datetime
@@ -116,13 +116,13 @@ class Record(BaseModel):
     parameters: dict[str, Any] = {}
     warnings: list[str] = []
     progress: Progress | None = None
-    inputs: list[str] = []  # names of the pictures that came with the request
+    inputs: list[str] = []  # names of the images that came with the request
     idempotency: str | None = None  # hash of the Idempotency-Key, which goes when the job goes
     webhook: Webhook | None = None
     owner: str | None = None  # id of the API key whose job it is
-    link: str | None = None  # opens an owned job's pictures to whoever has their URL
+    link: str | None = None  # opens an owned job's images to whoever has their URL
     trace: dict[str, str] = {}  # where its trace goes on from, as W3C's traceparent
-    images: list[Picture] = []
+    images: list[ImageInfo] = []
     animation: Animation | None = None
     result: dict[str, Any] | None = None
     error: JobError | None = None

@@ -1,4 +1,4 @@
-"""What a picture says of how it was drawn, in the text chunk `unclip` of its PNG."""
+"""What an image says of how it was drawn, in the text chunk `unclip` of its PNG."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ TEXT_KEY = "unclip"
 
 
 class Provenance(BaseModel):
-    """Everything needed to draw this one picture again, but for the weights and the pictures that came with the request: of those it has
+    """Everything needed to draw this one image again, but for the weights and the images that came with the request: of those it has
     the SHA-256. The request's own fields, such as prompt, stand beside these."""
 
     model_config = ConfigDict(extra="allow")
 
     operation: str
-    seed: int = Field(description="Of this picture. Its job's is `index` less, where it drew `n` pictures.")
-    index: int = Field(description="Which of the pictures that its job drew, those among it that were left out.")
+    seed: int = Field(description="Of this image. Its job's is `index` less, where it drew `n` images.")
+    index: int = Field(description="Which of the images that its job drew, those among it that were left out.")
     parameters: dict[str, Any] = Field(description="Every parameter, with nothing left open.")
     inputs: dict[str, str] = Field(
-        description="Of each picture that came with the request, by name, the SHA-256 of what was drawn from: "
+        description="Of each image that came with the request, by name, the SHA-256 of what was drawn from: "
         "its mode and width, as in 'RGB 256' and a line feed, then its pixels."
     )
     prior_candidate: int | None = Field(
-        None, description="Which z_i the diffusion prior kept, of prior_num_candidates; null where it drew none for this picture alone."
+        None, description="Which z_i the diffusion prior kept, of prior_num_candidates; null where it drew none for this image alone."
     )
     checkpoint: str = Field(description="The checkpoint's name.")
     checkpoint_digest: str = Field(description="SHA-256 of the lines that sha256sum prints for its .json and weight files, by path.")
@@ -41,8 +41,8 @@ class Provenance(BaseModel):
         return dict(self.model_extra or {})
 
 
-def read(png: bytes) -> Provenance:
-    """A picture's provenance. ValueError where it has none, or is no PNG."""
+def read_provenance(png: bytes) -> Provenance:
+    """An image's provenance. ValueError where it has none, or is no PNG."""
     try:
         text = getattr(Image.open(io.BytesIO(png), formats=("PNG",)), "text", {}).get(TEXT_KEY)
     except OSError as error:

@@ -7,15 +7,15 @@ TASK = "worker.jobs.runner.draw"  # called with the job's id
 QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
 STARTED = f"rq:wip:{QUEUE}"  # sorted set: where RQ keeps those that run
 WORKERS = "unclip:workers"  # set: names of workers, living or not
-LAST_BEAT = "unclip:last-beat"  # string: when any worker last gave a sign of life, in seconds since 1970
+LAST_HEARTBEAT = "unclip:last-heartbeat"  # string: when any worker last gave a sign of life, in seconds since 1970
 OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by operation, outcome and reason, since Redis was set up
 WEBHOOKS = "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
 WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
-STORED = "jobs"  # folder of the object store that holds all results
-SWEPT = "unclip:swept"  # string with a short life: the object store was swept lately
+RESULTS_PREFIX = "jobs"  # folder of the object store that holds all results
+CLEANUP_LOCK = "unclip:cleanup-lock"  # string with a short life: the object store was swept lately
 CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
-API_KEYS = "unclip:keys"  # hash: API keys as JSON, by their ids; of their tokens only hashes
-PACE = "unclip:pace"  # hash: seconds that jobs ran lately, by operation and size, and over all
+API_KEYS = "unclip:api-keys"  # hash: API keys as JSON, by their ids; of their tokens only hashes
+MEAN_DURATIONS = "unclip:mean-durations"  # hash: seconds that jobs ran lately, by operation and size, and over all
 
 
 def job(job_id: str) -> str:
@@ -28,28 +28,28 @@ def listing(owner: str | None = None) -> str:
     return f"unclip:jobs:{owner}" if owner else "unclip:jobs"
 
 
-def held(key_id: str) -> str:
+def active_jobs(key_id: str) -> str:
     """Set: jobs of an API key that had not ended when its limit was last looked at."""
-    return f"unclip:keys:{key_id}:held"
+    return f"unclip:api-keys:{key_id}:active-jobs"
 
 
-def bucket(key_id: str) -> str:
+def rate_limit(key_id: str) -> str:
     """String with a short life: when all requests of an API key's rate may be made again, in microseconds since 1970."""
-    return f"unclip:keys:{key_id}:bucket"
+    return f"unclip:api-keys:{key_id}:rate-limit"
 
 
 def image(job_id: str, index: int) -> str:
-    """String: a picture's PNG."""
+    """String: an image's PNG."""
     return f"unclip:job:{job_id}:image:{index}"
 
 
-def source(job_id: str, name: str) -> str:
-    """String: a picture that came with the request, as PNG."""
+def input_image(job_id: str, name: str) -> str:
+    """String: an image that came with the request, as PNG."""
     return f"unclip:job:{job_id}:input:{name}"
 
 
 def animation(job_id: str) -> str:
-    """String: the frames as one animated picture."""
+    """String: the frames as one animated image."""
     return f"unclip:job:{job_id}:animation"
 
 
@@ -58,13 +58,13 @@ def events(job_id: str) -> str:
     return f"unclip:job:{job_id}:events"
 
 
-def watched(job_id: str) -> str:
+def preview_subscribed(job_id: str) -> str:
     """String with a short life: somebody looks at this job's previews."""
-    return f"unclip:job:{job_id}:watched"
+    return f"unclip:job:{job_id}:preview-subscribed"
 
 
-def pace(operation: str, size: int | None) -> str:
-    """Field of PACE: one operation at one size."""
+def mean_duration(operation: str, size: int | None) -> str:
+    """Field of MEAN_DURATIONS: one operation at one size."""
     return f"{operation}:{size}"
 
 
@@ -84,10 +84,10 @@ def worker(name: str) -> str:
 
 
 def stored_image(job_id: str, index: int) -> str:
-    """Object store: a picture's PNG."""
-    return f"{STORED}/{job_id}/{index}.png"
+    """Object store: an image's PNG."""
+    return f"{RESULTS_PREFIX}/{job_id}/{index}.png"
 
 
 def stored_animation(job_id: str, kind: str) -> str:
-    """Object store: the frames as one animated picture, webp or apng."""
-    return f"{STORED}/{job_id}/animation.{kind}"
+    """Object store: the frames as one animated image, webp or apng."""
+    return f"{RESULTS_PREFIX}/{job_id}/animation.{kind}"

@@ -29,7 +29,7 @@ class Sentinels:
     url: str
 
 
-def sentinels(url: str) -> Sentinels | None:
+def parse_sentinels(url: str) -> Sentinels | None:
     """The Sentinels of a URL; None where it is a server's. ValueError where it will not do."""
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
@@ -44,13 +44,13 @@ def sentinels(url: str) -> Sentinels | None:
     return Sentinels(addresses, named[1], f"{scheme}://{who}{at}master/{named[2] or 0}?{parts.query}")
 
 
-def hidden(text: str) -> str:
+def redact_credentials(text: str) -> str:
     """A text without the passwords of URLs in it."""
     return re.sub(r"(?<=://)[^/?\s]*@|(?<=password=)[^&'\s]*", "…", text)
 
 
 def _checked(url: str) -> str:
-    found = sentinels(url)
+    found = parse_sentinels(url)
     TypeAdapter(RedisDsn).validate_python(found.url if found else url)
     parts = urlsplit(url)
     known = (TLS if parts.scheme.startswith("rediss") else ()) + (SENTINEL if found else ())

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from contracts import redis_keys
 from contracts.jobs import Record, now, written
-from contracts.webhooks import announce
+from contracts.webhooks import schedule_webhook
 
 Ended = Literal["succeeded", "failed", "cancelled"]
 # Why a job failed: the request can never work; the content check stopped it; some of its rows failed; it took too long; its worker
@@ -17,7 +17,7 @@ Reason = Literal["invalid", "content", "rows", "timeout", "error", "died"]
 EVENTS_KEPT = 1000
 
 
-def end(
+def finish_job(
     pipe: Any,
     job_id: str,
     record: Record,
@@ -27,7 +27,7 @@ def end(
     reason: Reason | None = None,
 ) -> None:
     """Queue on a pipeline all that changes when a job ends: its record (with `fields` besides), which from now on lives `ttl`
-    seconds and its Idempotency-Key with it, the pictures that came with it, the count of outcomes, the last event, and its webhook.
+    seconds and its Idempotency-Key with it, the images that came with it, the count of outcomes, the last event, and its webhook.
     `record`: as it was before; `reason`: of one that failed."""
     ended = now()
     pipe.hset(redis_keys.job(job_id), mapping={**(fields or {}), **written(status=status, finished_at=ended)})
@@ -35,13 +35,13 @@ def end(
     if record.idempotency:
         pipe.expire(redis_keys.idempotency(record.idempotency), ttl)
     for name in record.inputs:
-        pipe.delete(redis_keys.source(job_id, name))
+        pipe.delete(redis_keys.input_image(job_id, name))
     pipe.hincrby(redis_keys.OUTCOMES, redis_keys.outcome(record.operation, status, reason))
-    tell(pipe, job_id, "ended", {"status": status}, ttl)
-    announce(pipe, job_id, record.webhook, status, ended.timestamp())
+    publish_event(pipe, job_id, "ended", {"status": status}, ttl)
+    schedule_webhook(pipe, job_id, record.webhook, status, ended.timestamp())
 
 
-def tell(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl: int) -> None:
+def publish_event(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl: int) -> None:
     """Queue an event of the job on a pipeline."""
     stream = redis_keys.events(job_id)
     pipe.xadd(stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)

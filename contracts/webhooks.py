@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, HttpUrl, TypeAdapter, model_validator
 
 from contracts import redis_keys
-from contracts.fields import Fields
+from contracts.fields import RequestFields
 
 WebhookEvent = Literal["started", "succeeded", "failed", "cancelled"]
 ENDS: tuple[WebhookEvent, ...] = ("succeeded", "failed", "cancelled")
@@ -23,7 +23,7 @@ def _address(text: str) -> str:
     return str(url)
 
 
-class Notified(Fields):
+class WebhookFields(RequestFields):
     """What every request may say of who is to be told of its job."""
 
     webhook: Annotated[str, Field(max_length=MAX_URL_CHARACTERS), AfterValidator(_address)] | None = Field(
@@ -48,7 +48,7 @@ class Webhook(BaseModel):
     base_url: str  # what the links in the job begin with, as the request reached the service
 
 
-def announce(pipe: Any, job_id: str, webhook: Webhook | None, event: WebhookEvent, at: float) -> None:
+def schedule_webhook(pipe: Any, job_id: str, webhook: Webhook | None, event: WebhookEvent, at: float) -> None:
     """Queue a delivery, due at once (`at`: now, in seconds since 1970), in the transaction that makes the event true."""
     if webhook is not None and event in webhook.events:
         pipe.zadd(redis_keys.WEBHOOKS, {f"{job_id}:{event}": at})

@@ -18,7 +18,7 @@ import httpx
 import redis
 
 from contracts import redis_keys
-from contracts.jobs import Beat
+from contracts.jobs import WorkerHeartbeat
 from devtools.launch import free_port, redis_binary
 
 PATIENCE_S = 300.0
@@ -56,9 +56,11 @@ class House:
     """Everything from `with` on. Workers run `python -m` what is named: the product's own, or another to compare with."""
 
     def __init__(self, workers: int = 1, worker: Sequence[str] = ("worker",), **settings: object) -> None:
-        self.worker_command, self.count = worker, workers
+        self.worker_command = worker
+        self.count = workers
         self.folder = tempfile.TemporaryDirectory(prefix="unclip-")
-        redis_port, port = free_port(), free_port()
+        redis_port = free_port()
+        port = free_port()
         url = f"redis://127.0.0.1:{redis_port}/0"
         self.environment = {**os.environ, "UNCLIP_REDIS_URL": url, "UNCLIP_PORT": str(port), "UNCLIP_MAX_QUEUED_JOBS": "1000000"}
         self.environment |= {f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()}
@@ -123,7 +125,7 @@ class House:
         worker.wait()
 
     def accept(self, **request: object) -> str:
-        """Ask for a picture, and give the job's id."""
+        """Ask for an image, and give the job's id."""
         answer = self.http.post("/generate", json=request)
         answer.raise_for_status()
         return str(answer.json()["id"])
@@ -147,7 +149,7 @@ class House:
         """What a worker calls itself in Redis."""
         names = [name.decode() for name in self.store.smembers(redis_keys.WORKERS)]
         beats = {name: self.store.get(redis_keys.worker(name)) for name in names}
-        return next(str(name) for name, beat in beats.items() if beat and Beat.model_validate_json(beat).pid == worker.pid)
+        return next(str(name) for name, beat in beats.items() if beat and WorkerHeartbeat.model_validate_json(beat).pid == worker.pid)
 
     def owner(self, job_id: str) -> str | None:
         """The worker that runs a job, or ran it last, by RQ's books; None where there is none, or no more."""

@@ -29,7 +29,9 @@ class Child:
     """A process that is kept running."""
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        self.name, self.command, self.environment = name, command, environment
+        self.name = name
+        self.command = command
+        self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
         self.started = self.due = 0.0
         self.delay = 1.0
@@ -47,7 +49,8 @@ class Child:
         elif (code := self.process.poll()) is not None:
             self.delay = 1.0 if time.monotonic() - self.started > STEADY_S else min(self.delay * 2, 30.0)
             print(f"The {self.name} ended with {code}; starting it again in {self.delay:.0f} s.", flush=True)
-            self.process, self.due = None, time.monotonic() + self.delay
+            self.process = None
+            self.due = time.monotonic() + self.delay
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL where that does not help."""
@@ -130,7 +133,8 @@ def ready(address: str) -> bool:
 
 def run() -> None:
     """Start everything, say where it is, look after it until told to stop."""
-    host, port = os.environ.get("UNCLIP_HOST", "127.0.0.1"), os.environ.get("UNCLIP_PORT", "8000")
+    host = os.environ.get("UNCLIP_HOST", "127.0.0.1")
+    port = os.environ.get("UNCLIP_PORT", "8000")
     if not port.isdigit() or not is_free(host, int(port)):
         sys.exit(f"Port {port} of {host} is taken or cannot be used. Choose another: UNCLIP_PORT=8001 make run")
     children = []

@@ -12,5 +12,5 @@ client = Client()
 jobs = [client.submit.generate(prompt, seed=seed, size=64) for seed in range(16)]
 sheet = Image.new("RGB", (4 * 66 + 2, 4 * 66 + 2), "white")
 for seed, job in enumerate(jobs):
-    sheet.paste(job.wait().pictures[0].image(), (2 + seed % 4 * 66, 2 + seed // 4 * 66))
+    sheet.paste(job.wait().images[0].image(), (2 + seed % 4 * 66, 2 + seed // 4 * 66))
 sheet.save(path)

@@ -1,4 +1,4 @@
-"""The unCLIP stack: CLIP, prior, decoder and upsamplers in PyTorch (Ramesh et al. 2022, arXiv 2204.06125)."""
+"""The unCLIP pipeline: CLIP, prior, decoder and upsamplers in PyTorch (Ramesh et al. 2022, arXiv 2204.06125)."""
 
 from models.checkpoints.checkpoint import CheckpointError
 from models.parameters import Parameters

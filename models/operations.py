@@ -22,7 +22,7 @@ from models.row import Conditioning, Row, Source
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows that hold a picture each, in order, what is to be told beside them, and what was not done as asked."""
+    """Rows that hold an image each, in order, what is to be told beside them, and what was not done as asked."""
 
     rows: Sequence[Row] = ()
     result: dict[str, Any] | None = None
@@ -43,88 +43,89 @@ LATENTS_DONE = 0.3  # finding z_i and x_T, beside decoding them
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One part of a mixture: a caption, a picture `[3, S, S]` or an image embedding `[D]`, and its weight."""
+    """One part of a mixture: a caption, an image `[3, S, S]` or an image embedding `[D]`, and its weight."""
 
     content: str | Tensor
     weight: float = 1.0
 
 
-def run(stack: UnCLIP, operation: Operation) -> Outcome:
+def run(pipeline: UnCLIP, operation: Operation) -> Outcome:
     """Drive an operation to its end in this process. RuntimeError if a row failed."""
     while True:
         try:
             phase = next(operation)
         except StopIteration as end:
             return cast(Outcome, end.value)
-        stack.draw(phase.rows)
+        pipeline.draw(phase.rows)
 
 
-def generate(stack: UnCLIP, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
-    """A picture of the caption for each seed."""
-    rows = [stack.row(prompt, seed, parameters) for seed in seeds]
+def generate(pipeline: UnCLIP, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
+    """An image of the caption for each seed."""
+    rows = [pipeline.row(prompt, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
 
 
-def compose(stack: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], parameters: Parameters) -> Operation:
-    """A picture of a weighted sum of image embeddings for each seed. Captions go through the prior first, with the first seed;
+def compose(pipeline: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], parameters: Parameters) -> Operation:
+    """An image of a weighted sum of image embeddings for each seed. Captions go through the prior first, with the first seed;
     the sum has unit norm again, or else the parts' mean norm where the checkpoint's embeddings have no unit norm."""
-    sources = [_end_row(stack, part.content, seeds[0], parameters) for part in mixture if not _is_embedding(part.content)]
-    blank = stack.caption_row("", 0, parameters, prior=False)
+    sources = [_end_row(pipeline, part.content, seeds[0], parameters) for part in mixture if not _is_embedding(part.content)]
+    blank = pipeline.caption_row("", 0, parameters, prior=False)
     yield Phase([*sources, blank], LATENTS_DONE)
     found = iter(sources)
     parts = [
-        cast(Tensor, part.content).to(stack.device) if _is_embedding(part.content) else cast(Tensor, _latent(next(found)).z_i)
+        cast(Tensor, part.content).to(pipeline.device) if _is_embedding(part.content) else cast(Tensor, _latent(next(found)).z_i)
         for part in mixture
     ]
-    wrong = [part for part in parts if part.shape != (stack.clip.embed_dim,)]
+    wrong = [part for part in parts if part.shape != (pipeline.clip.embed_dim,)]
     if wrong:
-        raise ValueError(f"z_i has {len(wrong[0])} numbers: checkpoint {stack.name!r} has image embeddings of {stack.clip.embed_dim}")
+        raise ValueError(f"z_i has {len(wrong[0])} numbers: checkpoint {pipeline.name!r} has image embeddings of {pipeline.clip.embed_dim}")
     total = sum((part.weight * z_i for part, z_i in zip(mixture, parts, strict=True)), torch.zeros_like(parts[0]))
     if not total.norm() > 0:
         raise ValueError("the mix adds up to nothing: change its weights")
-    norm = 1.0 if stack.clip.unit_norm else float(torch.stack(parts).norm(dim=1).mean())
+    norm = 1.0 if pipeline.clip.unit_norm else float(torch.stack(parts).norm(dim=1).mean())
     latent = replace(_latent(blank), z_i=F.normalize(total, dim=0) * norm)
-    rows = [stack.latent_row(latent, seed, parameters) for seed in seeds]
+    rows = [pipeline.latent_row(latent, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
 
 
-def variations(stack: UnCLIP, picture: Tensor, seeds: Sequence[int], parameters: Parameters) -> Operation:
-    """Pictures that share a picture's meaning: its (z_i, x_T), decoded by DDIM. `eta` 0 gives the picture back; the larger it is,
+def variations(pipeline: UnCLIP, image: Tensor, seeds: Sequence[int], parameters: Parameters) -> Operation:
+    """Images that share an image's meaning: its (z_i, x_T), decoded by DDIM. `eta` 0 gives the image back; the larger it is,
     the farther they stray."""
-    source = stack.picture_row(picture, parameters, invert=True)
+    source = pipeline.image_row(image, parameters, invert=True)
     yield Phase([source], LATENTS_DONE)
-    rows = [stack.latent_row(_latent(source), seed, parameters) for seed in seeds]
+    rows = [pipeline.latent_row(_latent(source), seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
 
 
 def interpolate(
-    stack: UnCLIP, ends: tuple[str | Tensor, str | Tensor], frames: int, seed: int, parameters: Parameters, *, noise: str = "slerp"
+    pipeline: UnCLIP, ends: tuple[str | Tensor, str | Tensor], frames: int, seed: int, parameters: Parameters, *, noise: str = "slerp"
 ) -> Operation:
-    """Frames along slerp(z_a, z_b, θ), θ from 0 to 1, between captions or pictures. `noise` "slerp": x_T goes from the one end's to
-    the other's, so that the first and last frame are the pictures given (a caption's x_T is drawn from the seed); "fixed": one x_T
+    """Frames along slerp(z_a, z_b, θ), θ from 0 to 1, between captions or images. `noise` "slerp": x_T goes from the one end's to
+    the other's, so that the first and last frame are the images given (a caption's x_T is drawn from the seed); "fixed": one x_T
     from the seed for all. Noise within the steps is the same in every frame."""
     invert = noise == "slerp"
-    sources = [_end_row(stack, end, seed, parameters, invert=invert) for end in ends]
+    sources = [_end_row(pipeline, end, seed, parameters, invert=invert) for end in ends]
     yield Phase(sources, LATENTS_DONE)
     a, b = (replace(_latent(source), text=_latent(source).empty) for source in sources)
-    z_a, z_b = cast(Tensor, a.z_i), cast(Tensor, b.z_i)
+    z_a = cast(Tensor, a.z_i)
+    z_b = cast(Tensor, b.z_i)
     rows = []
     for theta in torch.linspace(0, 1, frames).tolist():
         x_T = None
         if invert and not (a.x_T is None and b.x_T is None):
-            drawn = cast(Tensor, stack.latent_row(replace(a, x_T=None), seed, parameters).x_t)
+            drawn = cast(Tensor, pipeline.latent_row(replace(a, x_T=None), seed, parameters).x_t)
             x_T = slerp(drawn if a.x_T is None else a.x_T, drawn if b.x_T is None else b.x_T, theta)
-        rows.append(stack.latent_row(replace(a, z_i=slerp(z_a, z_b, theta), x_T=x_T), seed, parameters))
+        rows.append(pipeline.latent_row(replace(a, z_i=slerp(z_a, z_b, theta), x_T=x_T), seed, parameters))
     yield Phase(rows)
     return Outcome(rows)
 
 
 def text_diff(
-    stack: UnCLIP,
-    picture: Tensor,
+    pipeline: UnCLIP,
+    image: Tensor,
     prompt_to: str,
     prompt_from: str | None,
     frames: int,
@@ -132,10 +133,10 @@ def text_diff(
     seed: int,
     parameters: Parameters,
 ) -> Operation:
-    """A picture moved by language (paper §3.3): slerp(z_i, z_d, θ) with z_d = norm(z_t - z_t0), θ from 0 to `theta_max`, on the x_T
-    that DDIM inversion finds. Without `prompt_from`, z_d is norm(z_t). The first frame is the picture itself."""
-    source = stack.picture_row(picture, parameters, invert=True)
-    captions = [stack.caption_row(text, 0, parameters, prior=False) for text in (prompt_to, prompt_from) if text is not None]
+    """An image moved by language (paper §3.3): slerp(z_i, z_d, θ) with z_d = norm(z_t - z_t0), θ from 0 to `theta_max`, on the x_T
+    that DDIM inversion finds. Without `prompt_from`, z_d is norm(z_t). The first frame is the image itself."""
+    source = pipeline.image_row(image, parameters, invert=True)
+    captions = [pipeline.caption_row(text, 0, parameters, prior=False) for text in (prompt_to, prompt_from) if text is not None]
     yield Phase([source, *captions], LATENTS_DONE)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
@@ -145,60 +146,62 @@ def text_diff(
         raise ValueError("prompt_from and prompt_to mean the same to CLIP: say what should differ")
     z_d = F.normalize(difference, dim=0) * z_i.norm()
     thetas = torch.linspace(0, theta_max, frames).tolist()
-    rows = [stack.latent_row(replace(latent, z_i=slerp(z_i, z_d, theta)), seed, parameters) for theta in thetas]
+    rows = [pipeline.latent_row(replace(latent, z_i=slerp(z_i, z_d, theta)), seed, parameters) for theta in thetas]
     yield Phase(rows)
     return Outcome(rows)
 
 
-def edit(stack: UnCLIP, picture: Tensor, mask: Tensor, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
-    """The picture `[3, S, S]` redrawn by a caption where the mask `[1, S, S]` is above 0, for each seed.
+def edit(pipeline: UnCLIP, image: Tensor, mask: Tensor, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
+    """The image `[3, S, S]` redrawn by a caption where the mask `[1, S, S]` is above 0, for each seed.
 
     At every size the kept pixels stand in the estimate of x_0 from the first step on, as noised as the rest; the decoder makes
-    each step several times with noise in between (RePaint). The kept part of the result is the picture's own, to the bit."""
+    each step several times with noise in between (RePaint). The kept part of the result is the image's own, to the bit."""
     size = parameters.size
-    source = Source(picture.to(stack.device), (mask > 0).to(picture).to(stack.device)).at(size)
-    rows = [stack.row(prompt, seed, parameters, source) for seed in seeds]
+    source = Source(image.to(pipeline.device), (mask > 0).to(image).to(pipeline.device)).at(size)
+    rows = [pipeline.row(prompt, seed, parameters, source) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
 
 
-def probe(stack: UnCLIP, picture: Tensor, labels: Sequence[str], components: Sequence[int], seed: int, parameters: Parameters) -> Operation:
-    """What z_i holds of a picture: CLIP's zero-shot probabilities of labels, and pictures decoded from its first k principal
+def probe(
+    pipeline: UnCLIP, image: Tensor, labels: Sequence[str], components: Sequence[int], seed: int, parameters: Parameters
+) -> Operation:
+    """What z_i holds of an image: CLIP's zero-shot probabilities of labels, and images decoded from its first k principal
     components, for each k, all from one seed (paper §4, Fig. 6 and 7)."""
-    source = stack.picture_row(picture, parameters, invert=False)
-    captions = [stack.caption_row(label, 0, parameters, prior=False) for label in labels]
+    source = pipeline.image_row(image, parameters, invert=False)
+    captions = [pipeline.caption_row(label, 0, parameters, prior=False) for label in labels]
     yield Phase([source, *captions], LATENTS_DONE)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
     told: dict[str, Any] = {}
     if captions:
         z_t = F.normalize(torch.cat([_latent(row).text.z_t for row in captions]), dim=1)
-        logits = stack.clip.network.logit_scale.exp().clamp(max=100) * (z_t @ F.normalize(z_i, dim=0))
+        logits = pipeline.clip.network.logit_scale.exp().clamp(max=100) * (z_t @ F.normalize(z_i, dim=0))
         told["labels"] = [{"label": label, "probability": p} for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)]
     rows = []
     if components:
-        pca = stack.pca
+        pca = pipeline.pca
         if pca is None:
-            raise ValueError(f"checkpoint {stack.name!r} has no principal components: ask for labels only")
+            raise ValueError(f"checkpoint {pipeline.name!r} has no principal components: ask for labels only")
         if max(components) > pca.config.components:
-            raise ValueError(f"components asks for {max(components)}: checkpoint {stack.name!r} keeps {pca.config.components}")
+            raise ValueError(f"components asks for {max(components)}: checkpoint {pipeline.name!r} keeps {pca.config.components}")
         told["components"] = []
         for k in components:
             kept = pca.reconstruct(pca.project(z_i)[:k])
-            kept = F.normalize(kept, dim=0) if stack.clip.unit_norm else kept
+            kept = F.normalize(kept, dim=0) if pipeline.clip.unit_norm else kept
             told["components"].append({"components": k, "cosine": float(F.cosine_similarity(kept, z_i, dim=0))})
-            rows.append(stack.latent_row(replace(latent, z_i=kept), seed, parameters))
+            rows.append(pipeline.latent_row(replace(latent, z_i=kept), seed, parameters))
         yield Phase(rows)
     return Outcome(rows, told)
 
 
-def embeddings(stack: UnCLIP, content: str | Tensor, parameters: Parameters) -> Operation:
-    """z_t of a caption, or z_i of a picture."""
+def embeddings(pipeline: UnCLIP, content: str | Tensor, parameters: Parameters) -> Operation:
+    """z_t of a caption, or z_i of an image."""
     caption = isinstance(content, str)
     row = (
-        stack.caption_row(content, 0, parameters, prior=False)
+        pipeline.caption_row(content, 0, parameters, prior=False)
         if isinstance(content, str)
-        else stack.picture_row(content, parameters, invert=False)
+        else pipeline.image_row(content, parameters, invert=False)
     )
     yield Phase([row])
     z = _latent(row).text.z_t[0] if caption else cast(Tensor, _latent(row).z_i)
@@ -216,10 +219,10 @@ def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
     return (math.sin((1 - theta) * omega) * a + math.sin(theta * omega) * b) / math.sin(omega)
 
 
-def _end_row(stack: UnCLIP, content: str | Tensor, seed: int, parameters: Parameters, *, invert: bool = False) -> Row:
+def _end_row(pipeline: UnCLIP, content: str | Tensor, seed: int, parameters: Parameters, *, invert: bool = False) -> Row:
     if isinstance(content, str):
-        return stack.caption_row(content, seed, parameters, prior=True)
-    return stack.picture_row(content, parameters, invert=invert)
+        return pipeline.caption_row(content, seed, parameters, prior=True)
+    return pipeline.image_row(content, parameters, invert=invert)
 
 
 def _is_embedding(content: str | Tensor) -> bool:

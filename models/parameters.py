@@ -1,4 +1,4 @@
-"""Everything that decides a picture beside its prompt and seed, with nothing left open."""
+"""Everything that decides an image beside its prompt and seed, with nothing left open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Parameters:
     to another, `decoder_guidance_stop`. `dynamic_threshold` is a share of the pixels, 0 for plain clamping.
     Candidates and steps are the diffusion prior's; temperature and top-p are the autoregressive one's."""
 
-    size: int  # pixels, the picture is square
+    size: int  # pixels, the image is square
     prior: str
     negative_prompt: str
     sampler: str

@@ -1,4 +1,4 @@
-"""The composition root: CLIP, prior, decoder and upsamplers as one stack that moves rows.
+"""The composition root: CLIP, prior, decoder and upsamplers as one pipeline that moves rows.
 
 `step` is the heart: it takes any rows that need the same network, makes one forward pass, and moves each one step along its
 own table. `generate` is a loop over it for people; the worker's engine is another, for rows that come and go.
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.acceleration.cuda_graphs import Graphs, Pass, Recorder
-from models.acceleration.offload import Residents
+from models.acceleration.offload import WeightOffloader
 from models.acceleration.onednn import pack
 from models.checkpoints import external_upsampler, karlo
 from models.checkpoints.checkpoint import BASE_SIZE, DEFAULT_FOLDER, UPSAMPLERS, Checkpoint, digest, load
@@ -73,15 +73,18 @@ _LATER_DEFAULTS: dict[str, Any] = {
 
 
 class UnCLIP:
-    """A loaded stack. Not thread-safe: one thread owns it."""
+    """A loaded pipeline. Not thread-safe: one thread owns it."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", residents: Residents | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", residents: WeightOffloader | None = None) -> None:
         """`residents`: where the networks take turns on the device."""
         self.residents = residents
-        self.checkpoint, self.device, self.name = checkpoint, torch.device(device), checkpoint.name
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        self.name = checkpoint.name
         self.digest = ""  # of the files it was loaded from
         networks = checkpoint.networks
-        self.clip, self.prior = cast(CLIP, networks["clip"]), cast(DiffusionPrior, networks["prior"])
+        self.clip = cast(CLIP, networks["clip"])
+        self.prior = cast(DiffusionPrior, networks["prior"])
         self.decoder = cast(Decoder, networks["decoder"])
         self.ar_prior = cast(AutoregressivePrior | None, networks.get("ar_prior"))
         self.priors = ("diffusion",) if self.ar_prior is None else ("diffusion", "autoregressive")
@@ -117,10 +120,10 @@ class UnCLIP:
             checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
             if upsampler is not None:
                 checkpoint = external_upsampler.borrowed(checkpoint, Path(upsampler), home, dtype)
-        residents = None if device_memory is None else Residents(checkpoint.networks, torch.device(device), device_memory)
-        stack = cls(checkpoint, device, residents)
-        stack.digest = found.result()
-        return stack
+        residents = None if device_memory is None else WeightOffloader(checkpoint.networks, torch.device(device), device_memory)
+        pipeline = cls(checkpoint, device, residents)
+        pipeline.digest = found.result()
+        return pipeline
 
     def resolve(self, operation: str = "generate", **given: Any) -> Parameters:
         """Fill what is None or absent from the operation's defaults and the checkpoint's. ValueError for what this checkpoint
@@ -148,7 +151,7 @@ class UnCLIP:
         return parameters
 
     def row(self, prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
-        """A row from a caption to a picture; with a source, to its picture redrawn where its mask says so. Runs no network."""
+        """A row from a caption to an image; with a source, to its image redrawn where its mask says so. Runs no network."""
         return self._row(
             ("text", _PRIOR_STAGES[parameters.prior], "decoder", *self._upsampler_stages(parameters)), prompt, seed, parameters, source
         )
@@ -157,12 +160,12 @@ class UnCLIP:
         """A row that ends with the encoded caption, and with `prior` also with an image embedding for it."""
         return self._row(("text", _PRIOR_STAGES[parameters.prior]) if prior else ("text",), prompt, seed, parameters)
 
-    def picture_row(self, picture: Tensor, parameters: Parameters, *, invert: bool) -> Row:
-        """A row that ends with the z_i of a picture `[3, S, S]`, and with `invert` also with its x_T: DDIM run backwards by the
+    def image_row(self, image: Tensor, parameters: Parameters, *, invert: bool) -> Row:
+        """A row that ends with the z_i of an image `[3, S, S]`, and with `invert` also with its x_T: DDIM run backwards by the
         decoder given z_i and no caption (paper §3)."""
         if not self.clip.has_image_encoder:
-            raise ValueError(f"checkpoint {self.name!r} has no image encoder: use one that has, or give a prompt instead of a picture")
-        return self._row(("image", "inversion") if invert else ("image",), "", 0, parameters, Source(picture.to(self.device)))
+            raise ValueError(f"checkpoint {self.name!r} has no image encoder: use one that has, or give a prompt instead of an image")
+        return self._row(("image", "inversion") if invert else ("image",), "", 0, parameters, Source(image.to(self.device)))
 
     def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:
         """A row that decodes a latent, (z_i, x_T) or z_i alone, beside the text it holds."""
@@ -191,7 +194,8 @@ class UnCLIP:
         if stage == "prior":
             return sampler_table(defaults["prior_sampler"], self.prior.config.schedule, parameters.prior_num_inference_steps)
         if stage in ("decoder", "inversion"):
-            schedule, steps = self.decoder.config.schedule, parameters.decoder_num_inference_steps
+            schedule = self.decoder.config.schedule
+            steps = parameters.decoder_num_inference_steps
             if stage == "inversion":
                 return ddim_inversion_table(self._alphas[schedule], steps)
             table = sampler_table(parameters.sampler, schedule, steps, parameters.eta)
@@ -243,7 +247,7 @@ class UnCLIP:
     def _encode(self, rows: Sequence[Row]) -> None:
         """The text stage: prompts, and what stands for no prompt (the negative prompt, or "")."""
         pairs = [(row.prompt, row.parameters.negative_prompt) for row in rows]
-        prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))  # each once, however many pictures are drawn of it
+        prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))  # each once, however many images are drawn of it
         tokens, cut = self.clip.tokenize(prompts)
         encoding = self.clip.encode_text(tokens)
         encoded = {
@@ -251,12 +255,13 @@ class UnCLIP:
             for k, prompt in enumerate(prompts)
         }
         for row, (prompt, negative) in zip(rows, pairs, strict=True):
-            (text, row.cut), (empty, row.negative_cut) = encoded[prompt], encoded[negative]
+            (text, row.cut) = encoded[prompt]
+            (empty, row.negative_cut) = encoded[negative]
             row.conditioning = Conditioning(text, empty)
 
     def _encode_images(self, rows: Sequence[Row]) -> None:
-        """The image stage: z_i of the rows' pictures, and what stands for no prompt."""
-        z_i = self.clip.encode_image(torch.stack([_source(row).at(self.clip.image_size).picture for row in rows]))
+        """The image stage: z_i of the rows' images, and what stands for no prompt."""
+        z_i = self.clip.encode_image(torch.stack([_source(row).at(self.clip.image_size).image for row in rows]))
         empty = self.clip.encode_text(self.clip.tokenize([row.parameters.negative_prompt for row in rows])[0])
         for index, row in enumerate(rows):
             text = TextEncoding(empty.z_t[index : index + 1], empty.hidden[index : index + 1], empty.mask[index : index + 1])
@@ -281,9 +286,11 @@ class UnCLIP:
                     [row.caches[half] for row, half in part], [row.tokens[-1] for row, _ in part], [len(row.tokens) - 1 for row, _ in part]
                 )
             for (row, half), one, cache in zip(part, found.float(), caches, strict=True):
-                logits[id(row), half], longer[id(row), half] = one, cache
+                logits[id(row), half] = one
+                longer[id(row), half] = cache
         for row in rows:
-            guided, scale = logits[id(row), 0], row.parameters.prior_guidance_scale
+            guided = logits[id(row), 0]
+            scale = row.parameters.prior_guidance_scale
             if scale != 1:
                 guided = logits[id(row), 1] + scale * (guided - logits[id(row), 1])
             if not guided.isfinite().all():
@@ -301,7 +308,9 @@ class UnCLIP:
 
     def _leave(self, row: Row) -> None:
         """From a finished stage to the next one, or out."""
-        conditioning, x = _conditioning(row), row.x_t  # the last step of every sampler's table lands on x_0
+        # the last step of every sampler's table lands on x_0
+        conditioning = _conditioning(row)
+        x = row.x_t
         following = row.following
         if row.stage == "prior":
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
@@ -310,7 +319,8 @@ class UnCLIP:
             best = row.candidate = (unit @ conditioning.text.z_t[0]).argmax()
             conditioning.z_i = (unit if self.clip.unit_norm else z_i).index_select(0, best[None])[0]  # [best] would wait for the device
         elif row.stage == "ar_prior":
-            prior, pca = cast(AutoregressivePrior, self.ar_prior), cast(PCA, self.pca)
+            prior = cast(AutoregressivePrior, self.ar_prior)
+            pca = cast(PCA, self.pca)
             z_i = pca.reconstruct(prior.dequantize(torch.tensor(row.tokens[1:], device=self.device)[None]))[0]
             conditioning.z_i = F.normalize(z_i, dim=0) if self.clip.unit_norm else z_i
         elif row.stage == "inversion":
@@ -329,15 +339,16 @@ class UnCLIP:
             return
         table = self._table(stage, row.parameters, row.source)
         assert table is not None
-        x_T, shape = None, (3, BASE_SIZE, BASE_SIZE)
+        x_T = None
+        shape = (3, BASE_SIZE, BASE_SIZE)
         if stage == "prior":
             row.begin(stage, table, (row.parameters.prior_num_candidates, self.clip.embed_dim), self.device)
             return
         if stage == "inversion":
-            # The picture as it is at the table's first timestep, with noise from the row's own numbers.
+            # The image as it is at the table's first timestep, with noise from the row's own numbers.
             a = float(self._alphas[self.decoder.config.schedule][table.timesteps[0]])
             noise = torch.randn(shape, generator=torch.Generator().manual_seed(row.seed)).to(self.device)
-            x_T = a**0.5 * _source(row).at(BASE_SIZE).picture + (1 - a) ** 0.5 * noise
+            x_T = a**0.5 * _source(row).at(BASE_SIZE).image + (1 - a) ** 0.5 * noise
         elif stage == "decoder":
             x_T = _conditioning(row).x_T
         else:
@@ -368,7 +379,8 @@ class UnCLIP:
         found = dict(zip(halves, flat.split(counts), strict=True))
         x_0s = []
         for k, row in enumerate(rows):
-            prediction, scale = found[k, 0], row.parameters.prior_guidance_scale
+            prediction = found[k, 0]
+            scale = row.parameters.prior_guidance_scale
             if scale != 1:
                 prediction = found[k, 1] + scale * (prediction - found[k, 1])
             x_0 = to_x_0(prediction, _state(row), alpha[k], sigma[k], config.prediction_type)
@@ -461,7 +473,7 @@ class UnCLIP:
         on_step: Callable[[Sequence[Row]], None] | None = None,
         **parameters: Any,
     ) -> Tensor:
-        """Draw a picture of each prompt: `[B, 3, S, S]` in [-1, 1]. Seeds default to 0, 1, 2 …; `parameters` are those of
+        """Draw an image of each prompt: `[B, 3, S, S]` in [-1, 1]. Seeds default to 0, 1, 2 …; `parameters` are those of
         `resolve`; `on_step` sees the rows after each step. RuntimeError if a row failed."""
         resolved = self.resolve(**parameters)
         seeds = range(len(prompts)) if seeds is None else seeds
@@ -477,23 +489,25 @@ class UnCLIP:
                 on_step(rows)
         failed = [row for row in rows if row.error is not None]
         if failed:
-            raise RuntimeError(f"{len(failed)} of {len(rows)} pictures failed: {failed[0].error}")
+            raise RuntimeError(f"{len(failed)} of {len(rows)} images failed: {failed[0].error}")
 
     def pack(self) -> None:
         """Make ready to draw and nothing else: on a CPU, convolutions are laid out once for all (`packed`), and the networks cannot be
-        saved or trained any more. Pictures are the same to rounding."""
+        saved or trained any more. Images are the same to rounding."""
         pack(self.checkpoint.networks.values())
 
     def record(self, compiled: bool = False) -> None:
         """From here on play passes of prior, decoder and upsamplers back as CUDA graphs, when one of as many rows comes for the second
         time; `compiled`: torch.compile makes their kernels, which takes a minute or so for each number of rows. On a GPU where all
-        networks stay; elsewhere nothing happens. Pictures are the same to rounding."""
+        networks stay; elsewhere nothing happens. Images are the same to rounding."""
         if self.device.type == "cuda" and self.residents is None:
             self.play(Graphs(Recorder(self.device), compiled=compiled))
 
     def play(self, graphs: Graphs | None) -> None:
         """Make passes by these recordings from here on; None: none."""
-        self.graphs, self._last_given, self._last_caches = graphs, None, None
+        self.graphs = graphs
+        self._last_given = None
+        self._last_caches = None
 
     def short_rows(self, count: int, **parameters: Any) -> list[Row]:
         """Rows that go through every network that their size needs, with as few steps as do: for warming up and for measuring."""
@@ -566,7 +580,8 @@ def _thresholded(x_0: Tensor, share: float) -> Tensor:
 def _is_guided(row: Row) -> bool:
     """Whether the decoder's present step is guided: within the interval (Kynkäänniemi et al. 2024, arXiv 2404.07724). Inversion goes
     through the same noise the other way."""
-    p, done = row.parameters, row.step / row.steps
+    p = row.parameters
+    done = row.step / row.steps
     if p.decoder_guidance_scale == 1:
         return False
     if row.stage == "inversion":
@@ -581,7 +596,8 @@ def _guide(predictions: Tensor, count: int, guided: list[int], scales: Sequence[
     if not guided:
         return conditional
     scale = _like(sent(torch.tensor([scales[k] for k in guided]), predictions.device), conditional)
-    unconditional, index = predictions[count:], sent(torch.tensor(guided), predictions.device)
+    unconditional = predictions[count:]
+    index = sent(torch.tensor(guided), predictions.device)
     return conditional.index_copy(0, index, unconditional + scale * (conditional[index] - unconditional))
 
 

@@ -1,4 +1,4 @@
-"""A row: one picture on its way through the stack, with its own step, tables, guidance and random numbers."""
+"""A row: one image on its way through the pipeline, with its own step, tables, guidance and random numbers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024", "image"
 
 @dataclass
 class Conditioning:
-    """What a row's networks are given, and what a row that draws no picture ends with: the encoded prompt and its
+    """What a row's networks are given, and what a row that draws no image ends with: the encoded prompt and its
     unconditional counterpart (batch of one each), the image embedding z_i `[D]`, the decoder's first noise x_T `[3, 64, 64]`
-    where it is not drawn from the seed (with z_i, the paper's bipartite latent, §3), and the small picture `[3, s, s]`."""
+    where it is not drawn from the seed (with z_i, the paper's bipartite latent, §3), and the small image `[3, s, s]`."""
 
     text: TextEncoding
     empty: TextEncoding
@@ -36,17 +36,17 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture that a row starts from: `[3, S, S]` in [-1, 1]; for an edit with a mask `[1, S, S]`, 1 where it is redrawn."""
+    """An image that a row starts from: `[3, S, S]` in [-1, 1]; for an edit with a mask `[1, S, S]`, 1 where it is redrawn."""
 
-    picture: Tensor
+    image: Tensor
     mask: Tensor | None = None
 
     def at(self, size: int) -> Source:
         """Both at another size. A pixel counts as masked if any part of it is."""
-        if self.picture.shape[-1] == size:
+        if self.image.shape[-1] == size:
             return self
-        picture = F.interpolate(self.picture[None], (size, size), mode="bicubic", antialias=True)[0].clamp(-1, 1)
-        return Source(picture, None if self.mask is None else F.adaptive_max_pool2d(self.mask[None], size)[0])
+        image = F.interpolate(self.image[None], (size, size), mode="bicubic", antialias=True)[0].clamp(-1, 1)
+        return Source(image, None if self.mask is None else F.adaptive_max_pool2d(self.mask[None], size)[0])
 
     def keep(self, x_0: Tensor) -> Tensor:
         """`x_0` `[3, s, s]` with the source's own pixels where the mask keeps them; as it is where there is no mask."""
@@ -54,7 +54,7 @@ class Source:
             return x_0
         known = self.at(x_0.shape[-1])
         assert known.mask is not None
-        return torch.where(known.mask > 0, x_0, known.picture)
+        return torch.where(known.mask > 0, x_0, known.image)
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
@@ -63,7 +63,7 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
 
 
 class Row:
-    """One picture in the making. The stack moves it; everybody else reads it.
+    """One image in the making. The pipeline moves it; everybody else reads it.
 
     `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or, where
     the plan ends before the decoder, `conditioning`; or `error` says why not. `step` of `steps` counts within the stage. `cut` and
@@ -72,8 +72,11 @@ class Row:
 
     def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float], source: Source | None = None) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
-        self.prompt, self.seed, self.parameters = prompt, seed, parameters
-        self.plan, self.source = plan, source
+        self.prompt = prompt
+        self.seed = seed
+        self.parameters = parameters
+        self.plan = plan
+        self.source = source
         self.stage: str | None = next(iter(plan))
         self.step = 0
         self.cut: str | None = None
@@ -110,7 +113,7 @@ class Row:
         return left
 
     def preview(self) -> Tensor | None:
-        """The picture so far `[3, h, w]` in [-1, 1]: the estimate of x_0, or the last stage's result; None before the decoder."""
+        """The image so far `[3, h, w]` in [-1, 1]: the estimate of x_0, or the last stage's result; None before the decoder."""
         if self.stage is None:
             return self.image
         if self.x_0 is not None and self.x_0.dim() == 3:
@@ -132,16 +135,24 @@ class Row:
 
     def begin_tokens(self, stage: str, steps: int) -> None:
         """Enter a stage that draws one token a step, with its own random numbers."""
-        self.stage, self.step, self.steps, self.table = stage, 0, steps, None
+        self.stage = stage
+        self.step = 0
+        self.steps = steps
+        self.table = None
         self.x_0 = self.x_0_prev = None
         self.generator = torch.Generator().manual_seed(self.seed * 8 + STAGES.index(stage))
-        self.tokens, self.caches, self.given = [], [], []
+        self.tokens = []
+        self.caches = []
+        self.given = []
 
     def end(self, image: Tensor | None = None, error: str | None = None) -> None:
-        """Leave the stack, with a picture, with what the conditioning now holds, or with the reason for neither."""
-        self.stage, self.caches, self.given = None, [], []
+        """Leave the pipeline, with an image, with what the conditioning now holds, or with the reason for neither."""
+        self.stage = None
+        self.caches = []
+        self.given = []
         self.x_t = self.x_0 = self.x_0_prev = None
-        self.image, self.error = image, error
+        self.image = image
+        self.error = error
 
     def advance(self, x_0: Tensor, variance: Tensor | None = None) -> bool:
         """Move x_t one step along the table, given this step's estimate of x_0, and the learned variance in [-1, 1] where there
@@ -162,7 +173,8 @@ def advance(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Ten
 
 def _advance_alike(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]) -> None:
     first = rows[0]
-    table, step = first.table, first.step
+    table = first.table
+    step = first.step
     assert table is not None
     a, b, c, d, e = table.coefficients[step].tolist()
     x_next = a * _together([row.x_t for row in rows]) + b * _together(x_0s)

@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from contracts.redis_url import hidden
+from contracts.redis_url import redact_credentials
 from service import logs, tracing
 from service.app import create_app
 from service.security import cli
@@ -47,7 +47,7 @@ def main() -> None:
 
 def _got(fault: Any) -> str:
     """The value got, but for secrets, which do not belong in a log."""
-    return "" if "secret" in str(fault["loc"][0]) else hidden(f", got {fault['input']!r}")
+    return "" if "secret" in str(fault["loc"][0]) else redact_credentials(f", got {fault['input']!r}")
 
 
 if __name__ == "__main__":

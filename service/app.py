@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
-from contracts.operations import pictures_out
+from contracts.operations import num_images
 from contracts.provenance import Provenance
 from service import tracing
 from service.api import images
@@ -41,21 +41,22 @@ EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 NOT_SENT = {"description": "The client has it already, by If-None-Match."}
 ROUTES = (
     ("/generate", "generate", "Draw a caption"),
-    ("/variations", "variations", "Draw a picture again, differently"),
-    ("/interpolate", "interpolate", "Go from one picture or caption to another"),
-    ("/text-diff", "text-diff", "Move a picture by the difference of two captions"),
-    ("/edits", "edit", "Redraw part of a picture"),
-    ("/probe", "probe", "Look into a picture's embedding"),
-    ("/embeddings", "embeddings", "A caption's or a picture's embedding"),
+    ("/variations", "variations", "Draw an image again, differently"),
+    ("/interpolate", "interpolate", "Go from one image or caption to another"),
+    ("/text-diff", "text-diff", "Move an image by the difference of two captions"),
+    ("/edits", "edit", "Redraw part of an image"),
+    ("/probe", "probe", "Look into an image's embedding"),
+    ("/embeddings", "embeddings", "A caption's or an image's embedding"),
 )
 JobId = Annotated[str, Path(description="The job's id, as its creation answered.", max_length=100)]
-Link = Annotated[str | None, Query(description="Of a picture's URL, where keys are required: opens it without one.", max_length=100)]
+Link = Annotated[str | None, Query(description="Of an image's URL, where keys are required: opens it without one.", max_length=100)]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service. Settings are read from the environment unless given."""
     settings = settings or Settings()
-    jobs, metrics = Jobs(settings), Metrics()
+    jobs = Jobs(settings)
+    metrics = Metrics()
     keys_required = settings.api_keys == "required"
 
     @asynccontextmanager
@@ -67,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="unCLIP image service",
-        summary="Draws pictures from captions by unCLIP: a prior, a decoder and upsamplers, on one's own machines.",
+        summary="Draws images from captions by unCLIP: a prior, a decoder and upsamplers, on one's own machines.",
         version="0.1.0",
         lifespan=lifespan,
         responses=responses(500),
@@ -98,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 200: {
                     "model": Job,
                     "content": PNG,
-                    "description": "The ended job, or its picture: with Prefer: wait (and Accept: image/png).",
+                    "description": "The ended job, or its image: with Prefer: wait (and Accept: image/png).",
                 },
                 202: {"model": Job, "description": "Accepted. The job is at Location."},
                 **responses(400, 406, 413, 415, 422, 429, 503),
@@ -107,17 +108,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async def accept_work(
             request: Request,
             prefer: Annotated[list[str] | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
-            accept: Annotated[list[str] | None, Header(description="image/png, with a wait and one picture: the PNG itself.")] = None,
+            accept: Annotated[list[str] | None, Header(description="image/png, with a wait and one image: the PNG itself.")] = None,
             idempotency_key: Annotated[
                 str | None, Header(min_length=1, max_length=255, description="A repeat with the same key answers with the first job.")
             ] = None,
         ) -> Response:
             """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
-            wait, png = wait_seconds(prefer or [], settings.max_wait), wants_png(accept or [])
-            work = await read(request, operation, settings, partial(jobs.picture, owner=middleware.owner(request)))
-            count = pictures_out(work.fields)
+            wait = wait_seconds(prefer or [], settings.max_wait)
+            png = wants_png(accept or [])
+            work = await read(request, operation, settings, partial(jobs.find_image, owner=middleware.owner(request)))
+            count = num_images(work.fields)
             if png and count != 1:
-                raise ProblemError(406, f"image/png holds one picture, and this makes {count}. Ask for one, or for application/json.")
+                raise ProblemError(406, f"image/png holds one image, and this makes {count}. Ask for one, or for application/json.")
             accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, middleware.caller(request))
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
@@ -129,7 +131,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     routes.install(app, jobs, metrics, settings, base_url)
 
     async def answer(request: Request, accepted: Accepted, wait: float | None, png: bool) -> Response:
-        job_id, base = accepted.job_id, base_url(request)
+        job_id = accepted.job_id
+        base = base_url(request)
         headers = {"Location": f"{base}/jobs/{job_id}", "Vary": "Accept, Prefer"}
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
@@ -147,16 +150,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return JSONResponse(job.model_dump(mode="json"), 200, headers)
         if job.error is not None:
             raise ProblemError(500 if job.error.kind == "internal" else 422, job.error.detail, headers=headers)
-        return Response(await jobs.image(job.id, 0), 200, headers, "image/png")
+        return Response(await jobs.read_image(job.id, 0), 200, headers, "image/png")
 
     @app.get("/jobs/{job_id}", response_model=Job, summary="How a job stands", responses=responses(404, 422, 503))
     async def get_job(request: Request, job_id: JobId) -> Job:
-        """The job: its status, progress, resolved parameters and, once it succeeded, where its pictures are."""
+        """The job: its status, progress, resolved parameters and, once it succeeded, where its images are."""
         return await jobs.find(job_id, base_url(request))
 
     @app.delete("/jobs/{job_id}", response_model=Job, summary="Cancel a job", responses=responses(404, 422, 503))
     async def cancel_job(request: Request, job_id: JobId) -> Job:
-        """Ends a job that waits or runs, within two steps, without pictures. A job that has ended stays as it is: `status` tells."""
+        """Ends a job that waits or runs, within two steps, without images. A job that has ended stays as it is: `status` tells."""
         await jobs.cancel(job_id)
         return await jobs.find(job_id, base_url(request))
 
@@ -169,10 +172,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def get_events(
         request: Request,
         job_id: JobId,
-        previews: Annotated[bool, Query(description="Also the pictures so far.")] = True,
+        previews: Annotated[bool, Query(description="Also the images so far.")] = True,
         last_event_id: Annotated[str, Header(pattern=EVENT_ID, description="Go on after this event.")] = START,
     ) -> StreamingResponse:
-        """`queued` with queue_position and eta_seconds; `progress`; `preview` with a small picture as data URL; at last `ended` with the
+        """`queued` with queue_position and eta_seconds; `progress`; `preview` with a small image as data URL; at last `ended` with the
         job's status. A line that broke is taken up again with `Last-Event-ID`, as browsers do by themselves."""
         await jobs.find(job_id, base_url(request))
         events = jobs.events.listen(job_id, last_event_id, previews=previews)
@@ -183,9 +186,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get(
         "/jobs/{job_id}/images/{index}.png",
         response_class=Response,
-        summary="A job's picture",
+        summary="A job's image",
         responses={
-            200: {"content": PNG, "description": "The picture, its parameters in its own metadata."},
+            200: {"content": PNG, "description": "The image, its parameters in its own metadata."},
             304: NOT_SENT,
             **responses(404, 422, 503),
         },
@@ -203,17 +206,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get(
         "/jobs/{job_id}/images/{index}.json",
         response_model=Provenance,
-        summary="How a job's picture was drawn",
+        summary="How a job's image was drawn",
         responses=responses(404, 422, 503),
     )
     async def get_provenance(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Provenance:
-        """What the picture's own `unclip` text chunk holds: every parameter, digests of checkpoint and input pictures, versions."""
+        """What the image's own `unclip` text chunk holds: every parameter, digests of checkpoint and input images, versions."""
         return await images.provenance(jobs, job_id, index)
 
     @app.get(
         "/jobs/{job_id}/animation",
         response_class=Response,
-        summary="A job's frames as one animated picture",
+        summary="A job's frames as one animated image",
         responses={
             200: {"content": ANIMATIONS, "description": "The animation, where one was asked for."},
             304: NOT_SENT,

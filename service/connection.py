@@ -10,7 +10,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 from redis.connection import parse_url
 
-from contracts.redis_url import sentinels
+from contracts.redis_url import parse_sentinels
 
 
 class _Following:
@@ -71,7 +71,7 @@ async def close(*clients: Any) -> None:
 
 
 def _client(server: Any, sentinel: Any, managed: tuple[Any, Any], url: str, options: dict[str, Any]) -> Any:
-    found = sentinels(url)
+    found = parse_sentinels(url)
     if found is None:
         return server.from_url(url, **options)
     options |= parse_url(found.url)

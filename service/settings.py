@@ -31,13 +31,13 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(1000, ge=1, description="Waiting jobs beyond which new ones are refused (429).")
     max_wait: float = Field(120.0, ge=0, description="Longest wait, in seconds, that `Prefer: wait` is granted.")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest body of any other request, in bytes.")
-    max_upload_bytes: int = Field(64 << 20, ge=1024, description="Largest body of a request that may carry pictures, in bytes.")
-    max_picture_bytes: int = Field(20_000_000, ge=1024, description="Largest picture file, in bytes.")
-    max_picture_pixels: int = Field(25_000_000, ge=1, description="Most pixels of a picture that is sent, known before it is decoded.")
+    max_upload_bytes: int = Field(64 << 20, ge=1024, description="Largest body of a request that may carry images, in bytes.")
+    max_image_bytes: int = Field(20_000_000, ge=1024, description="Largest image file, in bytes.")
+    max_image_pixels: int = Field(25_000_000, ge=1, description="Most pixels of an image that is sent, known before it is decoded.")
     job_timeout: int = Field(600, ge=1, description="Seconds after which a running job is stopped and failed.")
     job_retries: int = Field(3, ge=0, description="How often a job is tried again after its worker died.")
-    result_ttl: int = Field(86_400, ge=60, description="Seconds that an ended job and its pictures are kept.")
-    store: str | None = Field(None, description="Object store of pictures: file:///folder or s3://bucket/prefix; else Redis.")
+    result_ttl: int = Field(86_400, ge=60, description="Seconds that an ended job and its images are kept.")
+    store: str | None = Field(None, description="Object store of images: file:///folder or s3://bucket/prefix; else Redis.")
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="Hosts that webhooks may be at, such as *.example.org.")
     webhook_secret: SecretStr | None = Field(
         None, validate_default=True, description="What webhooks are signed with: whsec_ and base64; several, with spaces, during a change."

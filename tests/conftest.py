@@ -17,7 +17,8 @@ class RedisServer:
     """A real redis-server that a test may stop and start again; its data outlive a stop (AOF)."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder = folder
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -114,8 +115,8 @@ def s3() -> Iterator[str]:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server._port}")
         for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}.items():
             patch.setenv(f"AWS_{name}", value)
-        fsspec.filesystem("s3").mkdir("pictures")
-        yield "s3://pictures/of/this/house"
+        fsspec.filesystem("s3").mkdir("images")
+        yield "s3://images/of/this/house"
         server.stop()
 
 

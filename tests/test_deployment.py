@@ -20,7 +20,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from contracts import redis_keys
-from contracts.redis_url import sentinels
+from contracts.redis_url import parse_sentinels
 from service.api.metrics import Facts, Metrics, Snapshot
 from service.settings import Settings as ServiceSettings
 from worker import metrics as worker_metrics
@@ -252,7 +252,7 @@ def test_keda_looks_at_the_queue_that_there_is() -> None:
     assert "replicas" not in worker["spec"]
     environment = {one["name"]: one.get("value") for one in worker["spec"]["template"]["spec"]["containers"][0]["env"]}
     url = str(environment["UNCLIP_REDIS_URL"])
-    assert sentinels(url) is None and url.endswith(f"@redis:6379/{trigger['metadata']['databaseIndex']}")
+    assert parse_sentinels(url) is None and url.endswith(f"@redis:6379/{trigger['metadata']['databaseIndex']}")
     assert trigger["metadata"]["address"].startswith("redis.unclip.svc:") and trigger["authenticationRef"]["name"] in of(
         "TriggerAuthentication"
     )

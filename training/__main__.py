@@ -1,4 +1,4 @@
-"""`python -m training PRESET`: train a stack from nothing or from a checkpoint, or go on where a run was killed.
+"""`python -m training PRESET`: train a pipeline from nothing or from a checkpoint, or go on where a run was killed.
 
 By `torchrun --nproc-per-node N -m training PRESET` on several devices, with torchrun's own flags on several machines that share the
 run's folder.
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=main.__doc__)
     parser.add_argument("preset", choices=PRESETS)
     parser.add_argument("networks", nargs="*", help=f"which to train; all, in this order, where none is named: {' '.join(NETWORKS)}")
-    parser.add_argument("--data", help="learn from a folder of pictures with captions (cat.jpg, cat.txt), or from webdataset shards")
+    parser.add_argument("--data", help="learn from a folder of images with captions (cat.jpg, cat.txt), or from webdataset shards")
     parser.add_argument("--checkpoint", type=Path, help="go on with this checkpoint folder, ours or Karlo's")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="of the checkpoint's weights learn changes of this rank only")
     parser.add_argument("--steps", type=int, help="instead of the preset's")

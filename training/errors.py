@@ -8,4 +8,4 @@ class TrainingError(RuntimeError):
 
 
 class DataError(TrainingError):
-    """Pictures or captions that nothing can be learned from."""
+    """Images or captions that nothing can be learned from."""

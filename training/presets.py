@@ -1,5 +1,5 @@
 """Presets: what is drawn, which networks learn from it, and for how long. `cpu` takes hours on 2 cores, `gpu` some 20 minutes of an H200.
-`paper` is table 3 of the unCLIP paper, and `tune` goes on with a checkpoint; both learn from pictures of one's own.
+`paper` is table 3 of the unCLIP paper, and `tune` goes on with a checkpoint; both learn from images of one's own.
 
 Batches and learning rates are for AdamW with a cosine decay, where a plan does not say otherwise. What a preset scored stands in
 the CARD.md that `bake` writes.
@@ -16,7 +16,7 @@ from training.trainer.trainer import Plan
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to train a whole stack. `pool` and `crops` count pictures drawn once and kept; without a `mix` nothing is drawn, and
+    """One way to train a whole pipeline. `pool` and `crops` count images drawn once and kept; without a `mix` nothing is drawn, and
     data must be given. `config` is the checkpoint's config.json without its format, empty where a checkpoint must be given; `plans`
     has one entry a network of it, and the reader's, which only learns from drawings."""
 
@@ -29,7 +29,8 @@ class Preset:
     drop_text: float = DROP_TEXT  # how often the decoder learns without the caption
 
 
-_EMBED, _TEXT = 128, 128
+_EMBED = 128
+_TEXT = 128
 _UNET = {"out_channels": 3, "norm_groups": 16, "blocks": 1, "patch_size": 4, "head_channels": 32}
 _DEFAULTS = {
     "size": 256,

@@ -19,9 +19,9 @@ from models.networks.decoder import Decoder
 from models.networks.pca import PCA, PCAConfig, fit
 from models.networks.prior import DiffusionPrior
 from models.networks.upsampler import Upsampler
-from training.data.crops import PictureCrops, crop_pool
+from training.data.crops import ImageCrops, crop_pool
 from training.data.device_dataset import Table, table
-from training.data.image_text import Folder, Shards, open_pictures
+from training.data.image_text import Folder, Shards, open_images
 from training.data.scene_cache import pool
 from training.data.sources import Blend, Source, World
 from training.errors import TrainingError
@@ -41,7 +41,7 @@ NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prio
 class Run:
     """A preset at work in a folder. Networks that another one needs are read from the folder, where they must be finished.
 
-    `data`: pictures to learn from instead of the drawn world (see pictures.open_pictures). `start`: a checkpoint to go on with, ours or
+    `data`: images to learn from instead of the drawn world (see images.open_images). `start`: a checkpoint to go on with, ours or
     Karlo's; what is not trained is taken from there, too. `lora`: the rank of what alone is learned then, 0 for all weights."""
 
     def __init__(
@@ -56,17 +56,23 @@ class Run:
         lora: int = 0,
         team: Team = ALONE,
     ) -> None:
-        self.preset, self.folder, self.device, self.seed = preset, folder, device, seed
-        self.data, self.start, self.lora, self.team = data, start, lora, team
+        self.preset = preset
+        self.folder = folder
+        self.device = device
+        self.seed = seed
+        self.data = data
+        self.start = start
+        self.lora = lora
+        self.team = team
         self.on_gpu = torch.device(device).type == "cuda"
         if start is None and not preset.config:
             raise TrainingError("this preset goes on with a checkpoint: name its folder by --checkpoint")
         if lora and start is None:
             raise TrainingError("--lora changes a checkpoint: name its folder by --checkpoint")
         if data is None and preset.mix is None:
-            raise TrainingError("this preset draws nothing: name pictures by --data, a folder or shards")
+            raise TrainingError("this preset draws nothing: name images by --data, a folder or shards")
         self.whole: dict[str, Any] = preset.config if start is None else start_config(start)
-        self._pictures: dict[int, Folder | Shards] = {}
+        self._images: dict[int, Folder | Shards] = {}
 
     @cached_property
     def world(self) -> World | Table:
@@ -85,9 +91,9 @@ class Run:
         """What is learned from: the data given, as squares of `size` pixels, or the drawn world."""
         if self.data is None:
             return self.world
-        if size not in self._pictures:
-            self._pictures[size] = open_pictures(self.data, size, self.seed)
-        return self._pictures[size]
+        if size not in self._images:
+            self._images[size] = open_images(self.data, size, self.seed)
+        return self._images[size]
 
     def network(self, name: str) -> nn.Module:
         """A network with fresh weights, the same for the same seed; or the checkpoint's, with LoRA where that is learned."""
@@ -134,7 +140,8 @@ class Run:
         """Keep in the folder what it goes on with, for `merge`. TrainingError where that was something else before."""
         if self.start is None:
             return
-        path, said = self.folder / "run.json", {"checkpoint": str(self.start.resolve()), "lora": self.lora}
+        path = self.folder / "run.json"
+        said = {"checkpoint": str(self.start.resolve()), "lora": self.lora}
         with self.team.first_alone():
             if path.exists() and (before := json.loads(path.read_text())) != said:
                 raise TrainingError(f"{self.folder} was begun with {before}, and this is {said}: take another --out")
@@ -152,7 +159,7 @@ class Run:
 
     @cached_property
     def pca(self) -> PCA:
-        """The basis of the training pictures' z_i. Fitted once and kept in the folder: the autoregressive prior's tokens mean
+        """The basis of the training images' z_i. Fitted once and kept in the folder: the autoregressive prior's tokens mean
         nothing in another one, not even in one with a component's sign changed."""
         if self.start is not None and "pca" in self.whole:
             begun = self.network_as_it_was("pca")
@@ -198,21 +205,21 @@ class Run:
             )
         size = next(size for size, part in UPSAMPLERS.items() if part == name)
         if self.data is not None:
-            return upsampler_loss(network, PictureCrops(self.source(size), size)), None
+            return upsampler_loss(network, ImageCrops(self.source(size), size)), None
         assert self.preset.mix is not None
         with self.team.first_alone():
             crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size, self.device)
         return upsampler_loss(network, crops), sample_grids.upsampled(crops, self.whole["defaults"], self.device)
 
     def _shown(self, clip: CLIP, source: Source) -> sample_grids.Show:
-        """Fresh drawings through the decoder; of one's own data the first pictures."""
+        """Fresh drawings through the decoder; of one's own data the first images."""
         if self.data is None:
             assert self.preset.mix is not None
-            pictures, captions = sample_grids.fresh_drawings(self.preset.mix, self.device)
+            images, captions = sample_grids.fresh_drawings(self.preset.mix, self.device)
         else:
-            pictures, said = next(iter(source.first(sample_grids.COUNT, torch.device(self.device))))
+            images, said = next(iter(source.first(sample_grids.COUNT, torch.device(self.device))))
             captions = cast(list[str], said)  # of one's own data, always
-        return sample_grids.decoded(clip, self.whole, pictures, captions, self.device)
+        return sample_grids.decoded(clip, self.whole, images, captions, self.device)
 
 
 def compiled(network: nn.Module) -> list[nn.Module]:

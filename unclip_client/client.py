@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import httpx
 
 from unclip_client.errors import AwayError, ProblemError, UnclipError
-from unclip_client.job import Job, Picture
+from unclip_client.job import GeneratedImage, Job
 from unclip_client.options import Edit, Generate, Interpolate, Probe, Queued, TextDiff, Variations
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Source = str | Path | bytes | Picture | Job | Image
-    """A picture: a file's path, its bytes, as Pillow has it, or one that was drawn before (which is not sent again)."""
+    Source = str | Path | bytes | GeneratedImage | Job | Image
+    """An image: a file's path, its bytes, as Pillow has it, or one that was drawn before (which is not sent again)."""
 
 log = logging.getLogger("unclip_client")
 AGAIN = (429, 502, 503, 504)  # full, away, or a proxy says so
@@ -51,7 +51,7 @@ class Operations(ABC):
         return self._do("/generate", {"prompt": prompt, "mix": parts, "z_i": numbers, **options})
 
     def variations(self, image: Source, **options: Unpack[Variations]) -> Job:
-        """Draw a picture again: at `eta` 0 the same, the larger the farther it strays."""
+        """Draw an image again: at `eta` 0 the same, the larger the farther it strays."""
         return self._do("/variations", {"image": _sent(image), **options})
 
     def interpolate(
@@ -63,24 +63,24 @@ class Operations(ABC):
         prompt_b: str | None = None,
         **options: Unpack[Interpolate],
     ) -> Job:
-        """Frames from one picture or caption to another: of each end exactly one of the two."""
+        """Frames from one image or caption to another: of each end exactly one of the two."""
         ends = {"image_a": _sent(image_a), "image_b": _sent(image_b), "prompt_a": prompt_a, "prompt_b": prompt_b}
         return self._do("/interpolate", {**ends, **options})
 
     def text_diff(self, image: Source, prompt_to: str, **options: Unpack[TextDiff]) -> Job:
-        """Frames of a picture that moves as `prompt_to` differs from `prompt_from`."""
+        """Frames of an image that moves as `prompt_to` differs from `prompt_from`."""
         return self._do("/text-diff", {"image": _sent(image), "prompt_to": prompt_to, **options})
 
     def edit(self, image: Source, prompt: str, *, mask: Source | None = None, **options: Unpack[Edit]) -> Job:
-        """Redraw part of a picture by a caption: where the mask is white, or without one where the picture is transparent."""
+        """Redraw part of an image by a caption: where the mask is white, or without one where the image is transparent."""
         return self._do("/edits", {"image": _sent(image), "mask": _sent(mask), "prompt": prompt, **options})
 
     def probe(self, image: Source, **options: Unpack[Probe]) -> Job:
-        """CLIP's probabilities of `labels` for a picture (in `result`), and what its first principal `components` draw."""
+        """CLIP's probabilities of `labels` for an image (in `result`), and what its first principal `components` draw."""
         return self._do("/probe", {"image": _sent(image), **options})
 
     def embeddings(self, prompt: str | None = None, *, image: Source | None = None, **options: Unpack[Queued]) -> Job:
-        """The embedding of a caption or a picture, in `result`."""
+        """The embedding of a caption or an image, in `result`."""
         return self._do("/embeddings", {"prompt": prompt, "image": _sent(image), **options})
 
 
@@ -105,7 +105,9 @@ class Client(Operations):
         if httpx.URL(url).scheme not in ("http", "https"):
             raise ValueError(f"the service's URL is {url!r}: it begins with http:// or https://")
         key = api_key or os.environ.get("UNCLIP_API_KEY")
-        self.patience, self.progress, self.submit = patience, progress, Submitted(self)
+        self.patience = patience
+        self.progress = progress
+        self.submit = Submitted(self)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.Client(base_url=url, headers=headers, timeout=SILENCE_S, transport=transport)
 
@@ -148,7 +150,8 @@ class Client(Operations):
     ) -> httpx.Response:
         """The service's answer, if it is a good one, however often it must be asked; unread where it is a `stream`. ProblemError where
         it refuses, AwayError where it does not answer."""
-        deadline, pause = time.monotonic() + self.patience, 0.5
+        deadline = time.monotonic() + self.patience
+        pause = 0.5
         while True:
             try:
                 request = self.http.build_request(method, path, json=json, params=params, headers=headers)
@@ -184,23 +187,23 @@ class Submitted(Operations):
         return Job(self.client, self.client.send("POST", path, json=body, headers={"Idempotency-Key": key}).json())
 
 
-def _sent(picture: Source | None) -> Any:
-    """A picture as it stands in a request."""
-    if picture is None:
+def _sent(image: Source | None) -> Any:
+    """An image as it stands in a request."""
+    if image is None:
         return None
-    if isinstance(picture, Job):
-        if len(picture.pictures) != 1:
-            raise ValueError(f"{picture} has {len(picture.pictures)} pictures: give one of them, as job.pictures[0]")
-        (picture,) = picture.pictures
-    if isinstance(picture, Picture):
-        return {"job": picture.job_id, "index": picture.index}
-    if isinstance(picture, str | Path):
-        picture = Path(picture).read_bytes()
-    if not isinstance(picture, bytes):
+    if isinstance(image, Job):
+        if len(image.images) != 1:
+            raise ValueError(f"{image} has {len(image.images)} images: give one of them, as job.images[0]")
+        (image,) = image.images
+    if isinstance(image, GeneratedImage):
+        return {"job": image.job_id, "index": image.index}
+    if isinstance(image, str | Path):
+        image = Path(image).read_bytes()
+    if not isinstance(image, bytes):
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        picture = buffer.getvalue()
-    return base64.b64encode(picture).decode()
+        image.save(buffer, "PNG")
+        image = buffer.getvalue()
+    return base64.b64encode(image).decode()
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

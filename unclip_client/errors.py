@@ -33,12 +33,14 @@ class ProblemError(UnclipError):
 
 
 class JobFailedError(UnclipError):
-    """The job ended without pictures. `kind`: "invalid" where its request can never work, "content" where the
+    """The job ended without images. `kind`: "invalid" where its request can never work, "content" where the
     service does not deliver what it shows, "internal" where the drawing failed."""
 
     def __init__(self, job: Job) -> None:
         error = job.data["error"]
-        self.job, self.kind, self.detail = job, str(error["kind"]), str(error["detail"])
+        self.job = job
+        self.kind = str(error["kind"])
+        self.detail = str(error["detail"])
         super().__init__(f"job {job.id} failed: {self.detail}")
 
 

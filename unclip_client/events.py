@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Preview:
-    """One of the job's pictures as far as it is, a small WebP; and the share of the job's work that is done."""
+    """One of the job's images as far as it is, a small WebP; and the share of the job's work that is done."""
 
     index: int
     content: bytes

@@ -1,4 +1,4 @@
-"""A job as the client holds it: to wait for, watch, cancel, and take pictures from."""
+"""A job as the client holds it: to wait for, watch, cancel, and take images from."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ ENDED = ("succeeded", "failed", "cancelled")
 AGAIN_S = 1.0
 
 
-class Picture:
-    """A drawn picture. It is fetched when it is first asked for; handed to another operation it stays where it is."""
+class GeneratedImage:
+    """A drawn image. It is fetched when it is first asked for; handed to another operation it stays where it is."""
 
     def __init__(self, client: Client, job_id: str, index: int, data: dict[str, Any]) -> None:
-        self.client, self.job_id, self.index = client, job_id, index
-        self.seed, self.width, self.height = int(data["seed"]), int(data["width"]), int(data["height"])
+        self.client = client
+        self.job_id = job_id
+        self.index = index
+        self.seed = int(data["seed"])
+        self.width = int(data["width"])
+        self.height = int(data["height"])
 
     @cached_property
     def content(self) -> bytes:
@@ -52,17 +56,19 @@ class Picture:
         """Write the PNG. ValueError for a name that says something else."""
         path = Path(path)
         if path.suffix.lower() != ".png":
-            raise ValueError(f"{path} will not do: pictures are PNGs, so name it {path.with_suffix('.png')}, or convert image()")
+            raise ValueError(f"{path} will not do: images are PNGs, so name it {path.with_suffix('.png')}, or convert image()")
         path.write_bytes(self.content)
         return path
 
 
 class Job:
-    """A request on its way to pictures. `data` is what the service told of it last; see its GET /jobs/{job_id}."""
+    """A request on its way to images. `data` is what the service told of it last; see its GET /jobs/{job_id}."""
 
     def __init__(self, client: Client, data: dict[str, Any]) -> None:
-        self.client, self.data, self.id = client, data, str(data["id"])
-        self._pictures: list[Picture] = []
+        self.client = client
+        self.data = data
+        self.id = str(data["id"])
+        self._images: list[GeneratedImage] = []
 
     def __repr__(self) -> str:
         return f"<Job {self.id}: {self.operation}, {self.status}>"
@@ -89,21 +95,21 @@ class Job:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What was found beside pictures: a probe's labels, an embedding."""
+        """What was found beside images: a probe's labels, an embedding."""
         found: dict[str, Any] | None = self._whole("result")
         return found
 
     @property
-    def pictures(self) -> list[Picture]:
+    def images(self) -> list[GeneratedImage]:
         """Those it has drawn: none before it has succeeded."""
         images = self.data["images"]
-        if len(self._pictures) != len(images):
-            self._pictures = [Picture(self.client, self.id, index, data) for index, data in enumerate(images)]
-        return self._pictures
+        if len(self._images) != len(images):
+            self._images = [GeneratedImage(self.client, self.id, index, data) for index, data in enumerate(images)]
+        return self._images
 
     @cached_property
     def animation(self) -> bytes:
-        """The frames as one animated picture. ProblemError where none was asked for, or not yet."""
+        """The frames as one animated image. ProblemError where none was asked for, or not yet."""
         return self.client.send("GET", f"/jobs/{self.id}/animation").content
 
     def _whole(self, name: str) -> Any:
@@ -159,14 +165,14 @@ class Job:
             time.sleep(AGAIN_S)
 
     def previews(self) -> Iterator[Preview]:
-        """The pictures so far, while it is drawn. The service makes them only while somebody looks."""
+        """The images so far, while it is drawn. The service makes them only while somebody looks."""
         for event in self.events(previews=True):
             if event.name == "preview":
                 content = base64.b64decode(event.data["image"].partition(",")[2])
                 yield Preview(event.data["index"], content, event.data["fraction"])
 
     def save(self, path: Path | str) -> list[Path]:
-        """Write its pictures: one as `path`, several as path-0, path-1, …; where `path` ends in .webp or .apng, the animation instead.
+        """Write its images: one as `path`, several as path-0, path-1, …; where `path` ends in .webp or .apng, the animation instead.
         Gives the paths. ValueError where there is nothing to write."""
         path = Path(path)
         if path.suffix.lower() in (".webp", ".apng"):
@@ -175,11 +181,11 @@ class Job:
                 raise ValueError(f"{path} will not do: the job has {f'its animation as {kind}' if kind else 'no animation'}")
             path.write_bytes(self.animation)
             return [path]
-        if not self.pictures:
-            raise ValueError(f"job {self.id} ({self.operation}, {self.status}) has no pictures to save")
-        if len(self.pictures) == 1:
-            return [self.pictures[0].save(path)]
-        return [picture.save(path.with_stem(f"{path.stem}-{picture.index}")) for picture in self.pictures]
+        if not self.images:
+            raise ValueError(f"job {self.id} ({self.operation}, {self.status}) has no images to save")
+        if len(self.images) == 1:
+            return [self.images[0].save(path)]
+        return [image.save(path.with_stem(f"{path.stem}-{image.index}")) for image in self.images]
 
 
 def _until(deadline: float | None, lines: Iterator[str]) -> Iterator[str]:

@@ -44,16 +44,16 @@ class Priming(TypedDict, total=False):
 
 
 class Several(TypedDict, total=False):
-    """Operations that draw several pictures of one thing."""
+    """Operations that draw several images of one thing."""
 
-    n: Annotated[int, "1 to 10 pictures; picture i is drawn from seed + i"]
+    n: Annotated[int, "1 to 10 images; image i is drawn from seed + i"]
 
 
 class Moving(TypedDict, total=False):
     """Operations that draw frames."""
 
-    frames: Annotated[int, "2 to 32 pictures"]
-    animation: Annotated[Animation, "also make one animated picture of the frames"]
+    frames: Annotated[int, "2 to 32 images"]
+    animation: Annotated[Animation, "also make one animated image of the frames"]
 
 
 class Generate(Drawing, Priming, Several, total=False):
@@ -67,13 +67,13 @@ class Variations(Drawing, Several, total=False):
 class Interpolate(Drawing, Priming, Moving, total=False):
     """Of `interpolate`."""
 
-    noise: Annotated[Literal["slerp", "fixed"], "slerp: the ends are the pictures given; fixed: one noise, from the seed"]
+    noise: Annotated[Literal["slerp", "fixed"], "slerp: the ends are the images given; fixed: one noise, from the seed"]
 
 
 class TextDiff(Drawing, Moving, total=False):
     """Of `text_diff`."""
 
-    prompt_from: Annotated[str, "what the picture shows; left out, it moves towards the other caption itself"]
+    prompt_from: Annotated[str, "what the image shows; left out, it moves towards the other caption itself"]
     theta_max: Annotated[float, "above 0 to 1: how far the last frame goes"]
 
 
@@ -85,4 +85,4 @@ class Probe(Drawing, total=False):
     """Of `probe`."""
 
     labels: Annotated[list[str], "captions to choose from"]
-    components: Annotated[list[int], "for each, a picture from so many principal components"]
+    components: Annotated[list[int], "for each, an image from so many principal components"]

@@ -18,31 +18,31 @@ from unclip_client.job import Job
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 PROMPT: dict[str, Any] = {"metavar": "PROMPT", "help": "a caption"}
-FILE: dict[str, Any] = {"type": Path, "metavar": "FILE", "help": "a picture"}
-# Each operation: what it does, what stands after it, its flags with a picture or caption, and its options.
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE", "help": "an image"}
+# Each operation: what it does, what stands after it, its flags with an image or caption, and its options.
 OPERATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], type]] = {
     "generate": ("draw a caption", {"prompt": PROMPT}, {}, options.Generate),
-    "variations": ("draw a picture again, differently", {"image": FILE}, {}, options.Variations),
+    "variations": ("draw an image again, differently", {"image": FILE}, {}, options.Variations),
     "interpolate": (
-        "frames from one picture or caption to another",
+        "frames from one image or caption to another",
         {},
         {"image_a": FILE, "image_b": FILE, "prompt_a": PROMPT, "prompt_b": PROMPT},
         options.Interpolate,
     ),
     "text-diff": (
-        "move a picture by the difference of two captions",
-        {"image": FILE, "prompt_to": PROMPT | {"help": "what the picture should show"}},
+        "move an image by the difference of two captions",
+        {"image": FILE, "prompt_to": PROMPT | {"help": "what the image should show"}},
         {},
         options.TextDiff,
     ),
     "edit": (
-        "redraw part of a picture",
+        "redraw part of an image",
         {"image": FILE, "prompt": PROMPT},
-        {"mask": FILE | {"help": "white where to redraw; left out, the picture's own transparent part"}},
+        {"mask": FILE | {"help": "white where to redraw; left out, the image's own transparent part"}},
         options.Edit,
     ),
-    "probe": ("look into a picture's embedding", {"image": FILE}, {}, options.Probe),
-    "embeddings": ("a caption's or a picture's embedding, as JSON", {}, {"prompt": PROMPT, "image": FILE}, options.Queued),
+    "probe": ("look into an image's embedding", {"image": FILE}, {}, options.Probe),
+    "embeddings": ("a caption's or an image's embedding, as JSON", {}, {"prompt": PROMPT, "image": FILE}, options.Queued),
 }
 
 
@@ -59,7 +59,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
             command.add_argument("-o", "--output", type=_output, metavar="FILE", help="where to write it; several as FILE-0, FILE-1, …")
             command.add_argument("--no-wait", action="store_true", help="print the job's id and be gone; `get` takes up from there")
         command.set_defaults(ask=_guarded(_operate), operation=name, names=names)
-    command = _command(commands, "get", "wait for an earlier job, and write its pictures")
+    command = _command(commands, "get", "wait for an earlier job, and write its images")
     command.add_argument("id", help="the job's id")
     command.add_argument("-o", "--output", type=_output, metavar="FILE", help="where to write it")
     command.set_defaults(ask=_guarded(lambda client, asked: _finish(client.job(asked.id), asked.output)))
@@ -83,7 +83,7 @@ def _output(text: str) -> Path:
     """A path that can be written to, said before anything is drawn for it."""
     path = Path(text)
     if path.suffix.lower() not in (".png", ".webp", ".apng"):
-        raise argparse.ArgumentTypeError(f"{text} will not do: pictures are .png, and animations .webp or .apng")
+        raise argparse.ArgumentTypeError(f"{text} will not do: images are .png, and animations .webp or .apng")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path
@@ -100,7 +100,8 @@ def _add_options(command: argparse.ArgumentParser, kind: type) -> list[str]:
         said, told = get_args(hint)
         how: dict[str, Any] = {"type": said}
         if get_origin(said) is list:
-            how, (said,) = {"nargs": "+", "type": said}, get_args(said)
+            how = {"nargs": "+", "type": said}
+            (said,) = get_args(said)
             how["type"] = said
         if get_origin(said) is Literal:
             choices = get_args(said)
@@ -153,7 +154,7 @@ def _finish(job: Job, output: Path | None) -> int:
         print(json.dumps(job.result))
     for told in (job.result or {}).get("labels", []):
         print(f"{told['probability']:.4f}  {told['label']}")
-    if job.pictures:
+    if job.images:
         for path in job.save(output or Path(f"{job.id}.png")):
             print(path)
     return 0

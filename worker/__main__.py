@@ -1,4 +1,4 @@
-"""`python -m worker`: load the stack, then draw what the queue holds. With `redraw` and a PNG: draw that again."""
+"""`python -m worker`: load the pipeline, then draw what the queue holds. With `redraw` and a PNG: draw that again."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ log = logging.getLogger("worker")
 OFFLOADED_PATIENCE = 32
 
 
-def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
-    """Check the settings, load and warm up the stack, work until told to stop. Benchmarks put other classes in."""
+def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
+    """Check the settings, load and warm up the pipeline, work until told to stop. Benchmarks put other classes in."""
     settings = read_settings()
     logs.configure(settings)
     try:
@@ -37,10 +37,10 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
         sys.exit(str(error))
     keep_freed_memory()
     prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]] = Future()
-    threading.Thread(target=own, args=(prepared, settings, stack_class, engine_class), name="engine", daemon=True).start()
-    stack, engine, content = prepared.result()
+    threading.Thread(target=own, args=(prepared, settings, pipeline_class, engine_class), name="engine", daemon=True).start()
+    pipeline, engine, content = prepared.result()
     metrics.watch(engine)
-    metrics.describe(stack.name, str(stack.device))
+    metrics.describe(pipeline.name, str(pipeline.device))
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_port)
     wait_for_redis(settings.redis_url)
@@ -50,9 +50,9 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
     store = Store(settings.store) if settings.store else None
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
-    runner.install(runner.Context(stack, engine, connection, cancellations, settings.result_ttl, store, content))
+    runner.install(runner.Context(pipeline, engine, connection, cancellations, settings.result_ttl, store, content))
     worker = ThreadWorker(
-        connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=stack.name, on_beat=metrics.beat
+        connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=pipeline.name, on_beat=metrics.beat
     )
     worker.work(logging_level="WARNING")
     cancellations.stop()
@@ -60,13 +60,16 @@ def main(stack_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine
 
 
 def own(
-    prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]], settings: Settings, stack_class: type[UnCLIP], engine_class: type[Engine]
+    prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]],
+    settings: Settings,
+    pipeline_class: type[UnCLIP],
+    engine_class: type[Engine],
 ) -> None:
-    """Load the stack and be its engine's thread. On a CPU one thread has to do both: OpenMP (libgomp) counts the helpers of every thread
+    """Load the pipeline and be its engine's thread. On a CPU one thread has to do both: OpenMP (libgomp) counts the helpers of every thread
     that ever shared its work, and where they are more than cores it puts them to sleep between two operations, for 36 ms a step in place
     of 22 on two cores."""
     try:
-        made = prepare(settings, stack_class, engine_class)
+        made = prepare(settings, pipeline_class, engine_class)
     except BaseException as error:  # SystemExit too: it is the main thread that ends the process
         prepared.set_exception(error)
         return
@@ -74,25 +77,27 @@ def own(
     made[1].run()
 
 
-def prepare(settings: Settings, stack_class: type[UnCLIP], engine_class: type[Engine]) -> tuple[UnCLIP, Engine, ContentCheck | None]:
-    """The stack, ready to draw; its engine, which does not run yet; and the check of what it draws, where there is one."""
+def prepare(settings: Settings, pipeline_class: type[UnCLIP], engine_class: type[Engine]) -> tuple[UnCLIP, Engine, ContentCheck | None]:
+    """The pipeline, ready to draw; its engine, which does not run yet; and the check of what it draws, where there is one."""
     started = time.perf_counter()
-    stack = load(settings, stack_class)
+    pipeline = load(settings, pipeline_class)
     try:
-        content = ContentCheck(stack, read(settings.content_check)) if settings.content_check else None
+        content = ContentCheck(pipeline, read(settings.content_check)) if settings.content_check else None
     except ValueError as error:
         sys.exit(f"The content check will not do: {error}")
-    stack.pack()
-    stack.warm_up()
-    limits = fitted(batch_limits(settings.max_batch), stack, meter_of(stack.device))
+    pipeline.pack()
+    pipeline.warm_up()
+    limits = fitted(batch_limits(settings.max_batch), pipeline, meter_of(pipeline.device))
     if settings.cuda_graphs:  # only now: passes that are played back take no memory to be measured
-        stack.record()
-    if stack.graphs is not None:
-        record_passes(stack, limits)
-    patience = 1 if stack.residents is None else OFFLOADED_PATIENCE
-    engine = engine_class(stack, limits, metrics.observe, patience=patience, on_error=metrics.failed)
-    log.info("checkpoint %s on %s, sizes %s, ready after %.1f s", stack.name, stack.device, stack.sizes, time.perf_counter() - started)
-    return stack, engine, content
+        pipeline.record()
+    if pipeline.graphs is not None:
+        record_passes(pipeline, limits)
+    patience = 1 if pipeline.residents is None else OFFLOADED_PATIENCE
+    engine = engine_class(pipeline, limits, metrics.observe, patience=patience, on_error=metrics.failed)
+    log.info(
+        "checkpoint %s on %s, sizes %s, ready after %.1f s", pipeline.name, pipeline.device, pipeline.sizes, time.perf_counter() - started
+    )
+    return pipeline, engine, content
 
 
 if __name__ == "__main__":

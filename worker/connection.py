@@ -8,7 +8,7 @@ import redis
 from redis.connection import parse_url
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from contracts.redis_url import sentinels
+from contracts.redis_url import parse_sentinels
 
 
 class _Following:
@@ -33,7 +33,7 @@ class _Tls(_Following, SentinelManagedSSLConnection):
 def connection(url: str, **options: Any) -> redis.Redis:
     """A client of the Redis at this URL, with redis-py's options. Where the URL names Sentinels, of the server that they call the
     master, and after a failover of the one that is it then."""
-    found = sentinels(url)
+    found = parse_sentinels(url)
     if found is None:
         return redis.Redis.from_url(url, **options)
     options |= parse_url(found.url)

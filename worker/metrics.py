@@ -20,8 +20,8 @@ _SECONDS = Counter("unclip_stage_seconds", "Time the device worked, by stage.", 
 _TICKS = Counter("unclip_ticks", "Forward passes, by stage.", ["stage"])
 _BATCH = Histogram("unclip_batch_rows", "Rows of one forward pass, by stage.", ["stage"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 _LIMIT = Gauge("unclip_batch_limit_rows", "Most rows of one forward pass, by stage: halved where they did not fit into memory.", ["stage"])
-_ROWS = Gauge("unclip_rows_in_flight", "Pictures in the making.")
-_FLAGGED = Counter("unclip_pictures_flagged", "Pictures that the content check stopped.", ["pictures"])
+_ROWS = Gauge("unclip_rows_in_flight", "Images in the making.")
+_FLAGGED = Counter("unclip_images_flagged", "Images that the content check stopped.", ["images"])
 _ERRORS = Counter("unclip_pass_errors", "Forward passes that failed, by stage and kind: out_of_memory or other.", ["stage", "kind"])
 _WAIT = Histogram(
     "unclip_queue_wait_seconds",
@@ -50,9 +50,9 @@ def observe(stage: str, rows: int, seconds: float) -> None:
     _BATCH.labels(stage).observe(rows)
 
 
-def flagged(pictures: str, count: int) -> None:
-    """So many pictures, given or drawn, were stopped by the content check."""
-    _FLAGGED.labels(pictures).inc(count)
+def flagged(images: str, count: int) -> None:
+    """So many images, given or drawn, were stopped by the content check."""
+    _FLAGGED.labels(images).inc(count)
 
 
 def failed(stage: str, error: Exception) -> None:

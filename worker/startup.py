@@ -1,4 +1,4 @@
-"""The stack that the settings name, loaded; and what stands in the way of it, in words."""
+"""The pipeline that the settings name, loaded; and what stands in the way of it, in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import torch
 from pydantic import ValidationError
 
-from contracts.redis_url import hidden
+from contracts.redis_url import redact_credentials
 from models import CheckpointError, UnCLIP
 from worker.settings import Settings
 
@@ -17,12 +17,14 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {hidden(repr(e['input']))}" for e in error.errors())
+        faults = "\n".join(
+            f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {redact_credentials(repr(e['input']))}" for e in error.errors()
+        )
         sys.exit(f"The settings will not do:\n{faults}")
 
 
-def load(settings: Settings, stack_class: type[UnCLIP] = UnCLIP) -> UnCLIP:
-    """The stack on its device. Ends the process where the device or the checkpoint will not do."""
+def load(settings: Settings, pipeline_class: type[UnCLIP] = UnCLIP) -> UnCLIP:
+    """The pipeline on its device. Ends the process where the device or the checkpoint will not do."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
@@ -33,7 +35,7 @@ def load(settings: Settings, stack_class: type[UnCLIP] = UnCLIP) -> UnCLIP:
     # A CPU's memory is the host's: there is nowhere to wait.
     budget = None if settings.device_memory is None or torch.device(device).type == "cpu" else settings.device_memory * 2**20
     try:
-        return stack_class.load(
+        return pipeline_class.load(
             settings.checkpoint, device, getattr(torch, settings.dtype), upsampler=settings.upsampler, device_memory=budget
         )
     except CheckpointError as error:

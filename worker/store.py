@@ -48,7 +48,8 @@ class Store:
 
     def put(self, contents: Mapping[str, bytes]) -> None:
         """Write results by name. A store that is away is tried again for a while; then StoreError, and the job is drawn again."""
-        deadline, pause = time.monotonic() + self._patience, 0.5
+        deadline = time.monotonic() + self._patience
+        pause = 0.5
         for name, content in contents.items():
             while True:
                 try:
@@ -65,7 +66,8 @@ class Store:
 
     def sweep(self, seconds: float) -> int:
         """Remove what has lain there for longer, and tell how many results that were."""
-        before, everything = time.time() - seconds, f"{self._root}/{redis_keys.STORED}"
+        before = time.time() - seconds
+        everything = f"{self._root}/{redis_keys.RESULTS_PREFIX}"
         old = [path for path, info in self._files.find(everything, detail=True).items() if _written_at(info) < before]
         if old:
             self._files.rm(old)
@@ -82,7 +84,7 @@ def keep_swept(store: Store, connection: redis.Redis, ttl: int) -> None:
     """Sweep now and then, for ever; of several workers one each time. To be called in a thread."""
     while True:
         try:
-            if connection.set(redis_keys.SWEPT, 1, nx=True, ex=SWEEP_EVERY_S):
+            if connection.set(redis_keys.CLEANUP_LOCK, 1, nx=True, ex=SWEEP_EVERY_S):
                 store.sweep(ttl + SWEEP_EVERY_S)  # a result is written a little before its job ends
         except Exception as error:
             log.warning("the object store is swept later: %s: %s", type(error).__name__, error)

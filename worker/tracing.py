@@ -44,7 +44,8 @@ def start() -> None:
 def drawing(job_id: str, record: Record) -> Iterator[None]:
     """A span around a job, a child of the one that enqueued it."""
     attributes = {"unclip.operation": record.operation, "unclip.job.id": job_id}
-    tracer, parent = trace.get_tracer("worker"), extract(record.trace)
+    tracer = trace.get_tracer("worker")
+    parent = extract(record.trace)
     with tracer.start_as_current_span(f"draw {record.operation}", parent, kind=SpanKind.CONSUMER, attributes=attributes):
         yield
 

@@ -38,7 +38,7 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
         return request
 
     def batch(self, inputs: list[Asked]) -> list[Asked]:
-        """No tensors to stack."""
+        """No tensors to pipeline."""
         return inputs
 
     def unbatch(self, output: list[Any]) -> list[Any]:
@@ -50,7 +50,7 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, asked in enumerate(batch):
             alike[tuple(asked["steps"])].append(place)
-        pictures: dict[int, Any] = {}
+        images: dict[int, Any] = {}
         for steps, places in alike.items():
             drawn = self.pipeline(
                 [batch[place]["prompt"] for place in places],
@@ -59,13 +59,13 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
                 decoder_guidance_scale=8.0,
                 **dict(zip(THEIRS, steps, strict=True)),
             )
-            pictures |= dict(zip(places, drawn.images, strict=True))
-        return [pictures[place] for place in range(len(batch))]
+            images |= dict(zip(places, drawn.images, strict=True))
+        return [images[place] for place in range(len(batch))]
 
-    def encode_response(self, picture: Any) -> dict[str, str]:
+    def encode_response(self, image: Any) -> dict[str, str]:
         """As a PNG."""
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         return {"png": base64.b64encode(buffer.getvalue()).decode()}
 
 

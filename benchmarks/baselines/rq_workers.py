@@ -1,5 +1,5 @@
-"""`python -m benchmarks.baselines.rq_workers simple|waiting|in-flight [paced]`: the same stack, queue and records behind the two usual ways of
-serving a model, and the product's own; `paced` puts paced_worker's stack in.
+"""`python -m benchmarks.baselines.rq_workers simple|waiting|in-flight [paced]`: the same pipeline, queue and records behind the two usual ways of
+serving a model, and the product's own; `paced` puts paced_worker's pipeline in.
 
 *simple*: RQ's own SimpleWorker, one job at a time. *waiting*: batches formed by waiting, up to so many rows or so many milliseconds, and
 run to their end before the next (what LitServe, Triton and others call dynamic batching).
@@ -17,9 +17,9 @@ from functools import partial
 from rq import Queue, SimpleWorker
 from rq.timeouts import TimerDeathPenalty
 
-from benchmarks.baselines.simulated_worker import PacedStack
+from benchmarks.baselines.simulated_worker import PacedPipeline
 from contracts import redis_keys
-from contracts.jobs import Beat
+from contracts.jobs import WorkerHeartbeat
 from models import UnCLIP
 from worker import __main__ as worker
 from worker.engine.core import Engine
@@ -29,7 +29,8 @@ from worker.jobs.content_filter import ContentCheck
 from worker.queue.worker import ALIVE_TTL_S, connect
 from worker.settings import Settings
 
-MAX_ROWS, MAX_WAIT_S = 16, 0.05
+MAX_ROWS = 16
+MAX_WAIT_S = 0.05
 
 
 class WaitingEngine(Engine):
@@ -52,19 +53,19 @@ class WaitingEngine(Engine):
                 self._settle()
 
 
-def simple(stack_class: type[UnCLIP]) -> None:
-    """RQ's SimpleWorker with a loaded stack."""
+def simple(pipeline_class: type[UnCLIP]) -> None:
+    """RQ's SimpleWorker with a loaded pipeline."""
     settings = Settings()
     prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]] = Future()
-    threading.Thread(target=worker.own, args=(prepared, settings, stack_class, Engine), daemon=True).start()
-    stack, engine, _ = prepared.result()
+    threading.Thread(target=worker.own, args=(prepared, settings, pipeline_class, Engine), daemon=True).start()
+    pipeline, engine, _ = prepared.result()
     connection = connect(settings.redis_url)
-    runner.install(runner.Context(stack, engine, connection, Cancellations(connection, engine), settings.result_ttl))
+    runner.install(runner.Context(pipeline, engine, connection, Cancellations(connection, engine), settings.result_ttl))
 
     def beat() -> None:
         while True:
             connection.sadd(redis_keys.WORKERS, "simple")
-            connection.set(redis_keys.worker("simple"), Beat(pid=1, slots=1).model_dump_json(), ex=ALIVE_TTL_S)
+            connection.set(redis_keys.worker("simple"), WorkerHeartbeat(pid=1, slots=1).model_dump_json(), ex=ALIVE_TTL_S)
             time.sleep(2)
 
     threading.Thread(target=beat, daemon=True).start()
@@ -81,4 +82,4 @@ WAYS: dict[str, Callable[[type[UnCLIP]], None]] = {
 
 
 if __name__ == "__main__":
-    WAYS[sys.argv[1]](PacedStack if sys.argv[2:] == ["paced"] else UnCLIP)
+    WAYS[sys.argv[1]](PacedPipeline if sys.argv[2:] == ["paced"] else UnCLIP)

@@ -1,4 +1,4 @@
-"""A stack that draws nothing and whose passes take as long as real ones did, so that ways of serving can be compared beside other work.
+"""A pipeline that draws nothing and whose passes take as long as real ones did, so that ways of serving can be compared beside other work.
 
 What serving adds is real: HTTP, Redis, the engine, PNGs. Only the device is imagined, and asleep.
 """
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.baselines.stub_worker import StubStack
+from benchmarks.baselines.stub_worker import StubPipeline
 from models.row import Row
 
 # Seconds of a pass of one row, and what each further row adds, as a share of that. The decoder's are measured, of the default checkpoint on
-# two cores of an AMD EPYC; the other seconds are such that a picture of each size takes what it took there, and their shares are assumed.
+# two cores of an AMD EPYC; the other seconds are such that an image of each size takes what it took there, and their shares are assumed.
 PASSES = {
     "text": (0.008, 0.6),
     "prior": (0.004, 0.3),
@@ -24,7 +24,7 @@ PASSES = {
 }
 
 
-class PacedStack(StubStack):
+class PacedPipeline(StubPipeline):
     """Rows go through their stages step by step, and are grey in the end."""
 
     def step(self, rows: Sequence[Row]) -> None:

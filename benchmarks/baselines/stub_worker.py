@@ -1,4 +1,4 @@
-"""`python -m benchmarks.baselines.stub_worker`: the product's worker around a stack that draws nothing, to see what everything else costs."""
+"""`python -m benchmarks.baselines.stub_worker`: the product's worker around a pipeline that draws nothing, to see what everything else costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.row import Row
 from worker import __main__ as worker
 
 
-class StubStack(UnCLIP):
+class StubPipeline(UnCLIP):
     """The embedded checkpoint's parameters and plans; each row is grey after one step."""
 
     def step(self, rows: Sequence[Row]) -> None:
@@ -23,4 +23,4 @@ class StubStack(UnCLIP):
 
 
 if __name__ == "__main__":
-    worker.main(StubStack)
+    worker.main(StubPipeline)

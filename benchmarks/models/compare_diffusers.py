@@ -1,4 +1,4 @@
-"""Our stack beside diffusers' UnCLIPPipeline: the same random weights, steps, guidance and machine.
+"""Our pipeline beside diffusers' UnCLIPPipeline: the same random weights, steps, guidance and machine.
 
     python -m benchmarks.models.compare_diffusers [--size karlo] [--batches 1 16 4] [--steps 25 25 7] [--repeats 3] [--dtype float16]
                                [--compiled 1 16] [--seconds 240]
@@ -56,13 +56,13 @@ class Taken:
     memory: int
 
 
-Draw = Callable[[int], object]  # so many pictures
+Draw = Callable[[int], object]  # so many images
 
 
-def our_draw(stack: UnCLIP, steps: Sequence[int]) -> Callable[[int], Tensor]:
-    """Pictures of 256² by our stack."""
+def our_draw(pipeline: UnCLIP, steps: Sequence[int]) -> Callable[[int], Tensor]:
+    """Images of 256² by our pipeline."""
     asked: dict[str, Any] = dict(zip(OURS, steps, strict=True)) | GUIDANCE
-    return lambda batch: stack.generate([PROMPT] * batch, size=256, sampler="ddpm", **asked)
+    return lambda batch: pipeline.generate([PROMPT] * batch, size=256, sampler="ddpm", **asked)
 
 
 def their_draw(pipeline: Any, steps: Sequence[int]) -> Draw:
@@ -71,21 +71,22 @@ def their_draw(pipeline: Any, steps: Sequence[int]) -> Draw:
     return lambda batch: pipeline([PROMPT] * batch, output_type="np", **asked)
 
 
-def our_peers(stack: UnCLIP, steps: Sequence[int], compiled: bool = False) -> dict[str, Draw]:
+def our_peers(pipeline: UnCLIP, steps: Sequence[int], compiled: bool = False) -> dict[str, Draw]:
     """Ours as a worker has it, and on a GPU also without graphs; or with compiled networks. Each keeps its graphs while others draw."""
-    stack.play(None)
-    if compiled and stack.device.type == "cpu":
-        stack.play(Graphs(run_again, compiled=True))
+    pipeline.play(None)
+    if compiled and pipeline.device.type == "cpu":
+        pipeline.play(Graphs(run_again, compiled=True))
     else:
-        stack.record(compiled)
-    graphs, draw = stack.graphs, our_draw(stack, steps)
+        pipeline.record(compiled)
+    graphs = pipeline.graphs
+    draw = our_draw(pipeline, steps)
 
     def played(batch: int) -> Tensor:
-        stack.play(graphs)
+        pipeline.play(graphs)
         return draw(batch)
 
     def launched(batch: int) -> Tensor:
-        stack.play(None)
+        pipeline.play(None)
         return draw(batch)
 
     if compiled:
@@ -142,23 +143,25 @@ def run(draw: Draw, batch: int, device: torch.device) -> Taken:
         Path("/proc/self/clear_refs").write_text("5")  # begin to count VmHWM anew
         before = held("VmRSS")
     wait(device)
-    started, cpu = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
+    cpu = time.process_time()
     draw(batch)
     wait(device)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    seconds = time.perf_counter() - started
+    cpu = time.process_time() - cpu
     most = torch.cuda.max_memory_allocated(device) if gpu else held("VmHWM")
     return Taken(seconds, cpu, most - before)
 
 
 def flops(draw: Draw) -> int:
-    """Of one picture."""
+    """Of one image."""
     with FlopCounterMode(display=False) as counter:
         draw(1)
     return int(counter.get_total_flops())
 
 
 def figures_of(taken: Sequence[Taken], batch: int, work: float, rate: float, device: torch.device) -> dict[str, float]:
-    """Medians, and what follows from them; `work`: FLOPs of one picture."""
+    """Medians, and what follows from them; `work`: FLOPs of one image."""
     seconds, cpu = (statistics.median(getattr(one, name) for one in taken) for name in ("seconds", "cpu_seconds"))
     return {
         "seconds": seconds,
@@ -173,7 +176,9 @@ class Report:
     """The figures so far, in a file after each of them; and the seconds that are left for more."""
 
     def __init__(self, figures: dict[str, Any], path: Path, seconds: float) -> None:
-        self.figures, self.path, self._until = figures, path, time.perf_counter() + seconds
+        self.figures = figures
+        self.path = path
+        self._until = time.perf_counter() + seconds
         self._began = time.perf_counter()
 
     def keep(self) -> None:
@@ -195,15 +200,15 @@ class Report:
 
 
 def memory_of(folder: Path, device: torch.device, dtype: torch.dtype, steps: Sequence[int], budget: int | None) -> dict[str, float]:
-    """GB that the GPU holds at most with nothing on it but our stack, from loading it to drawing one picture for the third time; `budget`:
+    """GB that the GPU holds at most with nothing on it but our pipeline, from loading it to drawing one image for the third time; `budget`:
     of weights at a time. Reserved is what torch's allocator has taken, its reserves included."""
     emptied(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    stack = UnCLIP.load(folder, device, dtype, device_memory=budget)
+    pipeline = UnCLIP.load(folder, device, dtype, device_memory=budget)
     weights = torch.cuda.memory_allocated(device) - before
-    stack.record()
-    draw = our_draw(stack, steps)
+    pipeline.record()
+    draw = our_draw(pipeline, steps)
     for _ in range(2):
         draw(1)
     wait(device)
@@ -211,7 +216,8 @@ def memory_of(folder: Path, device: torch.device, dtype: torch.dtype, steps: Seq
     draw(1)
     wait(device)
     seconds = time.perf_counter() - started
-    allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    allocated = torch.cuda.max_memory_allocated(device)
+    reserved = torch.cuda.max_memory_reserved(device)
     found = {"before": before, "loaded": weights, "peak": allocated, "peak_reserved": reserved}
     return {name: value / 1e9 for name, value in found.items()} | {"seconds": seconds}
 
@@ -223,9 +229,9 @@ def emptied(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def own_differences(stack: UnCLIP, steps: Sequence[int]) -> dict[str, float]:
-    """How far pictures lie apart, of one seed: with graphs and without, and for comparison without and again without."""
-    peers = our_peers(stack, steps)
+def own_differences(pipeline: UnCLIP, steps: Sequence[int]) -> dict[str, float]:
+    """How far images lie apart, of one seed: with graphs and without, and for comparison without and again without."""
+    peers = our_peers(pipeline, steps)
     first, again = (peers["ours, launched"](1) for _ in range(2))
     peers["ours"](1)
     played, repeated = (peers["ours"](1) for _ in range(2))
@@ -240,7 +246,8 @@ def own_differences(stack: UnCLIP, steps: Sequence[int]) -> dict[str, float]:
 def measure(report: Report, peers: dict[str, Draw], batch: int, repeats: int, device: torch.device, dtype: torch.dtype) -> None:
     """Peers at one batch, taking turns."""
     taken: dict[str, list[Taken]] = {}
-    work, failed = report.figures["tflop"], report.figures["failed"]
+    work = report.figures["tflop"]
+    failed = report.figures["failed"]
     for name, draw in peers.items():
         with report.part(f"{name}, batch {batch}: warming up") as there_is:
             if there_is:
@@ -266,7 +273,7 @@ def measure(report: Report, peers: dict[str, Draw], batch: int, repeats: int, de
     tell(batch, found, report.figures["batches"][str(batch)]["peers"].get("diffusers"))
 
 
-def stack(
+def compare(
     size: str = "mini",
     batches: Sequence[int] = (1, 4, 16),
     steps: Sequence[int] = STEPS,
@@ -286,7 +293,7 @@ def stack(
     figures: dict[str, Any] = {"size": size, "device": torch.cuda.get_device_name(device) if gpu else "cpu", "dtype": str(dtype)}
     figures |= {"steps": list(steps), "repeats": repeats, "threads": torch.get_num_threads(), "torch": torch.__version__}
     figures |= {"failed": {}, "tflop": {}, "batches": {}}
-    report = Report(figures, out / f"stack-{size}-{device.type}.json", seconds)
+    report = Report(figures, out / f"pipeline-{size}-{device.type}.json", seconds)
     print(f"| {size}, {figures['device']}, {dtype}, {torch.get_num_threads()} threads, steps {' '.join(map(str, steps))} |")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -315,7 +322,7 @@ def stack(
         for name, draw in (("ours", plain), ("diffusers", peers["diffusers"])):
             with report.part(f"FLOPs of {name}"):
                 figures["tflop"][name] = flops(draw) / 1e12
-        print(f"TFLOP a picture: {figures['tflop']}")
+        print(f"TFLOP an image: {figures['tflop']}")
         ours.pack()
         for batch in batches:
             measure(report, peers, batch, repeats, device, dtype)
@@ -328,7 +335,7 @@ def stack(
             for batch in compiled:
                 measure(report, both, batch, repeats, device, dtype)
     with report.part("plot"):
-        plot(figures, out / f"stack-{size}-{device.type}.png")
+        plot(figures, out / f"pipeline-{size}-{device.type}.png")
     return figures
 
 
@@ -360,7 +367,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """With other numbers than `python -m benchmarks stack` has."""
+    """With other numbers than `python -m benchmarks pipeline` has."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.models.compare_diffusers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -375,7 +382,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="after so many no part is begun")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON and the plot")
     given = vars(parser.parse_args())
-    stack(**given | {"dtype": getattr(torch, given["dtype"]) if given["dtype"] else None})
+    pipeline(**given | {"dtype": getattr(torch, given["dtype"]) if given["dtype"] else None})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same random weights twice: as diffusers' UnCLIPPipeline, and as our stack, loaded from the folder that the pipeline saved.
+"""The same random weights twice: as diffusers' UnCLIPPipeline, and as our pipeline, loaded from the folder that the pipeline saved.
 
 diffusers 0.37.1 is the last release that can load such a folder. `pip install '.[bench]'` has it.
 """
@@ -119,14 +119,18 @@ def differences(theirs: Any, ours: UnCLIP, device: torch.device, dtype: torch.dt
     ids = theirs.tokenizer(["a red cube"], padding="max_length", max_length=77, return_tensors="pt").input_ids
     z_t = theirs.text_encoder(ids.to(device)).text_embeds.float()
     encoded = ours.clip.encode_text(ours.clip.tokenize(["a red cube"])[0]).z_t
-    assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), "the two stacks have different weights"
+    assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), "the two pipelines have different weights"
 
     def drawn(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device)
 
-    t, width = torch.tensor([700], device=device), z_t.shape[1]
+    t = torch.tensor([700], device=device)
+    width = z_t.shape[1]
     text = TextEncoding(drawn(1, width), drawn(1, 77, ours.clip.text_width).to(dtype), torch.ones(1, 77, dtype=torch.bool, device=device))
-    z_i, small, large, low = drawn(1, width), drawn(1, 3, 64, 64), drawn(1, 3, 256, 256), drawn(1, 3, 64, 64).clamp(-1, 1)
+    z_i = drawn(1, width)
+    small = drawn(1, 3, 64, 64)
+    large = drawn(1, 3, 256, 256)
+    low = drawn(1, 3, 64, 64).clamp(-1, 1)
     small, large = (x.contiguous(memory_format=torch.channels_last) for x in (small, large))
     half = {"proj_embedding": text.z_t.to(dtype), "encoder_hidden_states": text.hidden, "attention_mask": text.mask}
     tokens, added = theirs.text_proj(

@@ -1,4 +1,4 @@
-"""Seconds to draw one picture of each size with the embedded checkpoint, warm, on this machine, as a worker has it."""
+"""Seconds to draw one image of each size with the embedded checkpoint, warm, on this machine, as a worker has it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from worker.engine.memory import keep_freed_memory
 PROMPT = "a red cube on top of a blue cube"
 
 
-def seconds(stack: UnCLIP, size: int, runs: int) -> list[float]:
-    """Wall seconds of each of `runs` pictures, after one that is not counted."""
+def seconds(pipeline: UnCLIP, size: int, runs: int) -> list[float]:
+    """Wall seconds of each of `runs` images, after one that is not counted."""
     taken = []
     for seed in range(runs + 1):
         started = time.perf_counter()
-        stack.generate([PROMPT], seeds=[seed], size=size)
+        pipeline.generate([PROMPT], seeds=[seed], size=size)
         taken.append(time.perf_counter() - started)
     return taken[1:]
 
 
-def pictures(runs: int = 5) -> dict[str, Any]:
-    """One picture alone, of each size."""
+def images(runs: int = 5) -> dict[str, Any]:
+    """One image alone, of each size."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     keep_freed_memory()
     started = time.perf_counter()
-    stack = UnCLIP.load(device=device)
-    stack.pack()
+    pipeline = UnCLIP.load(device=device)
+    pipeline.pack()
     loaded = time.perf_counter() - started
-    measured = {size: seconds(stack, size, runs) for size in stack.sizes}
+    measured = {size: seconds(pipeline, size, runs) for size in pipeline.sizes}
     print(f"| {device}, {torch.get_num_threads()} threads | loaded in {loaded:.1f} s |")
     for size, taken in measured.items():
         print(f"| {size}² | median {statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f}) |")

@@ -28,15 +28,16 @@ from devtools.deployment import PATIENCE_S, House, process, resident_bytes, unti
 from devtools.launch import free_port
 
 Request = dict[str, Any]
-Ask = Callable[[Request], None]  # and wait for the pictures
+Ask = Callable[[Request], None]  # and wait for the images
 
 SHORT: Request = {"prompt": "a red cube", "size": 64}
 LONG: Request = {"prompt": "a blue cone left of a green sphere", "size": 256, "n": 4, "decoder_num_inference_steps": 50}
 LONG_SHARE = 0.1
 SHARE = 0.8  # of the capacity, in open load
 WAYS = {"in-flight batching": "in-flight", "batches by waiting": "waiting", "SimpleWorker": "simple"}  # of rival_workers
-# Of prior, decoder and upsampler, for a stack of Karlo's form, which draws 256² always.
-FEW_STEPS, MANY_STEPS = (4, 4, 2), (25, 25, 7)
+# Of prior, decoder and upsampler, for a pipeline of Karlo's form, which draws 256² always.
+FEW_STEPS = (4, 4, 2)
+MANY_STEPS = (25, 25, 7)
 STEPS = ("prior_num_inference_steps", "decoder_num_inference_steps", "upsampler_num_inference_steps")
 
 
@@ -46,7 +47,7 @@ def mixed(rng: random.Random, short: Request = SHORT, long: Request = LONG) -> R
 
 
 def images(request: Request) -> int:
-    """How many pictures it asks for."""
+    """How many images it asks for."""
     return int(request.get("n", 1))
 
 
@@ -93,7 +94,8 @@ def loaded(name: str, ask: Ask, count: int, rate: float | None, short: Request =
     rng = random.Random(0)
     requests = [mixed(rng, short, long) for _ in range(count)]
     alone = statistics.median(seconds(ask, short | {"seed": seed}) for seed in range(7))
-    one, many = closed(ask, requests[: count // 5], 1), closed(ask, requests, 32)
+    one = closed(ask, requests[: count // 5], 1)
+    many = closed(ask, requests, 32)
     rate = rate or SHARE * many / statistics.fmean(map(images, requests))
     taken = opened(ask, rate, requests, long, rng)
     times = sorted(taken["short"])
@@ -112,20 +114,20 @@ def loaded(name: str, ask: Ask, count: int, rate: float | None, short: Request =
     }
 
 
-def load(count: int = 150, *stack: str) -> dict[str, Any]:
+def load(count: int = 150, *pipeline: str) -> dict[str, Any]:
     """The default checkpoint, served by the product and in the two ways of rival_workers; the open load is at SHARE of what in-flight
     batching did in closed load."""
     figures: dict[str, Any] = {}
     rate = None
     for name, way in WAYS.items():
-        with House(worker=["benchmarks.baselines.rq_workers", way, *stack], max_wait=int(PATIENCE_S)) as house:
+        with House(worker=["benchmarks.baselines.rq_workers", way, *pipeline], max_wait=int(PATIENCE_S)) as house:
             figures[name] = loaded(name, partial(asked, house), count, rate)
         rate = rate or figures[name]["rate_per_s"]
     return figures
 
 
 def load_paced(count: int = 300) -> dict[str, Any]:
-    """The same with a stack that sleeps as long as a real one draws: on a machine that has other work, and for more requests."""
+    """The same with a pipeline that sleeps as long as a real one draws: on a machine that has other work, and for more requests."""
     return load(count, "paced")
 
 
@@ -194,7 +196,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 
 def start() -> dict[str, Any]:
-    """Seconds from nothing to ready and to the first picture, of importing the service, and memory at rest."""
+    """Seconds from nothing to ready and to the first image, of importing the service, and memory at rest."""
     started = time.perf_counter()
     with House() as house:
         ready = time.perf_counter() - started
@@ -205,7 +207,7 @@ def start() -> dict[str, Any]:
             ask({"prompt": "a red cube", "size": size, "seed": 1})
         peak = resident_bytes(house.workers[0], peak=True) / 1e6
     imported = statistics.median(_importing("service.app") for _ in range(5))
-    print(f"| from nothing to ready | {ready:.1f} s, the first picture {first:.2f} s after; the service's import {imported:.2f} s |")
+    print(f"| from nothing to ready | {ready:.1f} s, the first image {first:.2f} s after; the service's import {imported:.2f} s |")
     print(f"| memory at rest | service {rest['service']:.0f} MB, worker {rest['worker']:.0f} MB; worker's peak up to 1024² {peak:.0f} MB |")
     return {"ready_s": ready, "first_s": first, "service_import_s": imported, "rest_mb": rest, "worker_peak_mb": peak}
 

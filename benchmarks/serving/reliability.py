@@ -29,7 +29,8 @@ QUICK = SMALL | {"prior_num_inference_steps": 4, "decoder_num_inference_steps": 
 def kills(rounds: int = 20, jobs: int = 64) -> dict[str, Any]:
     """`kill -9` of one of two workers under load, so many times; every job must succeed once. Seconds from the kill until another
     worker has begun all that the dead one was at."""
-    recovered, failures = [], 0
+    recovered = []
+    failures = 0
     with House(workers=2, threads=1, jobs_at_once=16) as house:
         for number in range(rounds):
             ids = [house.accept(**QUICK, seed=number * jobs + k) for k in range(jobs)]
@@ -65,7 +66,7 @@ def _taken_over(house: House, ids: list[str], name: str) -> bool:
 
 
 def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
-    """Many small jobs through the real queue around a stub stack: resident memory after `first` and after all, jobs a second, and what
+    """Many small jobs through the real queue around a stub pipeline: resident memory after `first` and after all, jobs a second, and what
     Redis holds once everything has had its time."""
     with House(worker=["benchmarks.baselines.stub_worker"], result_ttl=60) as house:
         memory: list[tuple[int, int]] = []
@@ -80,13 +81,13 @@ def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
         time.sleep(75)
         left = sorted(key.decode() for key in house.store.scan_iter())
     grown = [after / before - 1 for before, after in zip(*memory, strict=True)]
-    print(f"| {jobs} jobs, stub stack | {rate:.0f} jobs/s; {_growth(grown)} since job {first} |")
+    print(f"| {jobs} jobs, stub pipeline | {rate:.0f} jobs/s; {_growth(grown)} since job {first} |")
     print(f"| keys in Redis after the TTLs | {len(left)}: {', '.join(left)} |")
     return {"jobs_per_s": rate, "memory_bytes": memory, "grown": grown, "keys_left": left}
 
 
 def overhead(requests: int = 200) -> dict[str, Any]:
-    """HTTP, queue and PNG for one 64² picture around a stub stack, one after the other: milliseconds from request to picture."""
+    """HTTP, queue and PNG for one 64² image around a stub pipeline, one after the other: milliseconds from request to image."""
     taken = []
     with House(worker=["benchmarks.baselines.stub_worker"]) as house:
         for seed in range(requests + 10):
@@ -96,7 +97,7 @@ def overhead(requests: int = 200) -> dict[str, Any]:
             assert answer.status_code == 200 and answer.content.startswith(b"\x89PNG"), answer.text
     taken = sorted(taken[10:])
     p50, p95, p99 = (taken[int(len(taken) * q)] for q in (0.5, 0.95, 0.99))
-    print(f"| HTTP + queue + PNG over the stack alone | p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms |")
+    print(f"| HTTP + queue + PNG over the pipeline alone | p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms |")
     return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
 
@@ -157,9 +158,9 @@ def listeners(count: int = 200) -> dict[str, Any]:
 
 
 def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
-    """Mutated PNG, JPEG and WebP files sent to /variations around a stub stack: statuses, and memory from a third of them on."""
+    """Mutated PNG, JPEG and WebP files sent to /variations around a stub pipeline: statuses, and memory from a third of them on."""
     rng = random.Random(seed)
-    whole = [_picture(kind, rng) for kind in ("PNG", "JPEG", "WEBP") for _ in range(10)]
+    whole = [_image(kind, rng) for kind in ("PNG", "JPEG", "WEBP") for _ in range(10)]
     statuses: dict[int, int] = {}
     memory: list[tuple[int, int]] = []
     with House(worker=["benchmarks.baselines.stub_worker"]) as house:
@@ -171,11 +172,11 @@ def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
                 memory.append((resident_bytes(house.service), resident_bytes(house.workers[0])))
     grown = [after / before - 1 for before, after in zip(*memory, strict=True)]
     answers = ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items()))
-    print(f"| {files} mutated pictures | {answers}; {_growth(grown)} |")
+    print(f"| {files} mutated images | {answers}; {_growth(grown)} |")
     return {"statuses": statuses, "grown": grown}
 
 
-def _picture(kind: str, rng: random.Random) -> bytes:
+def _image(kind: str, rng: random.Random) -> bytes:
     side = rng.randint(1, 300)
     image = Image.frombytes("RGB", (side, side), rng.randbytes(side * side * 3)).convert(rng.choice(("RGB", "L")))
     buffer = io.BytesIO()

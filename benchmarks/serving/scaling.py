@@ -1,4 +1,4 @@
-"""What costs grow with: pictures asked for, steps, pixels, jobs that wait, workers. Curves, and the exponents of those."""
+"""What costs grow with: images asked for, steps, pixels, jobs that wait, workers. Curves, and the exponents of those."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from benchmarks.plots import panels
 from benchmarks.serving.reliability import SMALL
 from contracts import redis_keys
-from contracts.jobs import Beat
+from contracts.jobs import WorkerHeartbeat
 from devtools.deployment import House, until
 from models import UnCLIP
 from worker.engine.memory import keep_freed_memory
@@ -32,23 +32,23 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def drawing(repeats: int = 3) -> dict[str, Any]:
-    """Seconds of the stack alone, against pictures, decoder steps and pixels; medians of `repeats`."""
+    """Seconds of the pipeline alone, against images, decoder steps and pixels; medians of `repeats`."""
     keep_freed_memory()
-    stack = UnCLIP.load(device="cuda" if torch.cuda.is_available() else "cpu")
-    stack.pack()
+    pipeline = UnCLIP.load(device="cuda" if torch.cuda.is_available() else "cpu")
+    pipeline.pack()
 
     def seconds(n: int = 1, **parameters: Any) -> float:
         taken = []
         for _ in range(repeats + 1):  # the first warms up
             started = time.perf_counter()
-            stack.generate(["a red cube"] * n, seeds=range(n), **{"size": 64} | parameters)
+            pipeline.generate(["a red cube"] * n, seeds=range(n), **{"size": 64} | parameters)
             taken.append(time.perf_counter() - started)
         return statistics.median(taken[1:])
 
     curves = {
-        "pictures": {n: seconds(n) for n in (1, 2, 4, 8, 16)},
+        "images": {n: seconds(n) for n in (1, 2, 4, 8, 16)},
         "decoder steps": {steps: seconds(decoder_num_inference_steps=steps) for steps in (8, 16, 32, 64, 128)},
-        "pixels": {size * size: seconds(size=size) for size in stack.sizes},
+        "pixels": {size * size: seconds(size=size) for size in pipeline.sizes},
     }
     found = {name: {"seconds": of, "exponent": exponent(list(of), list(of.values()))} for name, of in curves.items()}
     for name, of in curves.items():
@@ -66,7 +66,8 @@ def waiting(counts: Sequence[int] = WAITING, samples: int = 1_000) -> dict[str, 
         empty.stop_worker()
         total = 0
         for upto in counts:
-            filling, filled = upto > total, time.perf_counter()
+            filling = upto > total
+            filled = time.perf_counter()
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(total, upto)))
             rate = (upto - total) / (time.perf_counter() - filled)
@@ -123,7 +124,8 @@ def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str
             for _ in range(count):
                 house.start_worker()
             until(partial(_are_at_work, house, count), "all workers are there")
-            before, started = house.succeeded(), time.perf_counter()
+            before = house.succeeded()
+            started = time.perf_counter()
             until(partial(house.have_succeeded, jobs), "all jobs have succeeded")
             found[str(count)] = {"jobs_per_s": (jobs - before) / (time.perf_counter() - started), "of": jobs - before}
             print(f"| {count} stub workers | {found[str(count)]['jobs_per_s']:.0f} jobs/s |", flush=True)
@@ -133,7 +135,7 @@ def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str
 def _are_at_work(house: House, count: int) -> bool:
     pids = {worker.pid for worker in house.workers}
     beats = [house.store.get(redis_keys.worker(name.decode())) for name in house.store.smembers(redis_keys.WORKERS)]
-    return sum(Beat.model_validate_json(beat).pid in pids for beat in beats if beat) == count
+    return sum(WorkerHeartbeat.model_validate_json(beat).pid in pids for beat in beats if beat) == count
 
 
 def growth() -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A network's passes as CUDA graphs: recorded once for a number of rows, and played back in one devtools.launch.
+"""A network's passes as CUDA graphs: recorded once for a number of rows, and played back in one launch.
 
-A pass of a U-Net is some hundred kernels, and with few rows the host takes longer to devtools.launch them than the GPU to run them. A graph reads
+A pass of a U-Net is some hundred kernels, and with few rows the host takes longer to launch them than the GPU to run them. A graph reads
 its input where it lay when it was recorded, so each pass's rows are copied there. Rows come and go; so that few graphs do for any number
 of them, there is one for 1 to 8, 10, 12, 14, 16, 20 … rows, and places without a row hold what was there before: no row sees another.
 """
@@ -56,7 +56,7 @@ class Recorder:
                     network()
             torch.cuda.current_stream().wait_stream(self.stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads, which send pictures home meanwhile, are none of the recording's business.
+            # Other threads, which send images home meanwhile, are none of the recording's business.
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 said = network()
         return graph.replay, said
@@ -79,7 +79,9 @@ class Graphs:
 
     def __init__(self, record: Record, most: int = MOST, compiled: bool = False) -> None:
         """`compiled`: by torch.compile before they are recorded, which takes a minute or so each."""
-        self.record, self.most, self.compiled = record, most, compiled
+        self.record = record
+        self.most = most
+        self.compiled = compiled
         self._recordings: OrderedDict[tuple[Any, ...], Recording] = OrderedDict()
         self._met: set[tuple[Any, ...]] = set()
         self._refused: set[tuple[Any, ...]] = set()
@@ -111,7 +113,8 @@ class Graphs:
         """A recording with places of its own; None where it cannot be made, and then it is not tried again."""
         while len(self._recordings) >= self.most:
             self._recordings.popitem(last=False)
-        fresh, held = [x.clone() for x in fresh], [x.clone() for x in held]
+        fresh = [x.clone() for x in fresh]
+        held = [x.clone() for x in held]
         run = torch.compile(network, dynamic=False) if self.compiled else network
         try:
             replay, said = self.record(lambda: run(fresh, held))

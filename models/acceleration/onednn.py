@@ -1,7 +1,7 @@
 """Convolutions for a CPU, their weights laid out once as oneDNN wants them.
 
-torch lays them out anew at every call, which costs a small picture up to a quarter of its time. And where a picture is doubled in size
-before a 3x3 convolution, every output pixel sees only 2x2 different ones: four 2x2 convolutions of the small picture, one for each place
+torch lays them out anew at every call, which costs a small image up to a quarter of its time. And where an image is doubled in size
+before a 3x3 convolution, every output pixel sees only 2x2 different ones: four 2x2 convolutions of the small image, one for each place
 in the square that a pixel becomes, say the same with 4/9 of the products.
 """
 
@@ -23,7 +23,8 @@ class PackedConv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, padding: int) -> None:
         super().__init__()
-        self.weight, self.padding = weight.detach(), [padding, padding]
+        self.weight = weight.detach()
+        self.padding = [padding, padding]
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor, added: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -31,7 +32,7 @@ class PackedConv(nn.Module):
         `[C']` stands for the convolution's own."""
         x = x.contiguous(memory_format=torch.channels_last)
         if not self.weight.is_mkldnn:
-            # Only now: without the size of a picture oneDNN may choose a layout that costs twenty times the convolution. One chosen for
+            # Only now: without the size of an image oneDNN may choose a layout that costs twenty times the convolution. One chosen for
             # some batch serves others as well (measured).
             self.weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(
                 self.weight.contiguous().to_mkldnn(), self.padding, [1, 1], [1, 1], 1, list(x.shape)
@@ -44,11 +45,11 @@ class PackedConv(nn.Module):
 
 
 class PackedUpConv(nn.Module):
-    """What a 3x3 convolution makes of a picture doubled in size by nearest neighbours, from the small one."""
+    """What a 3x3 convolution makes of an image doubled in size by nearest neighbours, from the small one."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        # Row 2i of the doubled picture sees the rows i-1, i, i of the small one, and row 2i + 1 the rows i, i, i+1; so do columns.
+        # Row 2i of the doubled image sees the rows i-1, i, i of the small one, and row 2i + 1 the rows i, i, i+1; so do columns.
         sums = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=conv.weight.dtype)  # (place, tap of 2, tap of 3)
         weight = torch.einsum("pak,qbl,oikl->pqoiab", sums, sums, conv.weight).flatten(0, 2)
         self.conv = PackedConv(weight, None if conv.bias is None else conv.bias.repeat(4), padding=1)
@@ -65,7 +66,7 @@ class PackedUpConv(nn.Module):
 
 
 class PackedResBlock(ResBlock):
-    """A residual block of packed convolutions, with two passes over the picture less: the timestep's share goes in with the bias, and
+    """A residual block of packed convolutions, with two passes over the image less: the timestep's share goes in with the bias, and
     the sum with the skipped path is the second convolution's."""
 
     conv1: PackedConv | PackedUpConv  # type: ignore[assignment]
@@ -74,15 +75,19 @@ class PackedResBlock(ResBlock):
 
     def __init__(self, block: ResBlock) -> None:
         nn.Module.__init__(self)
-        self.resize, self.scale_shift = block.resize, block.scale_shift
-        self.norm1, self.norm2, self.time_proj = block.norm1, block.norm2, block.time_proj
+        self.resize = block.resize
+        self.scale_shift = block.scale_shift
+        self.norm1 = block.norm1
+        self.norm2 = block.norm2
+        self.time_proj = block.time_proj
         self.conv1 = PackedUpConv(block.conv1) if block.resize == "up" else _packed(block.conv1)
         self.conv2 = _packed(block.conv2)
         self.skip = _packed(block.skip) if isinstance(block.skip, nn.Conv2d) else block.skip
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """As the plain block's."""
-        h, time = F.silu(self.norm1(x)), self.time_proj(emb)
+        h = F.silu(self.norm1(x))
+        time = self.time_proj(emb)
         if self.resize == "down":
             h = self._resized(h)
         if self.scale_shift:
@@ -106,7 +111,8 @@ def pack(networks: Iterable[nn.Module]) -> None:
         weight = unet.conv_in.weight
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             continue
-        unet.conv_in, unet.conv_out = _packed(unet.conv_in), _packed(unet.conv_out)  # type: ignore[assignment]
+        unet.conv_in = _packed(unet.conv_in)  # type: ignore[assignment]
+        unet.conv_out = _packed(unet.conv_out)  # type: ignore[assignment]
         for module in list(unet.modules()):
             for name, child in module.named_children():
                 if isinstance(child, ResBlock):

@@ -44,7 +44,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """The networks of a stack with their configs. `defaults` holds what a request leaves open."""
+    """The networks of a pipeline with their configs. `defaults` holds what a request leaves open."""
 
     name: str
     config: dict[str, Any]
@@ -101,7 +101,8 @@ def load_network(
     path = folder / f"{part}.safetensors"
     if not path.exists():
         raise CheckpointError(f"{path} is missing: config.json names this network")
-    network, file = build_empty(part, config), TensorFile(path)
+    network = build_empty(part, config)
+    file = TensorFile(path)
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     faults = [f"missing {key} {list(wanted[key])}" for key in wanted.keys() - file.shapes.keys()]
     faults += [f"unexpected {key} {list(file.shapes[key])}" for key in file.shapes.keys() - wanted.keys()]

@@ -27,7 +27,7 @@ VARIATIONS = "kakaobrain/karlo-v1-alpha-image-variations"  # has the image encod
 CARD = """# Karlo-v1-alpha
 
 The unCLIP model of Kakao Brain (https://github.com/kakaobrain/karlo): 3.4 billion parameters and an image encoder of 304 million,
-CLIP ViT-L/14, pictures up to 256². Trained on 115 million pairs of pictures and captions (COYO-100M's better part, CC3M, CC12M).
+CLIP ViT-L/14, images up to 256². Trained on 115 million pairs of images and captions (COYO-100M's better part, CC3M, CC12M).
 
 Converted by `python -m models pull` from
 
@@ -89,7 +89,8 @@ def listed(repository: str, revision: str) -> Listing:
 def files_of(listing: Listing) -> list[str]:
     """The files that a conversion reads, and no others: of each network its config and the first kind of weights there is."""
     if listing.repository == VARIATIONS:
-        parts, names = [karlo.OPTIONAL], []
+        parts = [karlo.OPTIONAL]
+        names = []
     else:
         parts = [part for parts in karlo.PARTS.values() for part in parts if part != karlo.OPTIONAL]
         names = ["model_index.json", *(f"{scheduler}/scheduler_config.json" for scheduler in karlo.SCHEDULERS)]
@@ -109,7 +110,8 @@ def fetch(listing: Listing, name: str, folder: Path) -> None:
         f"{name} of {listing.repository}",
         lambda: hub.HfApi().hf_hub_download(listing.repository, name, revision=listing.commit, local_dir=folder),
     )
-    path, size = folder / name, listing.sizes[name]
+    path = folder / name
+    size = listing.sizes[name]
     fault = f"has {path.stat().st_size} bytes, and the hub lists {size}" if path.stat().st_size != size else None
     if fault is None and name in listing.hashes:
         with path.open("rb") as file:
@@ -154,7 +156,8 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except Exception as error:
-        kind, status = type(error).__name__, getattr(getattr(error, "response", None), "status_code", None)
+        kind = type(error).__name__
+        status = getattr(getattr(error, "response", None), "status_code", None)
         if kind in ("RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError") or status in (401, 403, 404):
             advice = "there is no such thing, or it is not for everybody: look at the name and the revision, or log in by `hf auth login`"
         else:
@@ -166,7 +169,8 @@ def _check_room(folder: Path, size: int) -> None:
     """PullError unless the download and as much again for what it is converted to find room on the disk."""
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    needed, free = 2 * size - there, shutil.disk_usage(parent).free
+    needed = 2 * size - there
+    free = shutil.disk_usage(parent).free
     print(f"{size / 1e9:.1f} GB to fetch, of which {there / 1e9:.1f} GB are there", flush=True)
     if free < needed:
         raise PullError(f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed: name another place by --out")

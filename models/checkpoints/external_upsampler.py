@@ -1,7 +1,7 @@
 """A last upsampler from elsewhere, for checkpoints that have none: another checkpoint's, or any x4 model that spandrel knows.
 
 Such a model (Real-ESRGAN and its kin) takes 256² to 1024² in one step and without noise. It runs over tiles that overlap, so that
-its memory does not grow with the picture. Our own upsamplers are not tiled: their group norms look at the whole picture.
+its memory does not grow with the image. Our own upsamplers are not tiled: their group norms look at the whole image.
 """
 
 from __future__ import annotations
@@ -21,43 +21,46 @@ if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
 SCALE = 4
-# In pixels of the small picture. Of an overlap the outer pixels count for nothing: there a tile sees its border where the picture
+# In pixels of the small image. Of an overlap the outer pixels count for nothing: there a tile sees its border where the image
 # goes on. Across the rest one tile fades into the next.
-TILE, OVERLAP, BLIND = 144, 32, 8
+TILE = 144
+OVERLAP = 32
+BLIND = 8
 
 
 class Upscaler(nn.Module):
-    """A small picture -> the same at four times the size."""
+    """A small image -> the same at four times the size."""
 
     def __init__(self, descriptor: ImageModelDescriptor[nn.Module]) -> None:
         super().__init__()
         from spandrel import ModelTiling
 
-        self.model, self._run = descriptor.model, descriptor
+        self.model = descriptor.model
+        self._run = descriptor
         self.tiled = descriptor.tiling is ModelTiling.SUPPORTED
 
     def forward(self, low: Tensor) -> Tensor:
         """low `[B, 3, s, s]` in [-1, 1] -> `[B, 3, 4s, 4s]` in [-1, 1]; both in fp32 whatever the weights' dtype."""
-        pictures = low.clamp(-1, 1) * 0.5 + 0.5
-        return torch.stack([self._upscaled(picture[None])[0] for picture in pictures]) * 2 - 1
+        images = low.clamp(-1, 1) * 0.5 + 0.5
+        return torch.stack([self._upscaled(image[None])[0] for image in images]) * 2 - 1
 
-    def _upscaled(self, picture: Tensor) -> Tensor:
+    def _upscaled(self, image: Tensor) -> Tensor:
         """`[1, 3, s, s]` -> `[1, 3, 4s, 4s]`, in [0, 1]."""
-        size = picture.shape[-1]
+        size = image.shape[-1]
         if not self.tiled or size <= TILE:
-            return self._passed(picture)
-        whole = picture.new_zeros(1, 3, SCALE * size, SCALE * size)
-        total = picture.new_zeros(SCALE * size, SCALE * size)
+            return self._passed(image)
+        whole = image.new_zeros(1, 3, SCALE * size, SCALE * size)
+        total = image.new_zeros(SCALE * size, SCALE * size)
         for top, down in _tiles(size):
             for left, across in _tiles(size):
                 weight = down.to(whole)[:, None] * across.to(whole)
                 place = (..., slice(SCALE * top, SCALE * (top + TILE)), slice(SCALE * left, SCALE * (left + TILE)))
-                whole[place] += weight * self._passed(picture[..., top : top + TILE, left : left + TILE])
+                whole[place] += weight * self._passed(image[..., top : top + TILE, left : left + TILE])
                 total[place] += weight
         return whole / total
 
-    def _passed(self, picture: Tensor) -> Tensor:
-        return widened(self._run(picture.to(next(self.model.parameters()).dtype)))
+    def _passed(self, image: Tensor) -> Tensor:
+        return widened(self._run(image.to(next(self.model.parameters()).dtype)))
 
 
 def _tiles(size: int) -> Iterator[tuple[int, Tensor]]:

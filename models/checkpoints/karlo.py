@@ -33,7 +33,7 @@ from models.networks.unet import UNetConfig
 from models.networks.upsampler import Upsampler
 
 # Our networks and the folders they come from. The image encoder is in the image-variations repository; put beside the
-# others it is used, and without it pictures cannot be taken in.
+# others it is used, and without it images cannot be taken in.
 PARTS = {
     "clip": ("text_encoder", "image_encoder"),
     "prior": ("prior",),
@@ -251,7 +251,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _translated(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Our config from theirs, by folder."""
-    text, prior, decoder = given["text_encoder"], given["prior"], given["decoder"]
+    text = given["text_encoder"]
+    prior = given["prior"]
+    decoder = given["decoder"]
     prior_scheduler = given["prior_scheduler"]
     return {
         "name": "karlo-v1-alpha",
@@ -383,7 +385,8 @@ def _unet_names(ours: str, theirs: str, config: UNetConfig) -> Names:
         names.update(_under(f"{ours}{our_block}.0.", f"{theirs}.{their_level}.resnets.{n}", RES_BLOCK))
         names.update(_under(f"{ours}{our_block}.1.", f"{theirs}.{their_level}.attentions.{n}", ATTENTION))
 
-    levels, index = len(config.channels), 0
+    levels = len(config.channels)
+    index = 0
     for level in range(levels):
         for n in range(config.blocks):
             block(f"down.{index}", f"down_blocks.{level}", n)
@@ -415,7 +418,8 @@ def reader(network: nn.Module, names: Names, files: Mapping[str, TensorFile | Pi
     """What reads a network's tensors from theirs, every one of both and nothing else. `files` by the names of their folders."""
     found = {f"{part}.{key}": (file, key) for part, file in files.items() for key in file.shapes}
     blank = {name: torch.empty(file.shapes[key], device="meta") for name, (file, key) in found.items()}
-    faults, unused = [], set(found)
+    faults = []
+    unused = set(found)
     for key, own in network.state_dict().items():
         theirs = sources(key, names)
         missing = [name for name in theirs if name not in found]

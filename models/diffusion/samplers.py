@@ -59,9 +59,11 @@ def ddpm_table(a: Tensor, num_inference_steps: int) -> Table:
     """Ancestral sampling (Ho et al. 2020, eq. 6-7) on betas re-derived between the kept steps; the variance is the
     posterior's, and may be learned between that and beta. `a`: alphas_cumprod `[T]`."""
     timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)
-    rows, widest = [], []
+    rows = []
+    widest = []
     for step, t in enumerate(timesteps):
-        now, before = float(a[t]), float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
+        now = float(a[t])
+        before = float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
         beta = 1 - now / before
         of_x_0 = math.sqrt(before) * beta / (1 - now)
         of_x_t = math.sqrt(1 - beta) * (1 - before) / (1 - now)
@@ -75,7 +77,8 @@ def ddim_table(a: Tensor, num_inference_steps: int, eta: float = 0.0) -> Table:
     timesteps = spaced_timesteps(num_inference_steps, len(a) - 1)
     rows = []
     for step, t in enumerate(timesteps):
-        now, before = float(a[t]), float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
+        now = float(a[t])
+        before = float(a[timesteps[step + 1]]) if step + 1 < len(timesteps) else 1.0
         noise = eta * math.sqrt((1 - before) / (1 - now) * (1 - now / before))
         # x_next = sqrt(before) x_0 + sqrt(1 - before - noise²) eps, with eps = (x_t - sqrt(now) x_0) / sqrt(1 - now)
         of_x_t = math.sqrt(max(1 - before - noise**2, 0.0) / (1 - now))
@@ -100,7 +103,8 @@ def dpmpp_table(a: Tensor, num_inference_steps: int, order: int = 2, lambda_min:
         sigma = _alpha_sigma(a, t)[1]
         alpha_next, sigma_next = _alpha_sigma(a, timesteps[step + 1])
         h = float(lambdas[timesteps[step + 1]] - lambdas[t])
-        of_x_t, of_d = sigma_next / sigma, -alpha_next * math.expm1(-h)
+        of_x_t = sigma_next / sigma
+        of_d = -alpha_next * math.expm1(-h)
         if order == 1 or step == 0:
             rows.append((of_x_t, of_d, 0.0, 0.0))
         else:
@@ -118,7 +122,9 @@ def unipc_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_
     lambdas = (a / (1 - a)).log() / 2
     timesteps = _usable_timesteps(a, num_inference_steps, lambda_min)
     rows: list[tuple[float, ...]] = []
-    predicted, last_h = (0.0, 0.0), 0.0  # what the step to here took of x_0 and x_0_prev, as they were then
+    # what the step to here took of x_0 and x_0_prev, as they were then
+    predicted = (0.0, 0.0)
+    last_h = 0.0
     for step, t in enumerate(timesteps):
         if step + 1 == len(timesteps):
             rows.append((0.0, 1.0))
@@ -126,7 +132,8 @@ def unipc_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_
         # The correction of x_t: so much of x_0, x_0_prev and x_0_before.
         fix = (0.0, 0.0, 0.0)
         if step > 0:
-            alpha, unit = _alpha_sigma(a, t)[0], math.expm1(-last_h)
+            alpha = _alpha_sigma(a, t)[0]
+            unit = math.expm1(-last_h)
             older = float(lambdas[timesteps[step - 2]] - lambdas[timesteps[step - 1]]) / last_h if step > 1 else None
             of_older, of_new = _unipc_weights(last_h, older)
             to_older = of_older / older if older is not None else 0.0
@@ -134,9 +141,11 @@ def unipc_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_
             fix = (corrected[0], corrected[1] - predicted[0], corrected[2] - predicted[1])
         sigma, alpha_next, sigma_next = _alpha_sigma(a, t)[1], *_alpha_sigma(a, timesteps[step + 1])
         h = float(lambdas[timesteps[step + 1]] - lambdas[t])
-        of_x_t, of_d = sigma_next / sigma, -alpha_next * math.expm1(-h)
+        of_x_t = sigma_next / sigma
+        of_d = -alpha_next * math.expm1(-h)
         slope = 0.5 * h / float(lambdas[t] - lambdas[timesteps[step - 1]]) if step > 0 else 0.0
-        predicted, last_h = (of_d * (1 + slope), -of_d * slope), h
+        predicted = (of_d * (1 + slope), -of_d * slope)
+        last_h = h
         rows.append((of_x_t, of_x_t * fix[0] + predicted[0], of_x_t * fix[1] + predicted[1], 0.0, of_x_t * fix[2]))
     return _table(timesteps, rows)
 
@@ -149,7 +158,8 @@ def _unipc_weights(h: float, older: float | None) -> tuple[float, float]:
     phi_1 = math.expm1(-h)
     phi_2 = phi_1 / -h - 1
     phi_3 = phi_2 / -h - 0.5
-    first, second = phi_2 / phi_1, 2 * phi_3 / phi_1
+    first = phi_2 / phi_1
+    second = 2 * phi_3 / phi_1
     of_older = (second - first) / (older - 1)
     return of_older, first - of_older
 
@@ -161,9 +171,11 @@ def heun_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_M
     Euler's row is DDIM's; the second row corrects where it led by half the difference of the slopes at both ends, and as the first slope
     is linear in what Euler's row began and ended with, the beginning need not be kept."""
     spaced = _usable_timesteps(a, num_inference_steps, lambda_min)
-    timesteps, rows = [], list[tuple[float, ...]]()
+    timesteps = []
+    rows = list[tuple[float, ...]]()
     for t, after in zip(spaced, spaced[1:], strict=False):
-        (alpha, sigma), (alpha_next, sigma_next) = _alpha_sigma(a, t), _alpha_sigma(a, after)
+        (alpha, sigma) = _alpha_sigma(a, t)
+        (alpha_next, sigma_next) = _alpha_sigma(a, after)
         ratio = sigma_next * alpha / (sigma * alpha_next)  # of sigma/alpha, after the step to before
         half = alpha_next * (1 - ratio) / (2 * ratio)
         rows += [(sigma_next / sigma, alpha_next - sigma_next / sigma * alpha), (1.0, half, -half)]
@@ -176,11 +188,12 @@ def ddim_inversion_table(a: Tensor, num_inference_steps: int, sigma_min: float =
 
     It begins at the first of the sampler's timesteps where sigma is at least `sigma_min`: below, eps = (x_t - alpha x_0) / sigma
     is little but the network's error blown up.
-    There x_t is the picture with so much noise added."""
+    There x_t is the image with so much noise added."""
     usable = [t for t in spaced_timesteps(num_inference_steps, len(a) - 1)[::-1] if _alpha_sigma(a, t)[1] >= sigma_min]
     rows = []
     for t, after in zip(usable, usable[1:], strict=False):
-        now, later = float(a[t]), float(a[after])
+        now = float(a[t])
+        later = float(a[after])
         of_x_t = math.sqrt((1 - later) / (1 - now))
         rows.append((of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now), 0.0, 0.0))
     return _table(usable[:-1], rows)
@@ -193,7 +206,8 @@ def resampled(table: Table, a: Tensor, times: int) -> Table:
     A step to x_next and the noise that leads back to t are linear, so both together are one row: no pass of its own."""
     if table.coefficients[:, [2, 4]].any():
         raise ValueError("a sampler that looks back cannot be resampled: use 'ddpm' or 'ddim'")
-    timesteps, rows = [], []
+    timesteps = []
+    rows = []
     for step, (t, row) in enumerate(zip(table.timesteps, table.coefficients.tolist(), strict=True)):
         if step + 1 < len(table):
             kept = float(a[t] / a[table.timesteps[step + 1]])

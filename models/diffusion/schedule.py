@@ -1,6 +1,6 @@
 """Noise schedules and timestep spacing, in float64.
 
-`alphas_cumprod[t]` is the share of the clean picture's variance left at timestep t of 0 … T-1:
+`alphas_cumprod[t]` is the share of the clean image's variance left at timestep t of 0 … T-1:
 x_t = sqrt(alphas_cumprod[t]) x_0 + sqrt(1 - alphas_cumprod[t]) eps.
 """
 

@@ -1,6 +1,6 @@
-"""Group norm with what stands around it, in three passes over a picture on a GPU that keep it channels last.
+"""Group norm with what stands around it, in three passes over an image on a GPU that keep it channels last.
 
-torch's own group norm makes a picture channels first there, so that each is copied before the norm and again before the next
+torch's own group norm makes an image channels first there, so that each is copied before the norm and again before the next
 convolution; SiLU, FiLM and a convolution's bias are passes of their own, and at 256² in fp16 all of them take as long as the products.
 Here the bias of the convolution before, and what is added to its channels, go in with the statistics, and FiLM and SiLU with the norm.
 """
@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 log = logging.getLogger("models.kernels.group_norm")
-PIXELS, CHANNELS, PARTS = 64, 64, 32  # of a program's tile
+# of a program's tile
+PIXELS = 64
+CHANNELS = 64
+PARTS = 32
 PROGRAMS = 2048  # that keep a large GPU busy
 
 
@@ -36,7 +39,8 @@ def norm(x: Tensor, of: nn.GroupNorm, added: Tensor | None = None, film: Tensor 
     from models.kernels import triton_kernels
 
     batch, channels, height, width = x.shape
-    pixels, blocks = height * width, -(-channels // CHANNELS)
+    pixels = height * width
+    blocks = -(-channels // CHANNELS)
     parts = min(-(-pixels // PIXELS), -(-PROGRAMS // (batch * blocks)))
     chunk = -(-pixels // (parts * PIXELS)) * PIXELS
     parts = -(-pixels // chunk)
@@ -73,7 +77,8 @@ def total(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
     from models.kernels import triton_kernels
 
     a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
-    out, channels = torch.empty_like(a), a.shape[1]
+    out = torch.empty_like(a)
+    channels = a.shape[1]
     pixels = a.numel() // channels
     with torch.cuda.device_of(a):
         triton_kernels.total[(-(-pixels // PIXELS), -(-channels // CHANNELS))](a, b, bias, out, pixels, channels, BP=PIXELS, BC=CHANNELS)
@@ -87,14 +92,17 @@ def unbiased(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 @cache
 def _works(device: torch.device) -> bool:
-    """Whether the kernels run on this device and say what torch says, tried once on a small picture."""
+    """Whether the kernels run on this device and say what torch says, tried once on a small image."""
     try:
         x = torch.linspace(-2, 3, 2 * 24 * 81, device=device).sin().view(2, 24, 9, 9).half().contiguous(memory_format=torch.channels_last)
-        of, added, film = nn.GroupNorm(4, 24, device=device, dtype=x.dtype), x[:, :, 0, 0].contiguous(), x[:, :, :2, 1].flatten(1)
+        of = nn.GroupNorm(4, 24, device=device, dtype=x.dtype)
+        added = x[:, :, 0, 0].contiguous()
+        film = x[:, :, :2, 1].flatten(1)
         # In fp32: torch's own steps in fp16 round by more than the kernels may be off.
         scale, shift = film[..., None, None].float().chunk(2, dim=1)
         normed = F.group_norm((x.float() + added[..., None, None]), of.num_groups, of.weight.float(), of.bias.float(), of.eps)
-        wanted, summed = F.silu(normed * (1 + scale) + shift), 2 * x.float() + added[:1, :, None, None]
+        wanted = F.silu(normed * (1 + scale) + shift)
+        summed = 2 * x.float() + added[:1, :, None, None]
         same = all(
             torch.allclose(a.float(), b, atol=1e-2) for a, b in ((norm(x, of, added, film), wanted), (total(x, x, added[0]), summed))
         )

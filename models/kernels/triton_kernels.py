@@ -1,4 +1,4 @@
-"""What `fused` does on a GPU, in Triton. Pictures lie channels last: `[N, pixels, channels]`. Sums are in fp32 whatever the numbers are."""
+"""What `fused` does on a GPU, in Triton. Images lie channels last: `[N, pixels, channels]`. Sums are in fp32 whatever the numbers are."""
 
 import triton
 import triton.language as tl
@@ -7,7 +7,8 @@ import triton.language as tl
 @triton.jit
 def moments(x, sums, pixels, channels, chunk, parts, BP: tl.constexpr, BC: tl.constexpr):
     """x -> each channel's sum and sum of squares over each part of `chunk` pixels, `[N, parts, 2, channels]`."""
-    part, n = tl.program_id(0), tl.program_id(2)
+    part = tl.program_id(0)
+    n = tl.program_id(2)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     totals = tl.zeros([BP, BC], tl.float32)
     squares = tl.zeros([BP, BC], tl.float32)
@@ -44,7 +45,8 @@ def affine(
 ):
     """Sums of x -> the factors `[N, 2, channels]` by which x * scale + shift is the group norm of x + added, its FiLM included. A program
     is a group of `width` channels."""
-    g, n = tl.program_id(0), tl.program_id(1)
+    g = tl.program_id(0)
+    n = tl.program_id(1)
     d = tl.arange(0, BD)
     c = g * width + d
     known = d < width
@@ -56,7 +58,8 @@ def affine(
         at = sums + (n * parts + q[:, None]) * 2 * channels + c[None, :]
         totals += tl.load(at, mask=inside, other=0.0)
         squares += tl.load(at + channels, mask=inside, other=0.0)
-    of_x, of_x2 = tl.sum(totals, 0), tl.sum(squares, 0)
+    of_x = tl.sum(totals, 0)
+    of_x2 = tl.sum(squares, 0)
     a = tl.zeros([BD], tl.float32)
     if ADDED:
         a = tl.load(added + n * added_stride + c, mask=known, other=0.0).to(tl.float32)
@@ -96,7 +99,7 @@ def applied(x, factors, out, pixels, channels, SILU: tl.constexpr, BP: tl.conste
 
 @triton.jit
 def total(a, b, bias, out, pixels, channels, BP: tl.constexpr, BC: tl.constexpr):
-    """a + b + bias, over all pictures' pixels."""
+    """a + b + bias, over all images' pixels."""
     p = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     inside = (p < pixels)[:, None] & (c < channels)[None, :]

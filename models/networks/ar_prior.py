@@ -18,7 +18,7 @@ from models.networks.clip import TextEncoding
 from models.networks.prior import Block, Cache, causal, padded, prefix_caches
 
 # A component's buckets are of equal width over so many standard deviations to either side. Equal width, not equal
-# mass: the rare far values are those that tell one picture from another, and quantiles would lump them together.
+# mass: the rare far values are those that tell one image from another, and quantiles would lump them together.
 RANGE = 4.0
 
 COLDEST = 1e-6  # a temperature below it counts as 0

@@ -1,6 +1,6 @@
-"""CLIP (Radford et al. 2021), through open_clip: captions and pictures into one space.
+"""CLIP (Radford et al. 2021), through open_clip: captions and images into one space.
 
-Gives what the rest of the stack conditions on: the text embedding z_t, the text encoder's hidden states, and the
+Gives what the rest of the pipeline conditions on: the text embedding z_t, the text encoder's hidden states, and the
 image embedding z_i. Any architecture that open_clip knows will do; the checkpoint's config names one or spells it out.
 """
 
@@ -75,7 +75,8 @@ class CLIP(nn.Module):
         cut: list[str | None] = []
         for row, prompt in zip(tokens, prompts, strict=True):
             ids = self.tokenizer.encode(prompt)
-            kept, rest = ids[: context - 2], ids[context - 2 :]
+            kept = ids[: context - 2]
+            rest = ids[context - 2 :]
             row[: len(kept) + 2] = torch.tensor([self.tokenizer.sot_token_id, *kept, self.tokenizer.eot_token_id])
             cut.append(self.tokenizer.decode(rest).strip() if rest else None)
         return tokens, cut
@@ -100,12 +101,12 @@ class CLIP(nn.Module):
         mask = torch.arange(length, device=end.device)[None] <= end[:, None]
         return TextEncoding(F.normalize(z_t, dim=-1) if self.unit_norm else z_t, hidden, mask)
 
-    def encode_image(self, pictures: Tensor) -> Tensor:
-        """Pictures `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]`, scaled as z_t. ValueError where there is no image encoder."""
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]`, scaled as z_t. ValueError where there is no image encoder."""
         if not self.has_image_encoder:
-            raise ValueError("this checkpoint has no image encoder: use one that has, or give a prompt instead of a picture")
-        if pictures.shape[-2:] != (self.image_size, self.image_size):
-            pictures = F.interpolate(pictures, (self.image_size, self.image_size), mode="bicubic", antialias=True)
-        pictures = (pictures.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std
-        z_i = widened(self.network.encode_image(pictures.to(self.network.positional_embedding.dtype)))
+            raise ValueError("this checkpoint has no image encoder: use one that has, or give a prompt instead of an image")
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            images = F.interpolate(images, (self.image_size, self.image_size), mode="bicubic", antialias=True)
+        images = (images.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std
+        z_i = widened(self.network.encode_image(images.to(self.network.positional_embedding.dtype)))
         return F.normalize(z_i, dim=-1) if self.unit_norm else z_i

@@ -1,4 +1,4 @@
-"""The decoder at 64² (paper §2.1): from an image embedding, and its caption, to a picture.
+"""The decoder at 64² (paper §2.1): from an image embedding, and its caption, to an image.
 
 The projected z_i is added to the timestep embedding and gives four extra context tokens before the caption's, all
 of which the U-Net attends to. For classifier-free guidance z_i is dropped to a learned embedding, the caption to "".
@@ -56,7 +56,8 @@ class Batch:
 
 def batched(rows: Sequence[Given], least: int = 0) -> Batch:
     """Rows side by side, those shorter than the longest, or than `least`, padded."""
-    emb, lengths = torch.stack([row.emb for row in rows]), [len(row.keys[0][0]) if row.keys else 0 for row in rows]
+    emb = torch.stack([row.emb for row in rows])
+    lengths = [len(row.keys[0][0]) if row.keys else 0 for row in rows]
     more = max(0, least - max(lengths))
 
     def together(one: Sequence[Tensor]) -> Tensor:
@@ -70,14 +71,15 @@ def batched(rows: Sequence[Given], least: int = 0) -> Batch:
 
 
 class Decoder(nn.Module):
-    """z_i, caption and a noisy picture -> what the checkpoint's prediction_type says."""
+    """z_i, caption and a noisy image -> what the checkpoint's prediction_type says."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.unet = UNet(UNetConfig(**_tuples(config.unet)))
         self.variance_channels = self.unet.config.out_channels - 3
-        time_dim, context_dim = self.unet.config.time_embed_dim, self.unet.config.context_dim
+        time_dim = self.unet.config.time_embed_dim
+        context_dim = self.unet.config.context_dim
         self.null_image = nn.Parameter(torch.zeros(config.embed_dim))  # stands for a dropped z_i
         deeper = [layer for _ in range(config.image_to_time_layers - 1) for layer in (nn.SiLU(), nn.Linear(time_dim, time_dim))]
         self.image_to_time = nn.Sequential(nn.Linear(config.embed_dim, time_dim), *deeper)

@@ -1,4 +1,4 @@
-"""Principal components of image embeddings (paper §2.2 and §4), found over a checkpoint's training pictures."""
+"""Principal components of image embeddings (paper §2.2 and §4), found over a checkpoint's training images."""
 
 from __future__ import annotations
 

@@ -40,9 +40,11 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """x `[B, N, C]`, keep `[B, 1, N, N]` True where a query may look -> `[B, N, C]`."""
@@ -53,7 +55,8 @@ class Block(nn.Module):
         h = self.norm1(x)
         q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
         if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+            k = torch.cat((past[0], k), dim=2)
+            v = torch.cat((past[1], v), dim=2)
         x = x + self.to_out(F.scaled_dot_product_attention(q, k, v, attn_mask=keep).transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
 
@@ -72,7 +75,8 @@ def causal(seen: Tensor) -> Tensor:
 
 def prefix_caches(blocks: Sequence[Block], x: Tensor, seen: Tensor) -> tuple[Tensor, list[Cache]]:
     """Blocks over x `[B, N, C]` with mask `[B, N]` -> what comes out, and each row's cache without padding."""
-    keep, layers = causal(seen), []
+    keep = causal(seen)
+    layers = []
     for block in blocks:
         x, past = block.attended(x, keep)
         layers.append(past)
@@ -107,7 +111,8 @@ class DiffusionPrior(nn.Module):
         width = config.width
         self.text_proj = nn.Linear(config.text_width, width)
         self.z_t_proj = nn.Linear(config.embed_dim, width)
-        self.time_in, self.time_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.time_in = nn.Linear(width, width)
+        self.time_out = nn.Linear(width, width)
         self.x_proj = nn.Linear(config.embed_dim, width)
         self.query = nn.Parameter(torch.randn(width) * 0.02)
         # Position p < context_length is the caption's; the last four are z_t's, the timestep's, z_i's and the query's.

@@ -1,7 +1,7 @@
 """The ADM U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233) that the decoder and the upsamplers share.
 
 BigGAN residual blocks that also resize, FiLM ("scale-shift") or additive timestep conditioning, and attention whose
-keys are the context tokens before the picture's own positions (GLIDE, Nichol et al. 2021). Where `patch_size` is
+keys are the context tokens before the image's own positions (GLIDE, Nichol et al. 2021). Where `patch_size` is
 above 1 the network works on squares of pixels (space to depth): what makes the embedded default fast on a CPU.
 """
 
@@ -50,7 +50,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, config: UNetConfig, resize: str | None = None) -> None:
         super().__init__()
-        self.resize, self.scale_shift = resize, config.scale_shift
+        self.resize = resize
+        self.scale_shift = config.scale_shift
         self.norm1 = nn.GroupNorm(config.norm_groups, channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.time_proj = nn.Linear(config.time_embed_dim, out_channels * (2 if config.scale_shift else 1))
@@ -84,11 +85,14 @@ class ResBlock(nn.Module):
     def _fused(self, x: Tensor, emb: Tensor) -> Tensor:
         """The same, with the convolutions' biases in the passes after them."""
         h = group_norm.unbiased(self.conv1, self._resized(group_norm.norm(x, self.norm1)))
-        time, bias = self.time_proj(emb), cast(Tensor, self.conv1.bias)
+        time = self.time_proj(emb)
+        bias = cast(Tensor, self.conv1.bias)
         h = group_norm.norm(h, self.norm2, bias[None], time) if self.scale_shift else group_norm.norm(h, self.norm2, time + bias)
-        skipped, bias = self._resized(x), cast(Tensor, self.conv2.bias)
+        skipped = self._resized(x)
+        bias = cast(Tensor, self.conv2.bias)
         if isinstance(self.skip, nn.Conv2d):
-            skipped, bias = group_norm.unbiased(self.skip, skipped), bias + cast(Tensor, self.skip.bias)
+            skipped = group_norm.unbiased(self.skip, skipped)
+            bias = bias + cast(Tensor, self.skip.bias)
         return group_norm.total(group_norm.unbiased(self.conv2, h), skipped, bias)
 
 
@@ -97,7 +101,7 @@ Keys = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """Self-attention over positions, with the context tokens' keys and values before the picture's own."""
+    """Self-attention over positions, with the context tokens' keys and values before the image's own."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
@@ -119,7 +123,9 @@ class Attention(nn.Module):
         batch, channels, height, width = x.shape
         normed = group_norm.norm(x, self.norm, silu=False) if group_norm.usable(x) else self.norm(x)
         h = normed.flatten(2).transpose(1, 2)  # (B, HW, C)
-        q, k, v = self.to_q(h), self.to_k(h), self.to_v(h)
+        q = self.to_q(h)
+        k = self.to_k(h)
+        v = self.to_v(h)
         keep = None
         if keys is not None:
             k, v = (torch.cat(pair, dim=1) for pair in zip(keys, (k, v), strict=True))  # (B, K + HW, C)
@@ -138,11 +144,13 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        widths, patch = config.channels, config.patch_size**2
+        widths = config.channels
+        patch = config.patch_size**2
         self.time_in = nn.Linear(widths[0], config.time_embed_dim)
         self.time_out = nn.Linear(config.time_embed_dim, config.time_embed_dim)
         self.conv_in = nn.Conv2d(config.in_channels * patch, widths[0], 3, padding=1)
-        skips, width = [widths[0]], widths[0]
+        skips = [widths[0]]
+        width = widths[0]
 
         def attention(level: int, channels: int) -> nn.Module:
             return Attention(channels, config) if config.attention[level] else nn.Identity()

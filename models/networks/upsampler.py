@@ -1,6 +1,6 @@
 """The upsamplers, 64 -> 256 and 256 -> 1024 (paper §2.1): ADM U-Nets without attention, guidance or caption.
 
-The small picture, resized, is concatenated to the noisy one. Being convolutions only, a network trained on crops of a
+The small image, resized, is concatenated to the noisy one. Being convolutions only, a network trained on crops of a
 quarter of the size applies to the whole.
 """
 
@@ -21,7 +21,7 @@ from models.networks.unet import UNet, UNetConfig
 
 @dataclass(frozen=True)
 class UpsamplerConfig:
-    """`unet`: UNetConfig's fields, with in_channels 6 (noisy and small picture) and out_channels 3."""
+    """`unet`: UNetConfig's fields, with in_channels 6 (noisy and small image) and out_channels 3."""
 
     unet: dict[str, Any]
     schedule: str = "cosine"
@@ -34,7 +34,7 @@ Run = Callable[[bool, Tensor, Tensor, Tensor], Tensor]
 
 
 class Upsampler(nn.Module):
-    """A noisy large picture and a small clean one -> what the checkpoint's prediction_type says."""
+    """A noisy large image and a small clean one -> what the checkpoint's prediction_type says."""
 
     def __init__(self, config: UpsamplerConfig) -> None:
         super().__init__()

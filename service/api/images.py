@@ -1,4 +1,4 @@
-"""Answers with a job's pictures: from Redis, or from the object store without holding them in memory."""
+"""Answers with a job's images: from Redis, or from the object store without holding them in memory."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contracts import redis_keys
-from contracts.provenance import Provenance, read
+from contracts.provenance import Provenance, read_provenance
 from service.api.problems import ProblemError
 from service.jobs.repository import Jobs
 
 
 async def image(request: Request, jobs: Jobs, job_id: str, index: int, size: int | None = None) -> Response:
-    """A picture, at most `size` wide. ProblemError 404 where there is none (yet, or any more)."""
-    picture = await jobs.with_image(job_id, index)
-    if size is None or picture.width <= size:
+    """An image, at most `size` wide. ProblemError 404 where there is none (yet, or any more)."""
+    info = await jobs.image_info(job_id, index)
+    if size is None or info.width <= size:
         return await _answer(
             request, jobs, f"{job_id}-{index}", "image/png", redis_keys.stored_image(job_id, index), redis_keys.image(job_id, index)
         )
     headers = _headers(f"{job_id}-{index}-{size}")
     if _has(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    content = await run_in_threadpool(formed, await jobs.image(job_id, index), size)
+    content = await run_in_threadpool(formed, await jobs.read_image(job_id, index), size)
     return Response(content, media_type="image/png", headers=headers)
 
 
 async def provenance(jobs: Jobs, job_id: str, index: int) -> Provenance:
-    """What a picture says of how it was drawn. ProblemError 404 where there is no such picture (yet, or any more)."""
+    """What an image says of how it was drawn. ProblemError 404 where there is no such image (yet, or any more)."""
     try:
-        return read(await jobs.image(job_id, index))
+        return read_provenance(await jobs.read_image(job_id, index))
     except ValueError as error:  # drawn by a worker of another version
-        raise ProblemError(404, f"The picture does not tell how it was drawn: {error}") from error
+        raise ProblemError(404, f"The image does not tell how it was drawn: {error}") from error
 
 
 async def animation(request: Request, jobs: Jobs, job_id: str) -> Response:
     """The animation. ProblemError 404 where there is none (yet, or any more)."""
-    kind = await jobs.with_animation(job_id)
+    kind = await jobs.animation_format(job_id)
     return await _answer(
         request, jobs, f"{job_id}-{kind}", f"image/{kind}", redis_keys.stored_animation(job_id, kind), redis_keys.animation(job_id)
     )
@@ -60,8 +60,8 @@ async def _answer(request: Request, jobs: Jobs, tag: str, media: str, stored_nam
 
 
 def formed(content: bytes, side: int | None, kind: str = "png", quality: int = 100) -> bytes:
-    """A picture's file with `side` by `side` pixels (None: as it is) in another format, png, webp or jpeg; the same bytes where there is
-    nothing to do. A PNG keeps what the picture says of how it was drawn, and where it was reduced `reduced_to` besides."""
+    """An image's file with `side` by `side` pixels (None: as it is) in another format, png, webp or jpeg; the same bytes where there is
+    nothing to do. A PNG keeps what the image says of how it was drawn, and where it was reduced `reduced_to` besides."""
     file = Image.open(io.BytesIO(content))
     side = side or file.width
     if file.format == "PNG" == kind.upper() and file.width == side:
@@ -71,11 +71,12 @@ def formed(content: bytes, side: int | None, kind: str = "png", quality: int = 1
         told.add_text(key, text)
     if side < file.width:
         told.add_text("reduced_to", str(side))
-    picture, buffer = file.convert("RGB"), io.BytesIO()
-    if picture.width != side:
-        picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+    converted = file.convert("RGB")
+    buffer = io.BytesIO()
+    if converted.width != side:
+        converted = converted.resize((side, side), Image.Resampling.LANCZOS)
     options: dict[str, Any] = {"pnginfo": told, "compress_level": 1} if kind == "png" else {"quality": quality}
-    picture.save(buffer, kind.upper(), **options)
+    converted.save(buffer, kind.upper(), **options)
     return buffer.getvalue()
 
 

@@ -60,7 +60,7 @@ def _listed(job_id: str, record: Record, url: str) -> ListedJob:
         url=url,
         prompt=record.request.get("prompt"),
         progress=record.progress,
-        images=[Image(url=f"{url}/images/{at}.png", **picture.model_dump()) for at, picture in enumerate(record.images)],
+        images=[Image(url=f"{url}/images/{at}.png", **image.model_dump()) for at, image in enumerate(record.images)],
         animation=AnimatedImage(format=record.animation, url=f"{url}/animation") if record.animation else None,
         error=record.error,
         **told,

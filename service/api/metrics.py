@@ -80,7 +80,7 @@ class Facts:
 async def _facts(redis: Any) -> Facts:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.llen(redis_keys.QUEUE_LIST).zcard(redis_keys.STARTED).lindex(redis_keys.QUEUE_LIST, 0)
-        pipe.get(redis_keys.LAST_BEAT).zcard(redis_keys.WEBHOOKS).hgetall(redis_keys.OUTCOMES)
+        pipe.get(redis_keys.LAST_HEARTBEAT).zcard(redis_keys.WEBHOOKS).hgetall(redis_keys.OUTCOMES)
         waiting, running, head, last_beat, webhooks, ended = await pipe.execute()
     created = await redis.hget(redis_keys.job(head.decode()), "created_at") if head else None
     alive = await beats(redis)
@@ -136,13 +136,15 @@ class MeasureRequests:
     """ASGI middleware: counts and times requests by route template, never by path."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+        self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started = time.perf_counter()
+        status = 500
 
         async def watched(message: Message) -> None:
             nonlocal status

@@ -1,4 +1,4 @@
-"""What a client prefers: to wait (RFC 7240), and pictures instead of JSON (RFC 9110, section 12)."""
+"""What a client prefers: to wait (RFC 7240), and images instead of JSON (RFC 9110, section 12)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Problem(BaseModel):
     errors: list[FieldProblem] = []
 
 
-NO_FIELDS = {"body", "str", "JobPicture"}  # of what pydantic says of a place: the branches of a picture's union
+NO_FIELDS = {"body", "str", "ImageRef"}  # of what pydantic says of a place: the branches of an image's union
 
 
 class ProblemError(Exception):
@@ -47,7 +47,10 @@ class ProblemError(Exception):
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, errors: list[FieldProblem] | None = None
     ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.errors = errors
 
 
 def problem(status: int, detail: str, errors: list[FieldProblem] | None = None, headers: dict[str, str] | None = None) -> Response:
@@ -117,6 +120,6 @@ def field_problem(fault: Any) -> FieldProblem:
     if fault["type"] == "model_type" and path == "body":
         message = "Send one JSON object"
     given = fault.get("input")
-    # Of a whole request the names are enough: it may hold pictures.
+    # Of a whole request the names are enough: it may hold images.
     got = f"the fields {', '.join(map(str, given))}" if isinstance(given, dict) else repr(given)
     return FieldProblem(field=path, message=message, got=got if len(got) <= MAX_SHOWN_CHARACTERS else got[:MAX_SHOWN_CHARACTERS] + "…")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts import redis_keys
-from contracts.jobs import Beat, Record, record_of
+from contracts.jobs import Record, WorkerHeartbeat, record_of
 
 UNMEASURED_S = 30  # told where nothing was measured yet, or no worker is alive
 
@@ -52,26 +52,29 @@ class Standing:
 
 def ask(redis: Any, job_id: str) -> Any:
     """Ask for a job's standing, of any client or pipeline; `standing_of` reads the answer."""
-    asked = redis_keys.job(job_id), redis_keys.QUEUE_LIST, redis_keys.PACE, redis_keys.WORKERS
+    asked = redis_keys.job(job_id), redis_keys.QUEUE_LIST, redis_keys.MEAN_DURATIONS, redis_keys.WORKERS
     return redis.eval(_STANDING, len(asked), *asked, job_id, redis_keys.worker(""))
 
 
 def standing_of(answer: bytes) -> Standing:
     """By Little's law: while jobs wait, all slots of all workers are taken, so jobs leave at the rate of slots over the time that one
-    runs. The times were measured under such load, in which pictures share passes."""
+    runs. The times were measured under such load, in which images share passes."""
     told = json.loads(answer)
-    record, position = record_of(told["record"]) if told["record"] else None, told.get("position", False)
+    record = record_of(told["record"]) if told["record"] else None
+    position = told.get("position", False)
     if record is None or position is False:  # Lua's nil
         return Standing(record, Place(None, None))
-    size, pace = record.parameters.get("size") or record.request.get("size"), told["pace"]
-    any_job, slots = pace.get(redis_keys.pace("any", None)), sum(Beat.model_validate_json(beat).slots for beat in told["beats"])
+    size = record.parameters.get("size") or record.request.get("size")
+    pace = told["pace"]
+    any_job = pace.get(redis_keys.mean_duration("any", None))
+    slots = sum(WorkerHeartbeat.model_validate_json(beat).slots for beat in told["beats"])
     if any_job is None or not slots:
         return Standing(record, Place(position, None))
-    own = pace.get(redis_keys.pace(record.operation, size), any_job)
+    own = pace.get(redis_keys.mean_duration(record.operation, size), any_job)
     return Standing(record, Place(position, round(float(own) + position * float(any_job) / slots, 1)))
 
 
-async def beats(redis: Any) -> list[Beat]:
+async def beats(redis: Any) -> list[WorkerHeartbeat]:
     """Signs of life of the workers that are alive. Names of those that are not are forgotten."""
     names = [name.decode() for name in await redis.smembers(redis_keys.WORKERS)]
     if not names:
@@ -80,7 +83,7 @@ async def beats(redis: Any) -> list[Beat]:
     gone = [name for name, beat in zip(names, found, strict=True) if beat is None]
     if gone:
         await redis.srem(redis_keys.WORKERS, *gone)
-    return [Beat.model_validate_json(beat) for beat in found if beat is not None]
+    return [WorkerHeartbeat.model_validate_json(beat) for beat in found if beat is not None]
 
 
 def room(redis: Any, surplus: int) -> int:
@@ -109,6 +112,9 @@ def first_end(redis: Any, job_ids: Sequence[str]) -> int:
 
 def _measured(redis: Any) -> tuple[float | None, int]:
     """Seconds that a job runs, None where none has run, and how many run at once. Blocking."""
-    any_job, names = redis.hget(redis_keys.PACE, redis_keys.pace("any", None)), redis.smembers(redis_keys.WORKERS)
+    any_job = redis.hget(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("any", None))
+    names = redis.smembers(redis_keys.WORKERS)
     found = redis.mget([redis_keys.worker(name.decode()) for name in names]) if names else []
-    return None if any_job is None else float(any_job), sum(Beat.model_validate_json(beat).slots for beat in found if beat is not None)
+    return None if any_job is None else float(any_job), sum(
+        WorkerHeartbeat.model_validate_json(beat).slots for beat in found if beat is not None
+    )

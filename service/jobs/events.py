@@ -100,8 +100,10 @@ class _Reader:
     """Reads one job's stream for as long as anybody listens and the job has not ended."""
 
     def __init__(self, redis: Any, job_id: str) -> None:
-        self.redis, self.job_id = redis, job_id
-        self.begun, self.over = asyncio.Event(), False
+        self.redis = redis
+        self.job_id = job_id
+        self.begun = asyncio.Event()
+        self.over = False
         self.task = asyncio.create_task(self._run())
         self._queues: set[asyncio.Queue[Event | None]] = set()
         self._watching = 0
@@ -152,7 +154,7 @@ class _Reader:
         while True:
             try:
                 if self._watching:
-                    await self.redis.set(redis_keys.watched(self.job_id), "1", ex=WATCHED_TTL_S)
+                    await self.redis.set(redis_keys.preview_subscribed(self.job_id), "1", ex=WATCHED_TTL_S)
                 found = await self.redis.xread({stream: last}, block=int(BLOCK_S * 1000))
                 for entry in found[0][1] if found else ():
                     event = _event(*entry)

@@ -97,7 +97,9 @@ async def page(
 async def clear(redis: Any, ttl: int) -> int:
     """Take out jobs that have expired, and tell how many. An ended job is kept for `ttl` seconds, so only entries older than that
     can be of any; what is older and still there has waited or run for long."""
-    below, kept, cleared = _score(now()) - ttl * 1_000_000, 0, 0
+    below = _score(now()) - ttl * 1_000_000
+    kept = 0
+    cleared = 0
     while entries := await redis.zrange(redis_keys.listing(), "-inf", below, byscore=True, offset=kept, num=CLEARED):
         there = await _exist(redis, entries)
         gone = [entry for entry in entries if entry not in there]
@@ -107,7 +109,8 @@ async def clear(redis: Any, ttl: int) -> int:
                 for index in {redis_keys.listing(), redis_keys.listing(owner)}:
                     pipe.zrem(index, entry)
             await pipe.execute()
-        kept, cleared = kept + len(there), cleared + len(gone)
+        kept = kept + len(there)
+        cleared = cleared + len(gone)
     return cleared
 
 

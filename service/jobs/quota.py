@@ -17,7 +17,7 @@ from service.security.api_keys import ApiKey
 
 def holding(redis: Any, key_id: str) -> set[str]:
     """Those of the entered jobs that wait or run. Blocking."""
-    entered = [job_id.decode() for job_id in redis.smembers(redis_keys.held(key_id))]
+    entered = [job_id.decode() for job_id in redis.smembers(redis_keys.active_jobs(key_id))]
     with redis.pipeline(transaction=False) as pipe:
         for job_id in entered:
             pipe.hget(redis_keys.job(job_id), "status")
@@ -29,7 +29,7 @@ def take(redis: Any, key: ApiKey) -> set[str] | None:
     """Make sure that the key has a slot left. The jobs that hold the others, where all had to be looked at; else None. Blocking.
 
     The caller watches the set, so that nobody else takes the slot meanwhile. ProblemError 429 where none is left."""
-    if key.jobs is None or redis.scard(redis_keys.held(key.id)) < key.jobs:
+    if key.jobs is None or redis.scard(redis_keys.active_jobs(key.id)) < key.jobs:
         return None
     held = holding(redis, key.id)
     if len(held) >= key.jobs:
@@ -43,5 +43,5 @@ def enter(pipe: Any, key: ApiKey, job_id: str, held: set[str] | None) -> None:
     if key.jobs is None:
         return
     if held is not None:
-        pipe.delete(redis_keys.held(key.id))
-    pipe.sadd(redis_keys.held(key.id), job_id, *(held or ()))
+        pipe.delete(redis_keys.active_jobs(key.id))
+    pipe.sadd(redis_keys.active_jobs(key.id), job_id, *(held or ()))

@@ -22,10 +22,10 @@ from rq import Retry as JobRetry
 from rq.job import Job as RQJob
 
 from contracts import redis_keys
-from contracts.fields import MAX_PICTURES, MAX_SEED, PARAMETERS
-from contracts.jobs import ENDED, AnimatedImage, Image, Job, Links, Picture, Record, now, read_record, written
+from contracts.fields import MAX_IMAGES, MAX_SEED, PARAMETERS
+from contracts.jobs import ENDED, AnimatedImage, Image, ImageInfo, Job, Links, Record, now, read_record, written
 from contracts.queue import PUSH
-from contracts.transitions import end
+from contracts.transitions import finish_job
 from service import tracing
 from service.api.problems import ProblemError
 from service.connection import asynchronous, blocking, close
@@ -93,17 +93,17 @@ class Jobs:
         if self.deny is not None:
             self.deny.check(work.fields)
         request = work.fields.model_dump()
-        told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.pictures.items()}]
+        told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.images.items()}]
         told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         if "seed" in request and request["seed"] is None:
-            request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_PICTURES)
+            request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_IMAGES)
         priority = request.pop("priority")
         job_id = uuid.uuid4().hex
         owner = caller.id if caller else None
         key_hash = hashlib.sha256(f"{owner or ''} {idempotency_key}".encode()).hexdigest() if idempotency_key else None
         key = redis_keys.idempotency(key_hash) if key_hash else None
-        watched = ([key] if key else []) + ([redis_keys.held(owner)] if owner else [])
+        watched = ([key] if key else []) + ([redis_keys.active_jobs(owner)] if owner else [])
         with self._blocking.pipeline() as pipe:
             while True:
                 try:
@@ -137,7 +137,8 @@ class Jobs:
                     continue  # the same Idempotency-Key or API key came in just now by another request: look again
 
     def _refuse_if_full(self) -> None:
-        waiting, most = int(self._blocking.llen(redis_keys.QUEUE_LIST)), self.settings.max_queued_jobs
+        waiting = int(self._blocking.llen(redis_keys.QUEUE_LIST))
+        most = self.settings.max_queued_jobs
         if waiting >= most:
             detail = f"{waiting} jobs are waiting, and this service holds {most}. Try again later."
             raise ProblemError(429, detail, headers={"Retry-After": str(room(self._blocking, waiting - most + 1))})
@@ -148,12 +149,14 @@ class Jobs:
         return Accepted(earlier["id"], repeated=True)
 
     def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], fields: dict[str, Any]) -> None:
-        inputs, webhook, created_at = list(work.pictures), work.webhook.model_dump() if work.webhook else None, now()
+        inputs = list(work.images)
+        webhook = work.webhook.model_dump() if work.webhook else None
+        created_at = now()
         fields |= {"operation": work.operation, "status": "queued", "request": request, "inputs": inputs, "webhook": webhook}
         pipe.hset(redis_keys.job(job_id), mapping=written(created_at=created_at, request_id=request_id(), **fields))
         index.enter(pipe, job_id, created_at, fields["owner"])
-        for name, png in work.pictures.items():
-            pipe.set(redis_keys.source(job_id, name), png)  # until the worker ends the job
+        for name, png in work.images.items():
+            pipe.set(redis_keys.input_image(job_id, name), png)  # until the worker ends the job
         retries = self.settings.job_retries
         self._queue.enqueue_call(
             redis_keys.TASK,
@@ -173,12 +176,14 @@ class Jobs:
 
     def told(self, job_id: str, standing: Standing, base_url: str) -> Job:
         """A job's standing as it is told. ProblemError 404 where there is no such job."""
-        record, waits = standing.record, standing.place
+        record = standing.record
+        waits = standing.place
         if record is None:
             raise self._unknown(job_id)
         running = record.progress.eta_seconds if record.status == "running" and record.progress else None
-        url, link = f"{base_url}/jobs/{job_id}", f"?link={record.link}" if record.link else ""
-        images = [Image(url=f"{url}/images/{index}.png{link}", **picture.model_dump()) for index, picture in enumerate(record.images)]
+        url = f"{base_url}/jobs/{job_id}"
+        link = f"?link={record.link}" if record.link else ""
+        images = [Image(url=f"{url}/images/{index}.png{link}", **image.model_dump()) for index, image in enumerate(record.images)]
         return Job(
             id=job_id,
             queue_position=waits.position,
@@ -211,26 +216,26 @@ class Jobs:
         return bool(await self.redis.hget(redis_keys.job(job_id), "owner") == json.dumps(owner).encode())
 
     async def linked(self, job_id: str, link: str) -> bool:
-        """True where this opens the job's pictures."""
+        """True where this opens the job's images."""
         kept = await self.redis.hget(redis_keys.job(job_id), "link")
         return kept is not None and secrets.compare_digest(kept, json.dumps(link).encode())
 
-    async def image(self, job_id: str, index: int) -> bytes:
-        """A picture's PNG. ProblemError 404 where there is none (yet, or any more)."""
-        png = await self.picture(job_id, index, owner=None)
+    async def read_image(self, job_id: str, index: int) -> bytes:
+        """An image's PNG. ProblemError 404 where there is none (yet, or any more)."""
+        png = await self.find_image(job_id, index, owner=None)
         if png is None:
             raise _no_image(job_id, await self._read(job_id), index)
         return png
 
-    async def with_image(self, job_id: str, index: int) -> Picture:
-        """What is known of a picture. ProblemError 404 where the job has none there (yet, or any more)."""
+    async def image_info(self, job_id: str, index: int) -> ImageInfo:
+        """What is known of an image. ProblemError 404 where the job has none there (yet, or any more)."""
         record = await self._read(job_id)
         if index >= len(record.images):
             raise _no_image(job_id, record, index)
         return record.images[index]
 
-    async def picture(self, job_id: str, index: int, owner: str | None) -> bytes | None:
-        """A picture's PNG, or None. `owner`: whose job it has to be; None for anybody's."""
+    async def find_image(self, job_id: str, index: int, owner: str | None) -> bytes | None:
+        """An image's PNG, or None. `owner`: whose job it has to be; None for anybody's."""
         if owner is not None and not await self._owned(job_id, owner):
             return None
         png = await self.redis.get(redis_keys.image(job_id, index))
@@ -238,7 +243,7 @@ class Jobs:
             return await self.store.read(redis_keys.stored_image(job_id, index))
         return None if png is None else bytes(png)
 
-    async def with_animation(self, job_id: str) -> str:
+    async def animation_format(self, job_id: str) -> str:
         """The format of a job's animation. ProblemError 404 where there is none (yet, or any more)."""
         record = await self._read(job_id)
         if record.animation is None:
@@ -274,7 +279,7 @@ class Jobs:
                     pipe.lrem(redis_keys.QUEUE_LIST, 1, job_id)
                     if record.status == "queued":
                         pipe.delete(RQJob.key_for(job_id))  # a worker that has just taken its id finds nothing to do
-                    end(pipe, job_id, record, "cancelled", self.settings.result_ttl)
+                    finish_job(pipe, job_id, record, "cancelled", self.settings.result_ttl)
                     pipe.publish(redis_keys.CANCELLED, job_id)
                     pipe.execute()
                     return
@@ -287,4 +292,4 @@ class Jobs:
 
 
 def _no_image(job_id: str, record: Record, index: int) -> ProblemError:
-    return ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} pictures; there is none at {index}.")
+    return ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} images; there is none at {index}.")

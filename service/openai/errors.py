@@ -41,7 +41,8 @@ class OpenAIError(Exception):
         self, status: int, message: str, param: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.headers = status, headers
+        self.status = status
+        self.headers = headers
         kind, usual = KINDS.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
         self.body = OpenAIErrorBody.of(message, kind, param, code or usual)
 
@@ -64,8 +65,8 @@ def of_problem(status: int, detail: str, param: str | None = None, headers: Mapp
     return OpenAIError(400 if status == 422 else status, detail, param, headers=headers)
 
 
-def picture_error(param: str, reason: str) -> OpenAIError:
-    """A picture that will not do."""
+def image_error(param: str, reason: str) -> OpenAIError:
+    """An image that will not do."""
     return OpenAIError(400, f"{param}: {reason}.", param, "invalid_image")
 
 
@@ -80,7 +81,9 @@ class OpenAIErrors:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
             return
-        begun, held, content = False, None, b""
+        begun = False
+        held = None
+        content = b""
 
         async def translated(message: Message) -> None:
             nonlocal begun, held, content

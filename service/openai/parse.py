@@ -10,11 +10,11 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from contracts.images import has_alpha, normalized
+from contracts.images import has_alpha, normalize_image
 from contracts.operations import OPERATIONS
-from service.openai.errors import OpenAIError, of_fields, picture_error
+from service.openai.errors import OpenAIError, image_error, of_fields
 from service.openai.schemas import EditsCall, GenerationsCall, ImagesCall, VariationsCall
-from service.requests.images import PictureError, opened
+from service.requests.images import ImageError, opened
 from service.requests.parse import Work, json_body, media_type
 from service.settings import Settings
 
@@ -39,7 +39,7 @@ async def read(request: Request, call: str, settings: Settings) -> tuple[ImagesC
         work = OPERATIONS[operation].model_validate(given)
     except ValidationError as error:
         raise of_fields(error) from error
-    return parsed, Work(operation, work, await run_in_threadpool(_pictures, files, call, settings))
+    return parsed, Work(operation, work, await run_in_threadpool(_images, files, call, settings))
 
 
 async def _json(request: Request) -> tuple[Any, Uploads]:
@@ -66,7 +66,7 @@ async def _form(request: Request, names: tuple[str, ...]) -> tuple[dict[str, Any
         raise OpenAIError(400, f"The form could not be read ({reason}). Send it as multipart/form-data.") from error
     for name in names:
         if name in fields:
-            raise picture_error(name, "it came as text: send it as a file")
+            raise image_error(name, "it came as text: send it as a file")
     for name in files.keys() - names:
         raise OpenAIError(400, f"{name}: no such file is taken; there are {', '.join(names)}.", name, "unknown_parameter")
     return fields, files
@@ -77,42 +77,42 @@ def _unsupported(request: Request, takes: str) -> OpenAIError:
     return OpenAIError(400, f"The body is {sent}: send {takes}.", code="unsupported_content_type")
 
 
-def _pictures(files: Uploads, call: str, settings: Settings) -> dict[str, bytes]:
-    """The pictures of a call, as PNG by name, as the worker reads them."""
+def _images(files: Uploads, call: str, settings: Settings) -> dict[str, bytes]:
+    """The images of a call, as PNG by name, as the worker reads them."""
     found = {name: _opened(name, contents, settings) for name in FILES[call] if (contents := files.get(name))}
     if "image" in FILES[call]:
         image = found.get("image")
         if image is None:
-            raise OpenAIError(400, "image: there is none. Send the picture as a file.", "image", "missing_required_parameter")
+            raise OpenAIError(400, "image: there is none. Send the image as a file.", "image", "missing_required_parameter")
         if image.width != image.height:
-            raise picture_error("image", f"it is {image.width}×{image.height}: send a square one")
+            raise image_error("image", f"it is {image.width}×{image.height}: send a square one")
     if call == "edits":
         found["mask"] = _mask(found["image"], found.get("mask"))
-    return {name: normalized(picture, "mask" if name == "mask" else "picture") for name, picture in found.items()}
+    return {name: normalize_image(decoded, "mask" if name == "mask" else "image") for name, decoded in found.items()}
 
 
 def _opened(name: str, contents: list[bytes], settings: Settings) -> Image.Image:
     if len(contents) > 1:
-        raise picture_error(name, f"there are {len(contents)}, and one is worked on at a time: send one")
+        raise image_error(name, f"there are {len(contents)}, and one is worked on at a time: send one")
     try:
-        return opened(contents[0], settings.max_picture_bytes, settings.max_picture_pixels)
-    except PictureError as error:
-        raise picture_error(name, str(error)) from error
+        return opened(contents[0], settings.max_image_bytes, settings.max_image_pixels)
+    except ImageError as error:
+        raise image_error(name, str(error)) from error
 
 
 def _mask(image: Image.Image, mask: Image.Image | None) -> Image.Image:
-    """The picture whose transparent part is redrawn: the mask, or else the image itself."""
+    """The image whose transparent part is redrawn: the mask, or else the image itself."""
     if mask is None:
         if not _has_hole(image):
-            raise picture_error("mask", "there is none, and nothing of the image is transparent: send a mask, transparent where to redraw")
+            raise image_error("mask", "there is none, and nothing of the image is transparent: send a mask, transparent where to redraw")
         return image
     if mask.size != image.size:
-        raise picture_error("mask", f"it is {mask.width}×{mask.height} and the image {image.width}×{image.height}: send one of its size")
+        raise image_error("mask", f"it is {mask.width}×{mask.height} and the image {image.width}×{image.height}: send one of its size")
     if not _has_hole(mask):
-        raise picture_error("mask", "nothing of it is transparent, and what is transparent is redrawn: make that part transparent")
+        raise image_error("mask", "nothing of it is transparent, and what is transparent is redrawn: make that part transparent")
     return mask
 
 
-def _has_hole(picture: Image.Image) -> bool:
+def _has_hole(image: Image.Image) -> bool:
     """True where some pixel is more transparent than not."""
-    return has_alpha(picture) and bool(picture.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha < 128)).getbbox())
+    return has_alpha(image) and bool(image.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha < 128)).getbbox())

@@ -29,8 +29,8 @@ from service.settings import Settings
 DALLE2 = "dall-e-2"  # what the code asks for that this is for
 ROUTES = (
     ("generations", "Draw a caption", "image_generation"),
-    ("edits", "Redraw the transparent part of a picture", "image_edit"),
-    ("variations", "Draw a picture again, differently", None),
+    ("edits", "Redraw the transparent part of an image", "image_edit"),
+    ("variations", "Draw an image again, differently", None),
 )
 UPLOADS = [f"/v1/images/{call}" for call, files in FILES.items() if files]
 REASONS = {
@@ -76,7 +76,7 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
             responses=_responses(400, 404, 409, 413, 429, 500, 503, *gated) | ({200: {"content": _EVENTS}} if events else {}),
         )
         async def images(request: Request) -> Response:
-            """As OpenAI's own call of this path. Holds until the pictures are done; a client that goes away cancels them."""
+            """As OpenAI's own call of this path. Holds until the images are done; a client that goes away cancels them."""
             asked, work = await read(request, call, settings)
             await model(asked.model or DALLE2)
             accepted = await run_in_threadpool(jobs.accept, work, None, middleware.caller(request))
@@ -93,15 +93,15 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
                     pass
             job = await succeeded(jobs, accepted.job_id, base, asked)
             form = Form.of(asked)
-            pictures = [await picture(accepted.job_id, index, image, form) for index, image in enumerate(job.images)]
+            data = [await present_image(accepted.job_id, index, image, form) for index, image in enumerate(job.images)]
             side = form.side or job.images[0].width
             created = int((job.finished_at or job.created_at).timestamp())
-            answer = OpenAIImages(created=created, data=pictures, output_format=form.output_format, size=f"{side}x{side}")
+            answer = OpenAIImages(created=created, data=data, output_format=form.output_format, size=f"{side}x{side}")
             return JSONResponse(answer.model_dump(exclude_none=True), 200, headers)
 
-    async def picture(job_id: str, index: int, image: Image, form: Form) -> OpenAIImage:
+    async def present_image(job_id: str, index: int, image: Image, form: Form) -> OpenAIImage:
         if not form.by_url:
-            return OpenAIImage(b64_json=await form.encoded(await jobs.image(job_id, index)))
+            return OpenAIImage(b64_json=await form.encoded(await jobs.read_image(job_id, index)))
         reduced = {} if form.side in (None, image.width) else {"size": form.side}
         return OpenAIImage(url=str(URL(image.url).include_query_params(**reduced)))
 
@@ -135,7 +135,7 @@ def _body_of(call: str) -> dict[str, Any]:
     schema = CALLS[call][0].model_json_schema()
     if not FILES[call]:
         return {"required": True, "content": {"application/json": {"schema": schema}}}
-    about = {"image": "The picture, square.", "mask": "As large as the image, transparent where to redraw; else the image itself is."}
+    about = {"image": "The image, square.", "mask": "As large as the image, transparent where to redraw; else the image itself is."}
     files = {name: {"type": "string", "format": "binary", "description": about[name]} for name in FILES[call]}
     schema |= {"properties": files | schema["properties"], "required": ["image", *schema.get("required", [])]}
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from contracts.fields import MAX_PICTURES, Prompt, Seed
+from contracts.fields import MAX_IMAGES, Prompt, Seed
 
 # What to draw for each size: 512 is drawn at 1024 and reduced; auto is the checkpoint's to decide.
 DRAWN: dict[str, Literal[256, 1024] | None] = {"256x256": 256, "512x512": 1024, "1024x1024": 1024, "auto": None}
@@ -25,7 +25,7 @@ class ImagesCall(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str | None = Field(None, description="dall-e-2, or the checkpoint by its own name; see GET /v1/models.")
-    n: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(None, description="How many pictures; 1.")
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = Field(None, description="How many images; 1.")
     size: Literal["256x256", "512x512", "1024x1024", "auto"] | None = Field(
         None, description="1024x1024, unless told; auto is the checkpoint's own. 512x512 is drawn at 1024x1024 and reduced."
     )
@@ -37,12 +37,12 @@ class ImagesCall(BaseModel):
 
     @property
     def count(self) -> int:
-        """How many pictures."""
+        """How many images."""
         return self.n or 1
 
     @property
     def side(self) -> int | None:
-        """Width of the pictures in pixels; None for the checkpoint's own."""
+        """Width of the images in pixels; None for the checkpoint's own."""
         return None if self.size == "auto" else int((self.size or "1024x1024").partition("x")[0])
 
     @property
@@ -52,20 +52,20 @@ class ImagesCall(BaseModel):
 
 
 class VariationsCall(ImagesCall):
-    """A picture, to be drawn again."""
+    """An image, to be drawn again."""
 
 
 class PromptedCall(ImagesCall):
     """What a call with a caption may say besides."""
 
-    prompt: Prompt = Field(description="What the picture shows.")
-    output_format: OutputFormat | None = Field(None, description="Format of pictures in the answer itself; png. At a URL they are PNG.")
+    prompt: Prompt = Field(description="What the image shows.")
+    output_format: OutputFormat | None = Field(None, description="Format of images in the answer itself; png. At a URL they are PNG.")
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="Quality of webp and jpeg; 100.")
-    stream: bool | None = Field(None, description="Answer with server-sent events: the picture as it becomes, and at last as it is.")
+    stream: bool | None = Field(None, description="Answer with server-sent events: the image as it becomes, and at last as it is.")
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = Field(
-        None, description="With stream: how many pictures on the way, at most; 0. A picture that is done quickly has fewer."
+        None, description="With stream: how many images on the way, at most; 0. An image that is done quickly has fewer."
     )
-    background: Literal["auto", "opaque"] | None = Field(None, description="Pictures are opaque.")
+    background: Literal["auto", "opaque"] | None = Field(None, description="Images are opaque.")
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(None, description=_ADVICE)
     safety_identifier: str | None = Field(None, description="As user. It is not kept.")
 
@@ -73,7 +73,7 @@ class PromptedCall(ImagesCall):
     @classmethod
     def _urls_lead_to_png(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value not in (None, "png") and info.data.get("response_format") == "url":
-            raise ValueError("pictures at a URL are PNG: take response_format b64_json for another format")
+            raise ValueError("images at a URL are PNG: take response_format b64_json for another format")
         return value
 
     @field_validator("output_compression")
@@ -85,11 +85,11 @@ class PromptedCall(ImagesCall):
 
     @field_validator("stream")
     @classmethod
-    def _one_picture_in_the_stream(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+    def _one_image_in_the_stream(cls, value: bool | None, info: ValidationInfo) -> bool | None:
         if value and (info.data.get("n") or 1) > 1:
-            raise ValueError("a stream is of one picture: take n 1, or several calls")
+            raise ValueError("a stream is of one image: take n 1, or several calls")
         if value and info.data.get("response_format") == "url":
-            raise ValueError("a stream brings pictures in its events: leave response_format out")
+            raise ValueError("a stream brings images in its events: leave response_format out")
         return value
 
     @field_validator("partial_images")
@@ -108,20 +108,20 @@ class GenerationsCall(PromptedCall):
 
 
 class EditsCall(PromptedCall):
-    """A picture, to be redrawn by a caption where it, or the mask, is transparent."""
+    """An image, to be redrawn by a caption where it, or the mask, is transparent."""
 
     input_fidelity: Literal["high", "low"] | None = Field(None, description="What is not transparent stays byte for byte, with either.")
 
 
 class OpenAIImage(BaseModel):
-    """One picture: where it is, or the picture itself."""
+    """One image: where it is, or the image itself."""
 
     url: str | None = None
     b64_json: str | None = None
 
 
 class OpenAIImages(BaseModel):
-    """The answer of every call for pictures."""
+    """The answer of every call for images."""
 
     created: int = Field(description="When they were done, in seconds since 1970.")
     data: list[OpenAIImage]

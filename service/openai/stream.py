@@ -1,4 +1,4 @@
-"""Calls of OpenAI's that wait for their job: to its end, or with its pictures as they become."""
+"""Calls of OpenAI's that wait for their job: to its end, or with its images as they become."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_USAGE = {
 
 @dataclass(frozen=True)
 class Form:
-    """How a call wants its pictures: `side` in pixels, None for as they are drawn."""
+    """How a call wants its images: `side` in pixels, None for as they are drawn."""
 
     side: int | None
     output_format: OutputFormat
@@ -46,21 +46,23 @@ class Form:
 
     @classmethod
     def of(cls, asked: ImagesCall) -> Form:
-        """What a call asks for. The GPT image models, which alone have an output_format, always answer with the pictures themselves."""
+        """What a call asks for. The GPT image models, which alone have an output_format, always answer with the images themselves."""
         output_format = getattr(asked, "output_format", None)
         quality = getattr(asked, "output_compression", None)
         by_url = (asked.response_format or ("b64_json" if output_format else "url")) == "url"
         return cls(asked.side, output_format or "png", 100 if quality is None else quality, by_url)
 
     async def encoded(self, content: bytes) -> str:
-        """A picture's file as base64 of the one that is wanted."""
+        """An image's file as base64 of the one that is wanted."""
         return base64.b64encode(await run_in_threadpool(formed, content, self.side, self.output_format, self.quality)).decode()
 
 
 async def follow(request: Request, jobs: Jobs, job_id: str, *, previews: bool = False) -> AsyncGenerator[Event | None, None]:
     """The job's events to its end, and None wherever nothing happened for a while. Only this client knows of the job, so where it
     goes away, or stops listening, the job is cancelled. OpenAIError 503 where no worker is alive for long."""
-    ended, last, alive = False, START, time.monotonic()
+    ended = False
+    last = START
+    alive = time.monotonic()
     try:
         while not ended:
             async with aclosing(paused(jobs.events.listen(job_id, last, previews=previews), PAUSE_S)) as events:
@@ -90,14 +92,14 @@ async def _worker_alive(jobs: Jobs) -> bool:
 
 
 async def succeeded(jobs: Jobs, job_id: str, base_url: str, asked: ImagesCall) -> Job:
-    """The ended job. OpenAIError where it has no pictures, and why."""
+    """The ended job. OpenAIError where it has no images, and why."""
     job = await jobs.find(job_id, base_url)
     if job.error is None and job.status == "succeeded":
         return job
     # The service has tried again what is worth it: a client that did would only wait once more.
     headers = {"Location": f"{base_url}/jobs/{job_id}", "x-should-retry": "false"}
     if job.error is None:
-        raise OpenAIError(409, f"Job {job_id} was cancelled before it had a picture.", code="job_cancelled", headers=headers)
+        raise OpenAIError(409, f"Job {job_id} was cancelled before it had an image.", code="job_cancelled", headers=headers)
     if job.error.kind == "internal":
         raise OpenAIError(500, f"{job.error.title}: {job.error.detail}.", headers=headers)
     if job.error.kind == "content":
@@ -111,12 +113,14 @@ async def server_sent(
     heard: AsyncGenerator[Event | None, None], jobs: Jobs, job_id: str, kind: str, asked: Any, base_url: str
 ) -> AsyncIterator[bytes]:
     """`kind`.partial_image as the job goes, then `kind`.completed, or `error`; `kind` is image_generation or image_edit."""
-    form, wanted, shown = Form.of(asked), asked.partial_images or 0, 0
+    form = Form.of(asked)
+    wanted = asked.partial_images or 0
+    shown = 0
     quality = asked.quality if asked.quality not in (None, "standard", "hd") else "auto"
     about = {"background": "opaque", "output_format": form.output_format, "quality": quality}
 
-    def event(name: str, size: str, picture: str, **more: Any) -> bytes:
-        data = {"type": f"{kind}.{name}", "b64_json": picture, "created_at": int(time.time()), "size": size, **about, **more}
+    def event(name: str, size: str, b64_json: str, **more: Any) -> bytes:
+        data = {"type": f"{kind}.{name}", "b64_json": b64_json, "created_at": int(time.time()), "size": size, **about, **more}
         return format_sse_event(data_str=json.dumps(data), event=f"{kind}.{name}")
 
     try:
@@ -129,13 +133,13 @@ async def server_sent(
                     # Spread over the job: of two the first from a third of it on, the second from two thirds.
                     if preview["fraction"] >= (shown + 1) / (wanted + 1):
                         content = base64.b64decode(preview["image"].partition(",")[2])
-                        picture = await form.encoded(content)
-                        yield event("partial_image", asked.size or "1024x1024", picture, partial_image_index=shown)
+                        encoded = await form.encoded(content)
+                        yield event("partial_image", asked.size or "1024x1024", encoded, partial_image_index=shown)
                         shown += 1
         (image,) = (await succeeded(jobs, job_id, base_url, asked)).images
-        picture = await form.encoded(await jobs.image(job_id, 0))
+        encoded = await form.encoded(await jobs.read_image(job_id, 0))
         side = form.side or image.width
-        yield event("completed", f"{side}x{side}", picture, usage=NO_USAGE)
+        yield event("completed", f"{side}x{side}", encoded, usage=NO_USAGE)
     except OpenAIError as error:
         yield _error(error)
     except ProblemError as error:

@@ -1,4 +1,4 @@
-"""From a body, JSON or multipart/form-data, to work that can be queued: checked fields, and pictures ready for the worker."""
+"""From a body, JSON or multipart/form-data, to work that can be queued: checked fields, and images ready for the worker."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from contracts.fields import Fields
-from contracts.images import has_alpha, normalized
+from contracts.fields import RequestFields
+from contracts.images import has_alpha, normalize_image
 from contracts.operations import OPERATIONS
 from contracts.webhooks import Webhook
 from service.api.problems import FieldProblem, ProblemError
-from service.requests.images import PictureError, from_base64, opened
-from service.requests.models import PICTURES, REQUESTS, JobPicture, separated
+from service.requests.images import ImageError, from_base64, opened
+from service.requests.models import IMAGE_FIELDS, REQUESTS, ImageRef, split_images
 from service.settings import Settings
 from service.webhooks import policy
 
@@ -29,39 +29,39 @@ Fetch = Callable[[str, int], Awaitable[bytes | None]]
 
 @dataclass(frozen=True)
 class Work:
-    """What is queued: an operation, its fields, and its pictures as PNG by name."""
+    """What is queued: an operation, its fields, and its images as PNG by name."""
 
     operation: str
-    fields: Fields
-    pictures: dict[str, bytes] = field(default_factory=dict)
+    fields: RequestFields
+    images: dict[str, bytes] = field(default_factory=dict)
     webhook: Webhook | None = None
 
 
 async def read(request: Request, operation: str, settings: Settings, fetch: Fetch) -> Work:
     """The work that a request's body asks for. `fetch(job, index)` gives the PNG of an earlier job, or None.
 
-    RequestValidationError for fields that do not do, ProblemError for a body or a picture that does not."""
+    RequestValidationError for fields that do not do, ProblemError for a body or an image that does not."""
     asked = REQUESTS[operation]
     try:
         parsed = asked.model_validate(await _body(request, operation, asked))
-        fields, sources = separated(parsed)
+        fields, sources = split_images(parsed)
         work = OPERATIONS[operation].model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
     webhook = policy.wanted(parsed, str(settings.public_url or request.base_url).rstrip("/"), settings)
     files = {name: await _content(name, source, fetch) for name, source in sources.items()}
-    pictures = await run_in_threadpool(_normalized, operation, files, settings) if files else {}
-    return Work(operation, work, pictures, webhook)
+    images = await run_in_threadpool(_normalized, operation, files, settings) if files else {}
+    return Work(operation, work, images, webhook)
 
 
-async def _body(request: Request, operation: str, asked: type[Fields]) -> Any:
+async def _body(request: Request, operation: str, asked: type[RequestFields]) -> Any:
     media = media_type(request)
     if media == "application/json":
         return await json_body(request)
     if media == "multipart/form-data" and operation != "generate":
         return await _form(request, asked)
     takes = "JSON, with Content-Type: application/json" + (
-        "" if operation == "generate" else ", or multipart/form-data with the pictures as files"
+        "" if operation == "generate" else ", or multipart/form-data with the images as files"
     )
     raise ProblemError(415, f"The body is {media or 'of no stated type'}: send {takes}.")
 
@@ -82,7 +82,7 @@ async def json_body(request: Request) -> Any:
         raise ProblemError(400, "The body could not be read as JSON. Send one JSON object, in UTF-8.") from error
 
 
-async def _form(request: Request, asked: type[Fields]) -> dict[str, Any]:
+async def _form(request: Request, asked: type[RequestFields]) -> dict[str, Any]:
     """A form as the JSON object that would say the same."""
     body: dict[str, Any] = {}
     properties = asked.model_json_schema()["properties"]
@@ -126,35 +126,33 @@ def _types(schema: dict[str, Any]) -> set[str]:
     return found.union(*(_types(part) for part in schema.get("anyOf", [])))
 
 
-async def _content(name: str, source: str | JobPicture, fetch: Fetch) -> bytes:
-    if isinstance(source, JobPicture):
+async def _content(name: str, source: str | ImageRef, fetch: Fetch) -> bytes:
+    if isinstance(source, ImageRef):
         content = await fetch(source.job, source.index)
         if content is None:
-            raise _refused(name, f"there is no picture {source.index} of a job {source.job!r} (any more)")
+            raise _refused(name, f"there is no image {source.index} of a job {source.job!r} (any more)")
         return content
     try:
         return from_base64(source)
-    except PictureError as error:
+    except ImageError as error:
         raise _refused(name, str(error)) from error
 
 
 def _normalized(operation: str, files: dict[str, bytes], settings: Settings) -> dict[str, bytes]:
-    pictures = {}
+    images = {}
     for name, content in files.items():
         try:
-            pictures[name] = opened(content, settings.max_picture_bytes, settings.max_picture_pixels)
-        except PictureError as error:
+            images[name] = opened(content, settings.max_image_bytes, settings.max_image_pixels)
+        except ImageError as error:
             raise _refused(name, str(error)) from error
     if operation == "edit":
-        image = pictures["image"]
-        if "mask" not in pictures and not has_alpha(image):
-            raise _refused("mask", "there is none, and the picture has no transparent part: send a mask, white where to redraw")
-        mask = pictures.setdefault("mask", image)
-        if mask.size != image.size:
-            raise _refused(
-                "mask", f"it is {mask.width}×{mask.height} and the picture {image.width}×{image.height}: send one of the same size"
-            )
-    return {name: normalized(picture, "mask" if name == "mask" else "picture") for name, picture in pictures.items()}
+        base = images["image"]
+        if "mask" not in images and not has_alpha(base):
+            raise _refused("mask", "there is none, and the image has no transparent part: send a mask, white where to redraw")
+        mask = images.setdefault("mask", base)
+        if mask.size != base.size:
+            raise _refused("mask", f"it is {mask.width}×{mask.height} and the image {base.width}×{base.height}: send one of the same size")
+    return {name: normalize_image(decoded, "mask" if name == "mask" else "image") for name, decoded in images.items()}
 
 
 def _refused(name: str, reason: str) -> ProblemError:
@@ -163,7 +161,7 @@ def _refused(name: str, reason: str) -> ProblemError:
 
 
 def schema_of(operation: str) -> dict[str, Any]:
-    """OpenAPI's requestBody: JSON, and for operations with pictures the same as a form with files."""
+    """OpenAPI's requestBody: JSON, and for operations with images the same as a form with files."""
     asked = REQUESTS[operation].__name__
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{asked}"}}}
     if operation != "generate":
@@ -180,7 +178,7 @@ def schemas() -> dict[str, Any]:
         found[asked.__name__] = schema
         if operation != "generate":
             file = {"type": "string", "format": "binary"}
-            files = {name: part | file for name in PICTURES if (part := _plain(schema["properties"].get(name))) is not None}
+            files = {name: part | file for name in IMAGE_FIELDS if (part := _plain(schema["properties"].get(name))) is not None}
             found[f"{asked.__name__}Form"] = schema | {"title": f"{asked.__name__}Form", "properties": schema["properties"] | files}
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import ftfy
 import structlog
 
-from contracts.fields import Fields
+from contracts.fields import RequestFields
 from service.api.problems import FieldProblem, ProblemError
 
 log = structlog.stdlib.get_logger("service.requests.prompt_filter")
@@ -27,9 +27,9 @@ _IGNORABLE = re.compile(
 )
 
 
-def captions(fields: Fields) -> Iterator[tuple[str, str]]:
+def captions(fields: RequestFields) -> Iterator[tuple[str, str]]:
     """What is drawn from, with its field's path. The negative prompt is, where guidance is 0; a probe's labels are not, and whoever
-    looks for something unwanted in a picture has to name it."""
+    looks for something unwanted in an image has to name it."""
     for name in _CAPTIONS:
         if text := getattr(fields, name, None):
             yield name, text
@@ -56,7 +56,7 @@ class DenyList:
         self._stamp = self._stamped()
         self._read()
 
-    def check(self, fields: Fields) -> None:
+    def check(self, fields: RequestFields) -> None:
         """ProblemError 422 that names the captions which the list denies, and not why; the log tells the list's lines."""
         self._keep_up()
         denied = [(name, line) for name, text in captions(fields) if (line := self.line(text)) is not None]
@@ -100,7 +100,8 @@ class DenyList:
             lines = self.path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"it cannot be read: {error}") from error
-        phrases, patterns = {}, []
+        phrases = {}
+        patterns = []
         for number, line in enumerate(map(str.strip, lines), 1):
             if not line or line.startswith("#"):
                 continue
@@ -113,7 +114,8 @@ class DenyList:
                 phrases[words] = number
             else:
                 raise ValueError(f"line {number} has no word in it: write signs between slashes, as a regular expression")
-        self._phrases, self._patterns = phrases, patterns
+        self._phrases = phrases
+        self._patterns = patterns
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -45,7 +45,8 @@ class ApiKey(BaseModel):
 
 def create(redis: Any, name: str, *, rate: str | None = None, jobs: int | None = None, days: float | None = None) -> tuple[ApiKey, str]:
     """Make a key that is good for so many days, or for ever. The key, and its token, which nothing remembers."""
-    key_id, made = secrets.token_hex(6), now()
+    key_id = secrets.token_hex(6)
+    made = now()
     token = f"unclip_{key_id}_{secrets.token_hex(32)}"
     expires = None if days is None else made + timedelta(days=days)
     key = ApiKey(id=key_id, name=name, digest=_digest(token), rate=rate, jobs=jobs, created_at=made, expires_at=expires)

@@ -15,7 +15,9 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, max_bytes: int, paths: Mapping[str, int]) -> None:
         """`paths`: those with a limit of their own."""
-        self.app, self.max_bytes, self.paths = app, max_bytes, paths
+        self.app = app
+        self.max_bytes = max_bytes
+        self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,7 +30,8 @@ class BodyLimit:
             return
         # Read the whole body here, so that the answer is ours even where the app would swallow an exception of receive.
         chunks: list[bytes] = []
-        total, more = 0, True
+        total = 0
+        more = True
         while more:
             message = await receive()
             if message["type"] != "http.request":
@@ -43,7 +46,8 @@ class BodyLimit:
 
         async def replay() -> Message:
             nonlocal body
-            message, body = body, None
+            message = body
+            body = None
             return message if message is not None else await receive()
 
         await self.app(scope, replay, send)

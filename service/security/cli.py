@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from contracts.redis_url import hidden
+from contracts.redis_url import redact_credentials
 from service.connection import blocking
 from service.jobs import quota
 from service.security import api_keys, rate_limit
@@ -42,7 +42,7 @@ def _with_redis(arguments: argparse.Namespace, settings: Settings) -> int:
         with blocking(url, socket_timeout=5.0, socket_connect_timeout=5.0) as connection:
             return int(arguments.action(connection, arguments, settings))
     except RedisError as error:
-        print(f"Redis at {hidden(url)} does not answer ({error}). Is it running, and is it UNCLIP_REDIS_URL?", file=sys.stderr)
+        print(f"Redis at {redact_credentials(url)} does not answer ({error}). Is it running, and is it UNCLIP_REDIS_URL?", file=sys.stderr)
         return 1
 
 

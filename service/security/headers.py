@@ -1,6 +1,6 @@
 """What goes around every request and answer: an id to find it by, headers that browsers heed, and who may ask.
 
-It lies outside the application's own stack, as the answer to an unforeseen exception is made at that one's rim. Only headers are touched,
+It lies outside the application's own pipeline, as the answer to an unforeseen exception is made at that one's rim. Only headers are touched,
 so events stream through.
 """
 
@@ -25,9 +25,9 @@ ACCEPTABLE_ID = r"[ -~]{1,128}"
 RATES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 EXPOSED = ("Location", "Link", "Retry-After", "X-Request-ID", "ETag", "Preference-Applied", "WWW-Authenticate", *RATES)
 PROBES = ("/healthz", "/readyz", "/metrics")  # asked by address, whatever the service's name is
-# Browsers show a bare picture by a style of their own.
+# Browsers show a bare image by a style of their own.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# FastAPI's pages: a script in the page itself, the viewers from a CDN, and pictures that were drawn by trying.
+# FastAPI's pages: a script in the page itself, the viewers from a CDN, and images that were drawn by trying.
 _VIEWERS = "https://cdn.jsdelivr.net"
 DOCS_POLICY = (
     f"default-src 'none'; script-src 'unsafe-inline' {_VIEWERS}; style-src 'unsafe-inline' {_VIEWERS} https://fonts.googleapis.com; "
@@ -52,14 +52,16 @@ class Envelope:
     """ASGI middleware. A header that the answer sets itself stays as it is."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app, self.hosts = app, settings.trusted_hosts
+        self.app = app
+        self.hosts = settings.trusted_hosts
         if settings.cors_origins:
-            methods, anything = ("GET", "HEAD", "POST", "DELETE"), ("*",)
+            methods = ("GET", "HEAD", "POST", "DELETE")
+            anything = ("*",)
             self.app = CORSMiddleware(app, settings.cors_origins, methods, allow_headers=anything, expose_headers=EXPOSED)
         self.always = {
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
-            # Pages of the same site may show pictures; others where they may call the service as well.
+            # Pages of the same site may show images; others where they may call the service as well.
             "Cross-Origin-Resource-Policy": "cross-origin" if settings.cors_origins else "same-site",
         }
 
@@ -67,7 +69,8 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked, path = Headers(scope=scope), scope["path"]
+        asked = Headers(scope=scope)
+        path = scope["path"]
         given = asked.get("x-request-id", "")
         name = given if re.fullmatch(ACCEPTABLE_ID, given) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()  # a connection's requests may share a context

@@ -1,5 +1,5 @@
 """Who may come in: with UNCLIP_API_KEYS=required all but OPEN needs an API key, which may ask so often and sees its own jobs only. A
-picture's URL carries what opens that job's pictures alone, so that browsers, and whoever is sent the URL, can show them.
+image's URL carries what opens that job's images alone, so that browsers, and whoever is sent the URL, can show them.
 
 The middleware proves the key before anything reads the body, and puts the limit's headers on whatever is answered. What it finds
 against a request is raised by the dependency, behind the app's exception handlers, as if the route had raised it.
@@ -20,7 +20,7 @@ from service.jobs.repository import Jobs
 from service.security import rate_limit
 from service.security.api_keys import ApiKey, proved
 
-PICTURES = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
+IMAGES = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
 # What machines ask of a service's health, and what tells people how to ask. None of it knows of anybody's work.
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
 SCHEMES = {
@@ -45,13 +45,16 @@ class Gate:
     """ASGI middleware: finds out who asks."""
 
     def __init__(self, app: ASGIApp, jobs: Jobs) -> None:
-        self.app, self.jobs, self.redis = app, jobs, jobs.redis
+        self.app = app
+        self.jobs = jobs
+        self.redis = jobs.redis
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
-        state, told = scope.setdefault("state", {}), {}
+        state = scope.setdefault("state", {})
+        told = {}
         try:
             if await self._linked(scope):
                 state["linked"] = True
@@ -75,7 +78,7 @@ class Gate:
         await self.app(scope, receive, send_with_limit)
 
     async def _linked(self, scope: Scope) -> bool:
-        asked = PICTURES.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+        asked = IMAGES.fullmatch(scope["path"]) if scope["method"] == "GET" else None
         link = QueryParams(scope["query_string"]).get("link") if asked else None
         return bool(asked and link and await self.jobs.linked(asked[1], link))
 

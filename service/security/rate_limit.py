@@ -59,5 +59,5 @@ def parsed(text: str) -> Rate:
 async def spend(redis: Any, key_id: str, rate: Rate) -> Left:
     """Count one request of an API key, where it is within the rate."""
     each = rate.seconds * 1_000_000 // rate.amount
-    within, full, wait = await redis.eval(_SPEND, 1, redis_keys.bucket(key_id), rate.amount, each)
+    within, full, wait = await redis.eval(_SPEND, 1, redis_keys.rate_limit(key_id), rate.amount, each)
     return Left(bool(within), rate.amount - math.ceil(full / each), math.ceil(full / 1e6), math.ceil(wait / 1e6))

@@ -63,7 +63,9 @@ class Courier:
 
     def __init__(self, settings: Settings, jobs: Jobs, count: Callable[[Outcome], None] = lambda outcome: None) -> None:
         """`count` is told of every attempt."""
-        self.settings, self.jobs, self.count = settings, jobs, count
+        self.settings = settings
+        self.jobs = jobs
+        self.count = count
         self._secrets = settings.webhook_keys()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpcore.default_ssl_context(),

@@ -6,13 +6,13 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from contracts.webhooks import ENDS, Notified, Webhook
+from contracts.webhooks import ENDS, Webhook, WebhookFields
 from service.api.problems import ProblemError
 from service.settings import Settings
 from service.webhooks.ssrf import refusal
 
 
-def wanted(request: Notified, base_url: str, settings: Settings) -> Webhook | None:
+def wanted(request: WebhookFields, base_url: str, settings: Settings) -> Webhook | None:
     """The webhook that a request asks for. ProblemError 422 where this service does not call it."""
     if request.webhook is None:
         return None

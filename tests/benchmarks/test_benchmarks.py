@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.baselines.simulated_worker import PASSES, PacedStack
+from benchmarks.baselines.simulated_worker import PASSES, PacedPipeline
 from benchmarks.plots import panels
 from benchmarks.serving.load import FEW_STEPS, LONG, SHORT, images, mixed, opened
 from benchmarks.serving.scaling import exponent
@@ -21,17 +21,17 @@ def test_an_exponent_is_that_of_a_power_law() -> None:
     assert exponent(xs, [2.0, 2.0, 2.0]) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_paced_stack_takes_as_long_as_its_table_says(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paced_pipeline_takes_as_long_as_its_table_says(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows go through all of their stages, and a row more costs its share."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    stack = PacedStack.load(tiny_checkpoint)
+    pipeline = PacedPipeline.load(tiny_checkpoint)
     prior, decoder, upsampler = FEW_STEPS
     steps = {"prior_num_inference_steps": prior, "decoder_num_inference_steps": decoder, "upsampler_num_inference_steps": upsampler}
-    parameters = stack.resolve(size=256, **steps)
-    rows = [stack.row("a red cube", seed, parameters) for seed in (1, 2)]
+    parameters = pipeline.resolve(size=256, **steps)
+    rows = [pipeline.row("a red cube", seed, parameters) for seed in (1, 2)]
     while rows[0].stage is not None:
-        stack.step(rows)
+        pipeline.step(rows)
     each = {"text": 1, "prior": prior, "decoder": decoder, "upsampler_256": upsampler}
     assert len(slept) == sum(each.values())
     assert sum(slept) == pytest.approx(sum(count * PASSES[stage][0] * (1 + PASSES[stage][1]) for stage, count in each.items()))

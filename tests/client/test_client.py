@@ -26,7 +26,8 @@ class Line(httpx.HTTPTransport):
 
     def __init__(self, *mishaps: Callable[[httpx.Request, Callable[[], httpx.Response]], httpx.Response | None]) -> None:
         super().__init__()
-        self.mishaps, self.requests = list(mishaps), list[httpx.Request]()
+        self.mishaps = list(mishaps)
+        self.requests = list[httpx.Request]()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -99,34 +100,34 @@ def over(house: House) -> Iterator[Callable[..., tuple[Client, Line]]]:
 
 
 def test_a_caption_becomes_a_file(client: Client, house: House, tmp_path: Path) -> None:
-    """In one line; the picture says how it was drawn, in its chunk as by its route."""
+    """In one line; the image says how it was drawn, in its chunk as by its route."""
     job = client.generate("a red cube", seed=4, **SMALL)
     assert job.save(tmp_path / "a.png") == [tmp_path / "a.png"]
-    (picture,) = job.pictures
+    (image,) = job.images
     content = (tmp_path / "a.png").read_bytes()
-    assert content == picture.content == house.http.get(f"/jobs/{job.id}/images/0.png").content
-    assert picture.image().size == (picture.width, picture.height) == (64, 64)
-    assert picture.provenance == json.loads(opened(content).text["unclip"])  # type: ignore[attr-defined]
-    assert (picture.provenance["seed"], picture.provenance["prompt"]) == (picture.seed, "a red cube") == (4, "a red cube")
+    assert content == image.content == house.http.get(f"/jobs/{job.id}/images/0.png").content
+    assert image.image().size == (image.width, image.height) == (64, 64)
+    assert image.provenance == json.loads(opened(content).text["unclip"])  # type: ignore[attr-defined]
+    assert (image.provenance["seed"], image.provenance["prompt"]) == (image.seed, "a red cube") == (4, "a red cube")
     assert (job.status, job.operation, job.parameters["sampler"], job.warnings) == ("succeeded", "generate", "dpm++", [])
-    with pytest.raises(ValueError, match=r"a\.jpg will not do: pictures are PNGs"):
+    with pytest.raises(ValueError, match=r"a\.jpg will not do: images are PNGs"):
         job.save(tmp_path / "a.jpg")
 
 
-def test_pictures_go_from_operation_to_operation(client: Client, tmp_path: Path) -> None:
-    """As the job that drew one, as the picture, as a file, as bytes, and as Pillow has it."""
+def test_images_go_from_operation_to_operation(client: Client, tmp_path: Path) -> None:
+    """As the job that drew one, as the image, as a file, as bytes, and as Pillow has it."""
     cube = client.generate("a red cube", **SMALL)
     (path,) = cube.save(tmp_path / "cube.png")
     varied = client.variations(cube, n=2, eta=0.3, **SMALL)
     assert [saved.name for saved in varied.save(tmp_path / "v.png")] == ["v-0.png", "v-1.png"]
-    with pytest.raises(ValueError, match="has 2 pictures: give one of them"):
+    with pytest.raises(ValueError, match="has 2 images: give one of them"):
         client.variations(varied)
-    way = client.interpolate(image_a=varied.pictures[1], prompt_b="a cone", frames=3, animation="webp", **SMALL)
-    assert len(way.pictures) == 3 and way.save(tmp_path / "way.webp") == [tmp_path / "way.webp"]
+    way = client.interpolate(image_a=varied.images[1], prompt_b="a cone", frames=3, animation="webp", **SMALL)
+    assert len(way.images) == 3 and way.save(tmp_path / "way.webp") == [tmp_path / "way.webp"]
     assert opened((tmp_path / "way.webp").read_bytes()).n_frames == 4  # type: ignore[attr-defined]
-    assert len(client.text_diff(path, "a cone", prompt_from="a cube", frames=2, **SMALL).pictures) == 2
+    assert len(client.text_diff(path, "a cone", prompt_from="a cube", frames=2, **SMALL).images) == 2
     edited = client.edit(path.read_bytes(), "a cone", mask=Image.new("L", (64, 64), 255), **SMALL)
-    assert edited.pictures[0].provenance["inputs"].keys() == {"image", "mask"}
+    assert edited.images[0].provenance["inputs"].keys() == {"image", "mask"}
     probed = client.probe(str(path), labels=["a cube", "a cone"], components=[2], **SMALL)
     assert probed.result is not None and [found["label"] for found in probed.result["labels"]] == ["a cube", "a cone"]
     z_i = client.embeddings(image=cube).result
@@ -138,9 +139,9 @@ def test_pictures_go_from_operation_to_operation(client: Client, tmp_path: Path)
 
 
 def test_a_job_is_submitted_watched_and_cancelled(client: Client) -> None:
-    """Without waiting for it; pictures so far come while it is drawn."""
+    """Without waiting for it; images so far come while it is drawn."""
     job = client.submit.generate("a grey cone", n=4, **LONG)
-    assert isinstance(job, Job) and job.status in ("queued", "running") and job.pictures == []
+    assert isinstance(job, Job) and job.status in ("queued", "running") and job.images == []
     preview = next(job.previews())
     assert opened(preview.content).size == (64, 64) and preview.index in range(4) and 0 <= preview.fraction < 1
     assert client.job(job.id).cancel().status == "cancelled"
@@ -162,7 +163,7 @@ def test_earlier_jobs_are_listed_with_everything_they_have(client: Client) -> No
     """Newest first; what the list leaves out is asked for."""
     drawn = [client.generate("a cone", seed=seed, **SMALL).id for seed in range(2)]
     first, second, *_ = client.jobs(status="succeeded", operation="generate")
-    assert [first.id, second.id] == drawn[::-1] and first.parameters["seed"] == 1 and len(first.pictures) == 1
+    assert [first.id, second.id] == drawn[::-1] and first.parameters["seed"] == 1 and len(first.images) == 1
 
 
 def test_what_is_refused_is_an_exception_that_carries_the_problem(client: Client) -> None:
@@ -218,13 +219,13 @@ def test_events_go_on_where_the_line_broke(over: Callable[..., tuple[Client, Lin
 
 
 def test_redis_away_for_a_while_is_waited_out(house: House, over: Callable[..., tuple[Client, Line]]) -> None:
-    """503 at the POST, then the same request again: one job, one picture."""
+    """503 at the POST, then the same request again: one job, one image."""
     client, line = over()
     house.redis.stop()
     comes = threading.Timer(3, house.redis.start)
     comes.start()
     try:
-        assert client.generate("a cone", seed=77, **SMALL).pictures[0].seed == 77
+        assert client.generate("a cone", seed=77, **SMALL).images[0].seed == 77
     finally:
         comes.join()
     posts = [request for request in line.requests if request.method == "POST"]

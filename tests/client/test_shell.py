@@ -51,13 +51,14 @@ def test_the_service_module_draws(house: House, tmp_path: Path) -> None:
     assert told == f"{tmp_path / 'a.png'}\n" and opened((tmp_path / "a.png").read_bytes()).size == (64, 64)
 
 
-def test_a_picture_from_the_service_is_drawn_again_where_the_weights_are(house: House, client: Client, tmp_path: Path) -> None:
+def test_an_image_from_the_service_is_drawn_again_where_the_weights_are(house: House, client: Client, tmp_path: Path) -> None:
     """From its PNG and the photograph that was sent for it, by the worker's own command."""
-    photo, varied = tmp_path / "photo.jpg", tmp_path / "varied.png"
+    photo = tmp_path / "photo.jpg"
+    varied = tmp_path / "varied.png"
     Image.effect_noise((120, 80), 90).convert("RGB").save(photo)
     client.variations(photo, size=64, seed=5, decoder_num_inference_steps=4).save(varied)
-    told = process(house, "-m", "worker", "redraw", str(varied), "--image", str(photo), "-o", str(tmp_path / "again.png"))
-    assert told.startswith("the same picture: it differs by ") and opened((tmp_path / "again.png").read_bytes()).size == (64, 64)
+    told = process(house, "-m", "worker", "redraw", str(varied), "--input", str(photo), "-o", str(tmp_path / "again.png"))
+    assert told.startswith("the same image: it differs by ") and opened((tmp_path / "again.png").read_bytes()).size == (64, 64)
 
 
 def test_every_operation_is_a_command(run: Callable[..., list[str]]) -> None:
@@ -95,7 +96,7 @@ def test_what_goes_wrong_is_one_line(run: Callable[..., list[str]], capsys: pyte
     ):
         (line,) = run(*words, status=1)
         assert told in line
-    for path, told in (("a.jpg", "pictures are .png"), ("none/a.png", "there is no folder none")):
+    for path, told in (("a.jpg", "images are .png"), ("none/a.png", "there is no folder none")):
         with pytest.raises(SystemExit):
             run("generate", "a cone", "-o", path)
         assert told in capsys.readouterr().err
@@ -114,8 +115,8 @@ def test_the_examples_run(house: House, tmp_path: Path, example: str, words: lis
     *captions, path = words
     process(house, str(ROOT / "examples" / f"{example}.py"), *captions, str(tmp_path / path))
     for name in made:
-        picture = opened((tmp_path / name).read_bytes())
-    assert (picture.size, getattr(picture, "n_frames", 1)) == {
+        image = opened((tmp_path / name).read_bytes())
+    assert (image.size, getattr(image, "n_frames", 1)) == {
         "contact_sheet": ((266, 266), 1),
         "interpolation": ((64, 64), 22),
         "text_diff": ((64, 64), 1),

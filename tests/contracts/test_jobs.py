@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.jobs import JobError, Picture, Progress, Record, now, read_record, written
+from contracts.jobs import ImageInfo, JobError, Progress, Record, now, read_record, written
 
 FULL: dict[str, Any] = {
     "operation": "generate",
@@ -45,7 +45,7 @@ def test_a_full_record_round_trips() -> None:
     record = read_record(in_redis(written(**FULL)))
     assert record.model_dump() == FULL
     assert record.progress == Progress(stage="decoder", step=3, steps=6, fraction=0.25, eta_seconds=1.5)
-    assert record.images == [Picture(seed=2**32 - 1, width=64, height=64)]
+    assert record.images == [ImageInfo(seed=2**32 - 1, width=64, height=64)]
     assert record.error == JobError(kind="internal", title="The drawing failed", detail="why")
     assert set(FULL) == set(Record.model_fields), "a new field belongs in this test"
 

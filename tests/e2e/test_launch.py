@@ -73,8 +73,8 @@ def test_one_command_starts_looks_after_and_ends_all_of_it(
     output = until(lambda: text if "out.png" in (text := (tmp_path / "output").read_text()) else None, "it says that it is ready")
     assert f"Ready: http://localhost:{environment['UNCLIP_PORT']}" in output and "curl" in output
     headers = {"prefer": "wait=60", "accept": "image/png"}
-    picture = httpx.post(f"{address}/generate", json={"prompt": "a cube", "size": 64}, headers=headers, timeout=LONG_S)
-    assert picture.status_code == 200 and picture.content.startswith(b"\x89PNG")
+    image = httpx.post(f"{address}/generate", json={"prompt": "a cube", "size": 64}, headers=headers, timeout=LONG_S)
+    assert image.status_code == 200 and image.content.startswith(b"\x89PNG")
 
     with redis.Redis.from_url((tmp_path / ".run" / "redis-url").read_text()) as store:
 
@@ -103,7 +103,8 @@ def test_a_port_that_will_not_do_is_said_before_anything_starts(tmp_path: Path, 
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1]) if port == "taken" else port
-        command, given = [sys.executable, tmp_path / "devtools/launch.py"], environment | {"UNCLIP_PORT": port}
+        command = [sys.executable, tmp_path / "devtools/launch.py"]
+        given = environment | {"UNCLIP_PORT": port}
         ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert ended.returncode == 1 and f"Port {port} of 127.0.0.1 is taken or cannot be used" in ended.stderr
     assert "UNCLIP_PORT=8001 make run" in ended.stderr and "Traceback" not in ended.stderr

@@ -21,7 +21,7 @@ from support.deployment import LONG_S, SLOW, House, opened, standing_house, unti
 from contracts import redis_keys
 
 PATIENT = {"prefer": "wait=60"}
-PICTURE = PATIENT | {"accept": "image/png"}
+IMAGE = PATIENT | {"accept": "image/png"}
 CUBE = {"prompt": "a red cube on top of a blue cube", "seed": 1, "size": 64}
 
 
@@ -48,25 +48,25 @@ def build(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[Callable[..., House
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_a_caption_comes_back_as_a_picture_that_says_how_it_was_drawn(standing: House, size: int) -> None:
+def test_a_caption_comes_back_as_an_image_that_says_how_it_was_drawn(standing: House, size: int) -> None:
     """One request, one PNG of the size asked for; its metadata are everything needed to draw it again."""
-    answer = standing.post(CUBE | {"size": size}, **PICTURE)
+    answer = standing.post(CUBE | {"size": size}, **IMAGE)
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png", answer.text
     image = opened(answer.content)
     assert (image.format, image.mode, image.size) == ("PNG", "RGB", (size, size))
     told = json.loads(image.text["unclip"])  # type: ignore[attr-defined]
     assert (told["operation"], told["prompt"], told["seed"], told["checkpoint"]) == ("generate", CUBE["prompt"], 1, "tiny")
     assert told["parameters"]["size"] == size and None not in told["parameters"].values()
-    again = standing.post({"prompt": told["prompt"], "seed": told["seed"], **told["parameters"]}, **PICTURE)
+    again = standing.post({"prompt": told["prompt"], "seed": told["seed"], **told["parameters"]}, **IMAGE)
     assert again.content == answer.content
 
 
-def test_a_seed_draws_the_same_picture_alone_and_in_company(standing: House) -> None:
+def test_a_seed_draws_the_same_image_alone_and_in_company(standing: House) -> None:
     """Alone the same bytes; beside other jobs, of other steps and sizes, the same but for rounding (2 of 255)."""
-    first, second, other = (standing.post(CUBE | {"seed": seed}, **PICTURE).content for seed in (0, 0, 3))
+    first, second, other = (standing.post(CUBE | {"seed": seed}, **IMAGE).content for seed in (0, 0, 3))
     assert first == second != other
     standing.queue(4, {"prompt": "two spheres", "size": 256, "n": 3, "decoder_num_inference_steps": 80})
-    among = standing.post(CUBE | {"seed": 0}, **PICTURE).content
+    among = standing.post(CUBE | {"seed": 0}, **IMAGE).content
     busy = standing.store.hgetall(redis_keys.OUTCOMES)
     difference = np.abs(np.asarray(opened(first), int) - np.asarray(opened(among), int))
     assert difference.max() <= 2
@@ -74,17 +74,17 @@ def test_a_seed_draws_the_same_picture_alone_and_in_company(standing: House) -> 
     until(lambda: standing.store.hgetall(redis_keys.OUTCOMES) != busy, "the others ended after it")
 
 
-def test_picture_i_is_drawn_from_seed_plus_i(standing: House) -> None:
-    """Each picture of a job can be drawn alone by the seed told for it."""
+def test_image_i_is_drawn_from_seed_plus_i(standing: House) -> None:
+    """Each image of a job can be drawn alone by the seed told for it."""
     job = standing.post(CUBE | {"n": 3, "seed": 10}, **PATIENT).json()
     assert [image["seed"] for image in job["images"]] == [10, 11, 12]
     last = opened(standing.http.get(job["images"][2]["url"]).content)
-    alone = opened(standing.post(CUBE | {"seed": 12}, **PICTURE).content)
+    alone = opened(standing.post(CUBE | {"seed": 12}, **IMAGE).content)
     assert np.abs(np.asarray(last, int) - np.asarray(alone, int)).max() <= 2
 
 
 def test_a_job_tells_everything_of_itself(standing: House) -> None:
-    """What was asked, what was used in place of what was left open, how far, when, and where the pictures are."""
+    """What was asked, what was used in place of what was left open, how far, when, and where the images are."""
     answer = standing.post({"prompt": "a cone", "n": 2, "size": 64, "sampler": "ddim"}, **PATIENT)
     job = answer.json()
     assert answer.status_code == 200 and job == standing.http.get(answer.headers["location"]).json()
@@ -109,21 +109,21 @@ def test_a_job_tells_everything_of_itself(standing: House) -> None:
         assert opened(standing.http.get(image["url"]).content).size == (64, 64)
 
 
-def test_an_earlier_picture_goes_through_every_operation(standing: House) -> None:
+def test_an_earlier_image_goes_through_every_operation(standing: House) -> None:
     """By reference to the job that drew it, as a stranger with the README would: each ends with what was asked for."""
     drawn = standing.post(CUBE | {"size": 64}, **PATIENT).json()
-    picture = {"job": drawn["id"], "index": 0}
+    reference = {"job": drawn["id"], "index": 0}
     mask = io.BytesIO()
     Image.new("L", (64, 64), 255).save(mask, "PNG")
     small = {"size": 64, "decoder_num_inference_steps": 4}
     asked: list[tuple[str, dict[str, Any], int]] = [
-        ("/variations", small | {"image": picture, "n": 2}, 2),
-        ("/interpolate", small | {"image_a": picture, "prompt_b": "a cone", "frames": 3, "animation": "webp"}, 3),
-        ("/text-diff", small | {"image": picture, "prompt_to": "a cone", "frames": 2}, 2),
-        ("/edits", small | {"image": picture, "mask": base64.b64encode(mask.getvalue()).decode(), "prompt": "a cone"}, 1),
-        ("/probe", small | {"image": picture, "labels": ["a cube", "a cone"], "components": [1, 3]}, 2),
-        ("/embeddings", {"image": picture}, 0),
-        ("/generate", small | {"mix": [{"image": picture}, {"prompt": "a cone"}], "prior": "autoregressive"}, 1),
+        ("/variations", small | {"image": reference, "n": 2}, 2),
+        ("/interpolate", small | {"image_a": reference, "prompt_b": "a cone", "frames": 3, "animation": "webp"}, 3),
+        ("/text-diff", small | {"image": reference, "prompt_to": "a cone", "frames": 2}, 2),
+        ("/edits", small | {"image": reference, "mask": base64.b64encode(mask.getvalue()).decode(), "prompt": "a cone"}, 1),
+        ("/probe", small | {"image": reference, "labels": ["a cube", "a cone"], "components": [1, 3]}, 2),
+        ("/embeddings", {"image": reference}, 0),
+        ("/generate", small | {"mix": [{"image": reference}, {"prompt": "a cone"}], "prior": "autoregressive"}, 1),
     ]
     for path, body, count in asked:
         answer = standing.http.post(path, json=body, headers=PATIENT)
@@ -154,7 +154,7 @@ def test_progress_grows_while_a_job_runs(standing: House) -> None:
 
 
 def test_a_job_is_watched_and_cancelled(standing: House) -> None:
-    """Events come while it is drawn, pictures among them; DELETE ends it, and with it the events."""
+    """Events come while it is drawn, images among them; DELETE ends it, and with it the events."""
     job_id = standing.post(SLOW | {"decoder_num_inference_steps": 1000, "n": 4}).json()["id"]
     seen: list[str] = []
     with standing.http.stream("GET", f"/jobs/{job_id}/events") as answer:
@@ -194,9 +194,9 @@ def test_a_body_of_50_mb_is_answered_over_a_real_socket(standing: House) -> None
 
 
 def test_many_clients_at_once_each_get_their_own(standing: House) -> None:
-    """Twenty waiters, twenty pictures, each with its own seed in it."""
+    """Twenty waiters, twenty images, each with its own seed in it."""
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda seed: standing.post(CUBE | {"seed": seed}, **PICTURE), range(20)))
+        answers = list(pool.map(lambda seed: standing.post(CUBE | {"seed": seed}, **IMAGE), range(20)))
     assert [answer.status_code for answer in answers] == [200] * 20
     seeds = [json.loads(opened(answer.content).text["unclip"])["seed"] for answer in answers]  # type: ignore[attr-defined]
     assert seeds == list(range(20))
@@ -206,19 +206,20 @@ def test_openais_own_client_draws_edits_varies_and_streams(standing: House) -> N
     """As code for DALL·E 2 does, changed in nothing but its address; the model goes by its checkpoint's name too."""
     with OpenAI(base_url=f"{standing.http.base_url}/v1", api_key="any", max_retries=0, timeout=LONG_S) as client:
         drawn = client.images.generate(model="dall-e-2", prompt="a red cube", n=2, size="256x256", user="somebody")
-        pictures = [standing.http.get(image.url).content for image in drawn.data]
-        assert [opened(content).size for content in pictures] == [(256, 256)] * 2 and pictures[0] != pictures[1]
-        varied = client.images.create_variation(image=pictures[0], size="256x256", response_format="b64_json")
+        images = [standing.http.get(image.url).content for image in drawn.data]
+        assert [opened(content).size for content in images] == [(256, 256)] * 2 and images[0] != images[1]
+        varied = client.images.create_variation(image=images[0], size="256x256", response_format="b64_json")
         assert opened(base64.b64decode(varied.data[0].b64_json)).size == (256, 256)
-        picture = opened(pictures[0])
-        mask = Image.new("RGBA", picture.size, "black")
+        source_image = opened(images[0])
+        mask = Image.new("RGBA", source_image.size, "black")
         mask.paste((0, 0, 0, 0), (0, 0, 128, 256))
         buffer = io.BytesIO()
         mask.save(buffer, "PNG")
         edited = client.images.edit(
-            model="tiny", image=pictures[0], mask=buffer.getvalue(), prompt="a blue cone", size="256x256", response_format="b64_json"
+            model="tiny", image=images[0], mask=buffer.getvalue(), prompt="a blue cone", size="256x256", response_format="b64_json"
         )
-        before, after = np.asarray(picture), np.asarray(opened(base64.b64decode(edited.data[0].b64_json)))
+        before = np.asarray(source_image)
+        after = np.asarray(opened(base64.b64decode(edited.data[0].b64_json)))
         assert (before[:, 128:] == after[:, 128:]).all() and (before[:, :128] != after[:, :128]).any()
         events = list(client.images.generate(model="tiny", prompt="a cone", size="auto", stream=True, partial_images=3))
         assert events[-1].type == "image_generation.completed" and len(events) <= 4
@@ -284,5 +285,5 @@ def test_redis_killed_and_restarted_loses_no_accepted_job(build: Callable[..., H
     time.sleep(8)
     house.redis.start()
     house.all_succeed(ids)
-    assert house.post(CUBE, **PICTURE).status_code == 200
+    assert house.post(CUBE, **IMAGE).status_code == 200
     assert [process.poll() for process in house.processes] == [None, None], "nobody had to be started again"

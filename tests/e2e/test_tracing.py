@@ -1,4 +1,4 @@
-"""One trace from the request to its pictures: over HTTP, through Redis, into the worker's stages, as the SDK's exporter is given it."""
+"""One trace from the request to its images: over HTTP, through Redis, into the worker's stages, as the SDK's exporter is given it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
     """Where this process's spans go. A process has one provider."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return exporter
@@ -53,16 +54,17 @@ def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
 
 
 @pytest.fixture(scope="module")
-def stack(tiny_checkpoint: Path) -> UnCLIP:
+def pipeline(tiny_checkpoint: Path) -> UnCLIP:
     return UnCLIP.load(tiny_checkpoint)
 
 
 @pytest.fixture
-def store(redis_server: Any, stack: UnCLIP) -> Iterator[redis.Redis]:
+def store(redis_server: Any, pipeline: UnCLIP) -> Iterator[redis.Redis]:
     """Redis, with a worker's task set up to draw from it."""
-    store, engine = redis.Redis.from_url(redis_server.url), Engine(stack, batch_limits(8))
+    store = redis.Redis.from_url(redis_server.url)
+    engine = Engine(pipeline, batch_limits(8))
     engine.start()
-    install(Context(stack, engine, store, Cancellations(store, engine), 100))
+    install(Context(pipeline, engine, store, Cancellations(store, engine), 100))
     yield store
     install(None)
     engine.stop()

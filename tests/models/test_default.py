@@ -25,26 +25,26 @@ def test_it_is_small_enough_to_live_in_the_repository() -> None:
 def test_it_draws_every_size_at_its_own_defaults(default: UnCLIP) -> None:
     """Nothing has to be said but the prompt."""
     assert default.sizes == (64, 256, 1024)
-    picture = default.generate(["a red cube on top of a blue cube"])[0]
-    assert picture.shape == (3, 256, 256) and picture.isfinite().all()
+    image = default.generate(["a red cube on top of a blue cube"])[0]
+    assert image.shape == (3, 256, 256) and image.isfinite().all()
 
 
 def test_places_look_as_they_are_called(default: UnCLIP) -> None:
-    """Snow is bright, grass is green, night is dark: by the lower halves' mean over eight pictures of each."""
+    """Snow is bright, grass is green, night is dark: by the lower halves' mean over eight images of each."""
     prompts = ["a red cube on snow by day", "a red cube on grass by day", "a red cube on snow at night"]
-    pictures = default.generate([prompt for prompt in prompts for _ in range(8)], seeds=list(range(24)), size=64)
-    snow, grass, night = pictures[:, :, 32:].unflatten(0, (3, 8)).mean((1, 3, 4))
+    images = default.generate([prompt for prompt in prompts for _ in range(8)], seeds=list(range(24)), size=64)
+    snow, grass, night = images[:, :, 32:].unflatten(0, (3, 8)).mean((1, 3, 4))
     assert snow.min() > 0.2
     assert grass[1] > grass[0] + 0.02 and grass[1] > grass[2] + 0.2
     assert night.mean() < snow.mean() - 0.4
 
 
 @pytest.mark.parametrize("sort", ["one object", "two in relation, kept back", "count", "sign"])
-def test_pictures_show_what_captions_say(default: UnCLIP, sort: str) -> None:
+def test_images_show_what_captions_say(default: UnCLIP, sort: str) -> None:
     """Of captions that training never read, by the scene reader; of signs and counts most, of the rest all but one."""
     captioned = list(islice(scoring.captioned(scoring.SORTS[sort], "whole"), 12))
-    pictures = default.generate([said.text for _, said in captioned], size=64)
-    right = scoring.judged(scoring.load_reader(), pictures, [said for _, said in captioned])
+    images = default.generate([said.text for _, said in captioned], size=64)
+    right = scoring.judged(scoring.load_reader(), images, [said for _, said in captioned])
     assert sum(right["word" if sort == "sign" else "core"]) >= (8 if sort in ("sign", "count") else 11), right
 
 

@@ -1,4 +1,4 @@
-"""The operations on a tiny stack: what is exact in them is held to be exact."""
+"""The operations on a tiny pipeline: what is exact in them is held to be exact."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from models.operations import Ingredient, slerp
 
 
 @pytest.fixture(scope="module")
-def stack(tiny_checkpoint: Path) -> UnCLIP:
+def pipeline(tiny_checkpoint: Path) -> UnCLIP:
     return UnCLIP.load(tiny_checkpoint)
 
 
 @pytest.fixture
-def picture() -> Tensor:
+def image() -> Tensor:
     """Smooth, 256²."""
     x = torch.linspace(-1, 1, 256)
     return torch.stack((x[None].expand(256, -1), x[:, None].expand(-1, 256), (x[None] * x[:, None]) ** 2)) * 0.8
@@ -47,12 +47,12 @@ def test_slerp_keeps_to_the_sphere_and_to_equal_angles() -> None:
     assert torch.allclose(slerp(a, a, 0.3), a, atol=1e-6)
 
 
-def test_variations_without_noise_are_all_the_same_and_with_it_stray(stack: UnCLIP, picture: Tensor) -> None:
+def test_variations_without_noise_are_all_the_same_and_with_it_stray(pipeline: UnCLIP, image: Tensor) -> None:
     """At eta 0 nothing depends on the seed; with noise everything does."""
     spreads = []
     for eta in (0.0, 0.5, 1.0):
-        parameters = stack.resolve("variations", size=64, eta=eta, decoder_num_inference_steps=10)
-        drawn = images(operations.run(stack, operations.variations(stack, picture, [1, 2, 3], parameters)))
+        parameters = pipeline.resolve("variations", size=64, eta=eta, decoder_num_inference_steps=10)
+        drawn = images(operations.run(pipeline, operations.variations(pipeline, image, [1, 2, 3], parameters)))
         assert drawn.shape == (3, 3, 64, 64)
         spreads.append(float(drawn.std(0).mean()))
     assert spreads[0] < 1e-5 and min(spreads[1:]) > 0.01
@@ -60,11 +60,14 @@ def test_variations_without_noise_are_all_the_same_and_with_it_stray(stack: UnCL
 
 def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
     """A Gaussian's denoiser has a closed form: DDIM there and back ends where it began, the closer the more steps."""
-    a, mean, variance = alphas_cumprod("cosine"), 0.3, 0.25
+    a = alphas_cumprod("cosine")
+    mean = 0.3
+    variance = 0.25
     x_0 = torch.tensor([0.9, -0.4, 0.1], dtype=torch.float64)
 
     def denoised(x_t: Tensor, t: int) -> Tensor:
-        alpha, sigma2 = math.sqrt(float(a[t])), 1 - float(a[t])
+        alpha = math.sqrt(float(a[t]))
+        sigma2 = 1 - float(a[t])
         return mean + alpha * variance / (alpha**2 * variance + sigma2) * (x_t - alpha * mean)
 
     errors = []
@@ -77,7 +80,8 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
             x = of_x * x + of_x_0 * denoised(x, t)
         # Back by the sampler's own steps, as far as the start.
         for t, after in zip([999, *reversed(there.timesteps)], reversed(there.timesteps), strict=False):
-            now, later = float(a[t]), float(a[after])
+            now = float(a[t])
+            later = float(a[after])
             of_x = math.sqrt((1 - later) / (1 - now))
             x = of_x * x + (math.sqrt(later) - of_x * math.sqrt(now)) * denoised(x, t)
         errors.append(float((x - begun).abs().max()))
@@ -86,53 +90,53 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("noise", ["slerp", "fixed"])
-def test_interpolation_begins_and_ends_with_what_was_given(stack: UnCLIP, picture: Tensor, noise: str) -> None:
+def test_interpolation_begins_and_ends_with_what_was_given(pipeline: UnCLIP, image: Tensor, noise: str) -> None:
     """The end frames are what the ends' own latents decode to; a frame between is neither."""
-    parameters = stack.resolve("interpolate", size=64, decoder_num_inference_steps=6)
-    ends = (picture, picture.flip(2))
-    frames = images(operations.run(stack, operations.interpolate(stack, ends, 3, 5, parameters, noise=noise)))
+    parameters = pipeline.resolve("interpolate", size=64, decoder_num_inference_steps=6)
+    ends = (image, image.flip(2))
+    frames = images(operations.run(pipeline, operations.interpolate(pipeline, ends, 3, 5, parameters, noise=noise)))
     assert frames.shape == (3, 3, 64, 64) and not frames[1].equal(frames[0])
-    sources = [stack.picture_row(end, parameters, invert=noise == "slerp") for end in ends]
-    stack.draw(sources)
+    sources = [pipeline.image_row(end, parameters, invert=noise == "slerp") for end in ends]
+    pipeline.draw(sources)
     for frame, source in zip((frames[0], frames[2]), sources, strict=True):
         assert source.conditioning is not None
-        row = stack.latent_row(source.conditioning, 5, parameters)
-        stack.draw([row])
+        row = pipeline.latent_row(source.conditioning, 5, parameters)
+        pipeline.draw([row])
         assert row.image is not None and torch.allclose(frame, row.image, atol=1e-4)
 
 
-def test_captions_are_interpolated_by_their_embeddings(stack: UnCLIP) -> None:
+def test_captions_are_interpolated_by_their_embeddings(pipeline: UnCLIP) -> None:
     """Through the prior, with one x_T drawn from the seed."""
-    parameters = stack.resolve("interpolate", size=64)
-    frames = images(operations.run(stack, operations.interpolate(stack, ("a", "b"), 2, 5, parameters)))
-    again = images(operations.run(stack, operations.interpolate(stack, ("a", "b"), 2, 5, parameters)))
+    parameters = pipeline.resolve("interpolate", size=64)
+    frames = images(operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters)))
+    again = images(operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters)))
     assert frames.equal(again) and not frames[0].equal(frames[1])
 
 
-def test_a_text_diff_begins_with_the_picture_and_moves(stack: UnCLIP, picture: Tensor) -> None:
+def test_a_text_diff_begins_with_the_image_and_moves(pipeline: UnCLIP, image: Tensor) -> None:
     """Frame 0 is the variation at eta 0; theta 1 would be all text. Captions that say the same are refused."""
-    parameters = stack.resolve("text-diff", size=64, decoder_num_inference_steps=6)
-    moved = images(operations.run(stack, operations.text_diff(stack, picture, "a cube", "a cone", 3, 0.5, 0, parameters)))
-    still = images(operations.run(stack, operations.variations(stack, picture, [0], parameters)))
+    parameters = pipeline.resolve("text-diff", size=64, decoder_num_inference_steps=6)
+    moved = images(operations.run(pipeline, operations.text_diff(pipeline, image, "a cube", "a cone", 3, 0.5, 0, parameters)))
+    still = images(operations.run(pipeline, operations.variations(pipeline, image, [0], parameters)))
     assert torch.allclose(moved[0], still[0], atol=1e-4)
     assert (moved[2] - moved[0]).abs().mean() > (moved[1] - moved[0]).abs().mean() > 0
-    towards = images(operations.run(stack, operations.text_diff(stack, picture, "a cube", None, 3, 0.5, 0, parameters)))
+    towards = images(operations.run(pipeline, operations.text_diff(pipeline, image, "a cube", None, 3, 0.5, 0, parameters)))
     assert not torch.allclose(towards[2], moved[2], atol=1e-4)
     with pytest.raises(ValueError, match="mean the same to CLIP"):
-        operations.run(stack, operations.text_diff(stack, picture, "a cube", "a cube", 3, 0.5, 0, parameters))
+        operations.run(pipeline, operations.text_diff(pipeline, image, "a cube", "a cube", 3, 0.5, 0, parameters))
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_an_edit_leaves_the_kept_part_to_the_bit(stack: UnCLIP, picture: Tensor, size: int) -> None:
+def test_an_edit_leaves_the_kept_part_to_the_bit(pipeline: UnCLIP, image: Tensor, size: int) -> None:
     """As bytes, and the masked part is redrawn, differently for each seed."""
     mask = torch.zeros(1, 256, 256)
     mask[:, 64:192, 64:192] = 1
-    parameters = stack.resolve("edit", size=size)
-    drawn = images(operations.run(stack, operations.edit(stack, picture, mask, "a cube", [1, 2], parameters)))
-    known = operations.Source(picture, mask).at(size)
+    parameters = pipeline.resolve("edit", size=size)
+    drawn = images(operations.run(pipeline, operations.edit(pipeline, image, mask, "a cube", [1, 2], parameters)))
+    known = operations.Source(image, mask).at(size)
     kept = (known.mask == 0).expand(3, -1, -1)  # type: ignore[union-attr]
-    for image in drawn:
-        assert image[kept].equal(known.picture.clamp(-1, 1)[kept])
+    for edited in drawn:
+        assert edited[kept].equal(known.image.clamp(-1, 1)[kept])
     assert not drawn[0].equal(drawn[1])
 
 
@@ -152,61 +156,61 @@ def test_resampling_is_a_step_and_the_noise_back_in_one_row() -> None:
         resampled(dpmpp_table(a, 5), a, 2)
 
 
-def test_a_probe_tells_probabilities_and_draws_components(stack: UnCLIP, picture: Tensor) -> None:
+def test_a_probe_tells_probabilities_and_draws_components(pipeline: UnCLIP, image: Tensor) -> None:
     """Probabilities are CLIP's softmax and add up to 1; more components come nearer to z_i; more than there are is refused."""
-    parameters = stack.resolve("probe", size=64)
-    outcome = operations.run(stack, operations.probe(stack, picture, ["a cube", "a cone"], [1, 6], 0, parameters))
+    parameters = pipeline.resolve("probe", size=64)
+    outcome = operations.run(pipeline, operations.probe(pipeline, image, ["a cube", "a cone"], [1, 6], 0, parameters))
     assert outcome.result is not None and len(outcome.rows) == 2
     assert sum(one["probability"] for one in outcome.result["labels"]) == pytest.approx(1)
     near, nearer = (one["cosine"] for one in outcome.result["components"])
     assert near < nearer <= 1 + 1e-6
     with pytest.raises(ValueError, match="keeps 6"):
-        operations.run(stack, operations.probe(stack, picture, [], [7], 0, parameters))
+        operations.run(pipeline, operations.probe(pipeline, image, [], [7], 0, parameters))
 
 
-def test_embeddings_are_clips_own(stack: UnCLIP, picture: Tensor) -> None:
-    """z_t of a caption, z_i of a picture."""
-    parameters = stack.resolve("embeddings")
-    caption = operations.run(stack, operations.embeddings(stack, "a cube", parameters)).result
-    image = operations.run(stack, operations.embeddings(stack, picture, parameters)).result
-    assert caption is not None and image is not None and (caption["kind"], image["kind"]) == ("z_t", "z_i")
+def test_embeddings_are_clips_own(pipeline: UnCLIP, image: Tensor) -> None:
+    """z_t of a caption, z_i of an image."""
+    parameters = pipeline.resolve("embeddings")
+    caption = operations.run(pipeline, operations.embeddings(pipeline, "a cube", parameters)).result
+    embedded = operations.run(pipeline, operations.embeddings(pipeline, image, parameters)).result
+    assert caption is not None and embedded is not None and (caption["kind"], embedded["kind"]) == ("z_t", "z_i")
     with torch.inference_mode():
-        z_t = stack.clip.encode_text(stack.clip.tokenize(["a cube"])[0]).z_t[0]
-        z_i = stack.clip.encode_image(picture[None])[0]
-    assert torch.tensor(caption["embedding"]).allclose(z_t, atol=1e-5) and torch.tensor(image["embedding"]).allclose(z_i, atol=1e-5)
+        z_t = pipeline.clip.encode_text(pipeline.clip.tokenize(["a cube"])[0]).z_t[0]
+        z_i = pipeline.clip.encode_image(image[None])[0]
+    assert torch.tensor(caption["embedding"]).allclose(z_t, atol=1e-5) and torch.tensor(embedded["embedding"]).allclose(z_i, atol=1e-5)
     assert caption["dimensions"] == 16 and caption["norm"] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_mixture_of_one_is_that_one_and_weights_count(stack: UnCLIP, picture: Tensor) -> None:
-    """Any weight of a single part gives its own picture; nothing, and a z_i of another length, are refused."""
-    parameters = stack.resolve(size=64)
+def test_a_mixture_of_one_is_that_one_and_weights_count(pipeline: UnCLIP, image: Tensor) -> None:
+    """Any weight of a single part gives its own image; nothing, and a z_i of another length, are refused."""
+    parameters = pipeline.resolve(size=64)
 
     def composed(*mixture: Ingredient) -> Tensor:
-        return images(operations.run(stack, operations.compose(stack, mixture, [3], parameters)))
+        return images(operations.run(pipeline, operations.compose(pipeline, mixture, [3], parameters)))
 
     with torch.inference_mode():
-        z_i = stack.clip.encode_image(picture[None])[0]
+        z_i = pipeline.clip.encode_image(image[None])[0]
     alone = composed(Ingredient(z_i))
-    assert torch.allclose(composed(Ingredient(picture, 2.0)), alone, atol=1e-4)
-    assert not torch.allclose(composed(Ingredient(picture), Ingredient("a cube")), alone, atol=1e-4)
+    assert torch.allclose(composed(Ingredient(image, 2.0)), alone, atol=1e-4)
+    assert not torch.allclose(composed(Ingredient(image), Ingredient("a cube")), alone, atol=1e-4)
     for mixture, message in (([Ingredient(z_i), Ingredient(z_i, -1.0)], "adds up to nothing"), ([Ingredient(z_i[:5])], "has 5 numbers")):
         with pytest.raises(ValueError, match=message):
             composed(*mixture)
 
 
-def test_rows_of_all_kinds_share_a_batch(stack: UnCLIP, picture: Tensor) -> None:
+def test_rows_of_all_kinds_share_a_batch(pipeline: UnCLIP, image: Tensor) -> None:
     """A row decoded from a latent beside a caption's row gives what it gives alone."""
-    parameters = stack.resolve(size=64)
-    source = stack.picture_row(picture, parameters, invert=False)
-    stack.draw([source])
+    parameters = pipeline.resolve(size=64)
+    source = pipeline.image_row(image, parameters, invert=False)
+    pipeline.draw([source])
     assert source.conditioning is not None
-    alone = stack.latent_row(source.conditioning, 1, parameters)
-    stack.draw([alone])
-    beside = stack.row("a cube", 2, parameters)
+    alone = pipeline.latent_row(source.conditioning, 1, parameters)
+    pipeline.draw([alone])
+    beside = pipeline.row("a cube", 2, parameters)
     while beside.stage != "decoder":
-        stack.step([beside])
-    together = stack.latent_row(replace(source.conditioning), 1, parameters)
-    stack.draw([beside, together])
+        pipeline.step([beside])
+    together = pipeline.latent_row(replace(source.conditioning), 1, parameters)
+    pipeline.draw([beside, together])
     assert alone.image is not None and together.image is not None and torch.allclose(alone.image, together.image, atol=1e-4)
 
 

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.jobs import Progress
 from contracts.operations import GenerateFields
-from contracts.redis_url import RedisUrl, hidden, sentinels
+from contracts.redis_url import RedisUrl, parse_sentinels, redact_credentials
 from service.jobs.repository import Jobs
 from service.requests.parse import Work
 from service.settings import Settings
@@ -90,7 +90,7 @@ def _answers(port: int) -> bool:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start redis-server with these words of a configuration; all are ended with the test."""
-    with ExitStack() as stack:
+    with ExitStack() as pipeline:
 
         def begin(port: int, *lines: str, mode: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
             folder = tmp_path / str(port)
@@ -98,8 +98,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             config = folder / "redis.conf"
             config.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {folder}", *lines]))
             process = subprocess.Popen([redis_binary(), str(config), *mode], stdout=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
+            pipeline.callback(process.wait)
+            pipeline.callback(process.kill)
             until(lambda: process.poll() is not None or _answers(port))
             assert process.poll() is None  # what it was told would not do
             return process
@@ -128,10 +128,13 @@ async def test_a_user_with_a_password_and_no_other(start: Callable[..., Any], mo
 @pytest.fixture
 def tls(redis_server: Any, tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """A port that speaks TLS and leads to Redis, and the file of the authority that vouches for it."""
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    port, loop, tasks = free_port(), asyncio.new_event_loop(), set()
+    port = free_port()
+    loop = asyncio.new_event_loop()
+    tasks = set()
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(1 << 16):
@@ -179,7 +182,9 @@ async def test_after_a_failover_the_work_goes_on_at_the_new_master(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Service and worker as they are; Sentinels with a password of their own, the first of which is away."""
-    first, second, watch = free_port(), free_port(), free_port()
+    first = free_port()
+    second = free_port()
+    watch = free_port()
     master = start(first, "requirepass s", "masterauth s")
     start(second, "requirepass s", "masterauth s", f"replicaof 127.0.0.1 {first}")
     watched = [f"monitor m 127.0.0.1 {first} 1", "auth-pass m s", "down-after-milliseconds m 2000", "failover-timeout m 10000"]
@@ -234,12 +239,12 @@ def test_a_url_that_will_not_do_is_refused_with_what_would(url: str, message: st
 
 def test_sentinels_are_read_from_a_url() -> None:
     """Their port and the database are the customary ones unless said; of a plain URL there are none."""
-    found = sentinels("rediss+sentinel://u:p@a:1,b,[::1]/mine?ssl_ca_certs=/c")
+    found = parse_sentinels("rediss+sentinel://u:p@a:1,b,[::1]/mine?ssl_ca_certs=/c")
     assert found is not None and found.addresses == [("a", 1), ("b", 26379), ("::1", 26379)]
     assert found.master == "mine" and found.url == "rediss://u:p@master/0?ssl_ca_certs=/c"
-    assert sentinels("redis://a/0") is None
+    assert parse_sentinels("redis://a/0") is None
 
 
 def test_passwords_of_urls_do_not_come_into_logs() -> None:
     """Neither the server's nor the Sentinels'."""
-    assert hidden("got 'redis+sentinel://u:p@a,b/m?sentinel_password=s'") == "got 'redis+sentinel://…a,b/m?sentinel_password=…'"
+    assert redact_credentials("got 'redis+sentinel://u:p@a,b/m?sentinel_password=s'") == "got 'redis+sentinel://…a,b/m?sentinel_password=…'"

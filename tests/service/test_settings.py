@@ -16,7 +16,7 @@ import pytest
         ("UNCLIP_PORT", "0", "UNCLIP_PORT: Input should be greater than or equal to 1, got '0'"),
         ("UNCLIP_MAX_WAIT", "long", "UNCLIP_MAX_WAIT: "),
         ("UNCLIP_RESULT_TTL", "1", "UNCLIP_RESULT_TTL: Input should be greater than or equal to 60, got '1'"),
-        ("UNCLIP_STORE", "pictures", "UNCLIP_STORE: Value error, it is no URL; name file:///folder or s3://bucket/prefix"),
+        ("UNCLIP_STORE", "images", "UNCLIP_STORE: Value error, it is no URL; name file:///folder or s3://bucket/prefix"),
         (
             "UNCLIP_CORS_ORIGINS",
             "https://a.example/",

@@ -14,7 +14,7 @@ import redis.asyncio
 from conftest import RedisServer, free_port
 
 from contracts import redis_keys
-from contracts.jobs import Picture, Progress
+from contracts.jobs import ImageInfo, Progress
 from service.settings import Settings
 from service.store import Store as Reader
 from worker.jobs.record import JobRecord
@@ -26,23 +26,23 @@ WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
 BIG = os.urandom(700_000)  # more than one piece of a stream
 
 
-async def drawn(client: httpx.AsyncClient, server: RedisServer, store: Store | None, pictures: list[bytes], moving: bytes) -> str:
+async def drawn(client: httpx.AsyncClient, server: RedisServer, store: Store | None, images: list[bytes], moving: bytes) -> str:
     """A job whose worker drew these; its id."""
-    job_id = str((await client.post("/generate", json={"prompt": "a", "n": len(pictures)})).json()["id"])
+    job_id = str((await client.post("/generate", json={"prompt": "a", "n": len(images)})).json()["id"])
 
     def work() -> None:
         with redis.Redis.from_url(server.url) as connection:
             record = JobRecord(connection, job_id, 100, store)
             record.start({})
-            told = [Picture(seed=at, width=64, height=64) for at in range(len(pictures))]
-            assert record.succeed(pictures, told, [], WHOLE, animation=("webp", moving))
+            told = [ImageInfo(seed=at, width=64, height=64) for at in range(len(images))]
+            assert record.succeed(images, told, [], WHOLE, animation=("webp", moving))
 
     await asyncio.to_thread(work)
     return job_id
 
 
 async def test_what_is_drawn_is_stored_and_read(serve: Any, redis_server: RedisServer, store: redis.asyncio.Redis, store_url: str) -> None:
-    """Picture, animation, the picture of an earlier job; and nothing of it lies in Redis."""
+    """ImageInfo, animation, the image of an earlier job; and nothing of it lies in Redis."""
     async with serve(store=store_url) as client:
         job_id = await drawn(client, redis_server, Store(store_url), [b"\x89PNG one", BIG], b"RIFF")
         assert [key for key in await store.keys(f"{redis_keys.job(job_id)}:*") if not key.endswith(b":events")] == []
@@ -51,8 +51,8 @@ async def test_what_is_drawn_is_stored_and_read(serve: Any, redis_server: RedisS
         assert [answer.headers["content-type"] for answer in answers] == ["image/png", "image/png", "image/webp"]
         assert [int(answer.headers["content-length"]) for answer in answers] == [8, len(BIG), 4]
         assert (await client.get(f"/jobs/{job_id}/images/2.png")).status_code == 404
-        refused = await client.post("/variations", json={"image": {"job": job_id, "index": 0}})  # was found, and is no picture
-        assert refused.status_code == 422 and "there is no picture" not in refused.json()["detail"]
+        refused = await client.post("/variations", json={"image": {"job": job_id, "index": 0}})  # was found, and is no image
+        assert refused.status_code == 422 and "there is no image" not in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -68,16 +68,14 @@ async def test_what_a_client_has_is_not_sent_again(serve: Any, redis_server: Red
             assert again.status_code == status and again.content == (b"" if status == 304 else b"one"), known
 
 
-async def test_a_job_that_expired_has_no_pictures(
-    serve: Any, redis_server: RedisServer, store: redis.asyncio.Redis, store_url: str
-) -> None:
+async def test_a_job_that_expired_has_no_images(serve: Any, redis_server: RedisServer, store: redis.asyncio.Redis, store_url: str) -> None:
     """Though the store still holds them for a moment."""
     async with serve(store=store_url) as client:
         job_id = await drawn(client, redis_server, Store(store_url), [b"one"], b"RIFF")
         await store.delete(redis_keys.job(job_id))
         answers = [await client.get(f"/jobs/{job_id}/{what}") for what in ("images/0.png", "animation")]
         again = await client.post("/variations", json={"image": {"job": job_id, "index": 0}})
-    assert [answer.status_code for answer in answers] == [404, 404] and "there is no picture 0" in again.json()["detail"]
+    assert [answer.status_code for answer in answers] == [404, 404] and "there is no image 0" in again.json()["detail"]
 
 
 async def test_what_lay_in_redis_before_is_still_read(serve: Any, redis_server: RedisServer, store_url: str) -> None:
@@ -113,10 +111,10 @@ async def test_a_store_that_takes_nothing_leaves_the_job_to_be_tried_again(serve
             record = JobRecord(connection, job_id, 100, Store(url, patience=1))
             record.start({})
             with pytest.raises(StoreError, match=r"did not take jobs/.*/0.png"):
-                record.succeed([b"one"], [Picture(seed=0, width=64, height=64)], [], WHOLE)
+                record.succeed([b"one"], [ImageInfo(seed=0, width=64, height=64)], [], WHOLE)
             assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "running"
             (tmp_path / "store").unlink()
-            assert record.succeed([b"one"], [Picture(seed=0, width=64, height=64)], [], WHOLE)
+            assert record.succeed([b"one"], [ImageInfo(seed=0, width=64, height=64)], [], WHOLE)
         assert (await client.get(f"/jobs/{job_id}/images/0.png")).content == b"one"
 
 
@@ -127,12 +125,12 @@ async def test_a_job_that_has_ended_is_not_written_over(redis_server: RedisServe
         job_id = await drawn(client, redis_server, Store(url), [b"one"], b"RIFF")
         with redis.Redis.from_url(redis_server.url) as connection:
             late = JobRecord(connection, job_id, 100, Store(url))
-            assert late.succeed([b"late"], [Picture(seed=0, width=64, height=64)], [], WHOLE) is False
+            assert late.succeed([b"late"], [ImageInfo(seed=0, width=64, height=64)], [], WHOLE) is False
         assert (await client.get(f"/jobs/{job_id}/images/0.png")).content == b"one"
 
 
 @pytest.mark.parametrize("settings", [Settings, WorkerSettings])
-@pytest.mark.parametrize(("url", "said"), [("pictures", "it is no URL"), ("nowhere://x", "nowhere"), ("gs2://x", "gs2")])
+@pytest.mark.parametrize(("url", "said"), [("images", "it is no URL"), ("nowhere://x", "nowhere"), ("gs2://x", "gs2")])
 def test_a_store_that_will_not_do_is_said_at_the_start(settings: Any, url: str, said: str) -> None:
     """With what would do."""
     with pytest.raises(ValueError, match=f"(?s){said}.*name file:///folder or s3://bucket/prefix"):

@@ -37,7 +37,8 @@ class House:
     """One Redis, one service, and workers as needed."""
 
     def __init__(self, folder: Path, checkpoint: Path, **settings: str) -> None:
-        self.folder, self.processes = folder, []
+        self.folder = folder
+        self.processes = []
         self.redis = RedisServer(folder)
         port = str(free_port())
         self.environment = {
@@ -90,7 +91,7 @@ class House:
         return [self.job(job_id)["status"] for job_id in ids]
 
     def all_succeed(self, ids: list[str]) -> None:
-        """Each of them, with a picture, and counted once."""
+        """Each of them, with an image, and counted once."""
         until(lambda: set(self.statuses(ids)) <= {"succeeded", "failed"}, "all jobs have ended")
         for job in map(self.job, ids):
             assert job["status"] == "succeeded", job

@@ -48,7 +48,8 @@ def test_training_lowers_the_loss(trained: Run, name: str) -> None:
     """Of every network, by the mean of the last quarter against the first steps."""
     with (trained.folder / f"{name}-loss.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
-    early, late = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
+    early = sum(losses[:5]) / 5
+    late = sum(losses[-10:]) / 10
     assert late < 0.97 * early, (early, late)
 
 
@@ -66,7 +67,8 @@ def test_the_basis_of_the_tokens_is_fitted_once(trained: Run, tmp_path: Path) ->
 def test_a_fresh_network_does_not_depend_on_what_was_built_before(trained: Run) -> None:
     """Also where its config must be found by another one first."""
     again = Run(trained.preset, trained.folder)
-    first, second = again.network("ar_prior").state_dict(), again.network("ar_prior").state_dict()
+    first = again.network("ar_prior").state_dict()
+    second = again.network("ar_prior").state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -79,13 +81,14 @@ def test_sample_grids_are_written(trained: Run) -> None:
 def test_a_finished_run_is_baked_into_a_checkpoint_that_draws(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the reader beside it, and a card that has the figures."""
     monkeypatch.setitem(PRESETS, "tiny", trained.preset)
-    out, reader = tmp_path / "baked", tmp_path / "reader.safetensors"
+    out = tmp_path / "baked"
+    reader = tmp_path / "reader.safetensors"
     monkeypatch.setattr(
         sys, "argv", ["bake", str(trained.folder), "--preset", "tiny", "--out", str(out), "--reader", str(reader), "--count", "4"]
     )
     default_checkpoint.main()
-    picture = UnCLIP.load(out).generate(["a red cube"], size=64)
-    assert picture.shape == (1, 3, 64, 64) and torch.isfinite(picture).all()
+    image = UnCLIP.load(out).generate(["a red cube"], size=64)
+    assert image.shape == (1, 3, 64, 64) and torch.isfinite(image).all()
     card = (out / "CARD.md").read_text()
     assert "| two in relation, kept back | 4 |" in card and "Apache-2.0" in card
     assert "| diffusion | 0." in card and "| autoregressive | 0." in card

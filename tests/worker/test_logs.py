@@ -26,7 +26,8 @@ from worker.settings import Settings
 def unlogged() -> Iterator[None]:
     """No logging but what the test sets up."""
     root = logging.getLogger()
-    before, level = root.handlers[:], root.level
+    before = root.handlers[:]
+    level = root.level
     root.handlers.clear()  # pytest's own are not to be closed
     yield
     root.handlers[:] = before
@@ -41,15 +42,16 @@ def test_a_job_that_fails_is_found_by_its_request(
 ) -> None:
     """Both ids are on the engine's line with the trace as on the task's; what was asked for is on none."""
     logs.configure(Settings(log_format="json"))
-    stack = UnCLIP.load(tiny_checkpoint)
+    pipeline = UnCLIP.load(tiny_checkpoint)
 
     def failing(rows: Any) -> None:
         raise RuntimeError("a cosmic ray")
 
-    monkeypatch.setattr(stack, "step", failing)
-    client, engine = redis.Redis.from_url(redis_server.url), Engine(stack, batch_limits(8))
+    monkeypatch.setattr(pipeline, "step", failing)
+    client = redis.Redis.from_url(redis_server.url)
+    engine = Engine(pipeline, batch_limits(8))
     engine.start()
-    install(Context(stack, engine, client, Cancellations(client, engine), 100))
+    install(Context(pipeline, engine, client, Cancellations(client, engine), 100))
     try:
         for job_id, n in (("alone", 1), ("several", 2)):
             fields = written(operation="generate", status="queued", request={"prompt": "a zebra", "n": n, "seed": 1}, created_at=now())

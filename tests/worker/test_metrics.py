@@ -18,7 +18,7 @@ from worker import metrics
 from worker.engine.core import Engine
 
 
-class OneStepStack:
+class OneStepPipeline:
     """Ends every row at once, when allowed to."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ def value(name: str, **labels: str) -> float:
 
 def test_passes_their_rows_and_their_time_are_counted_by_stage() -> None:
     """And the rows in the making are those the engine holds at the moment of asking."""
-    stack = OneStepStack()
-    engine = Engine(stack, dict.fromkeys(STAGES, 8), metrics.observe)
+    pipeline = OneStepPipeline()
+    engine = Engine(pipeline, dict.fromkeys(STAGES, 8), metrics.observe)
     metrics.watch(engine)
     names = ("unclip_ticks_total", "unclip_stage_seconds_total", "unclip_batch_rows_sum")
     before = [value(name, stage="decoder") for name in names]
@@ -45,7 +45,7 @@ def test_passes_their_rows_and_their_time_are_counted_by_stage() -> None:
     engine.start()
     try:
         assert value("unclip_rows_in_flight") == 3
-        stack.allowed.set()
+        pipeline.allowed.set()
         assert ticket.done.wait(20)
     finally:
         engine.stop()
@@ -61,7 +61,7 @@ def test_passes_their_rows_and_their_time_are_counted_by_stage() -> None:
 def test_passes_that_fail_are_counted_by_kind_and_the_halved_limit_is_told() -> None:
     """One that did not fit into memory, and one that failed otherwise."""
 
-    class FailingStack(OneStepStack):
+    class FailingPipeline(OneStepPipeline):
         def step(self, rows: Sequence[Row]) -> None:
             if len(rows) > 4:
                 raise torch.OutOfMemoryError("too many")
@@ -69,9 +69,9 @@ def test_passes_that_fail_are_counted_by_kind_and_the_halved_limit_is_told() -> 
                 raise RuntimeError("too many still")
             super().step(rows)
 
-    stack = FailingStack()
-    stack.allowed.set()
-    engine = Engine(stack, dict.fromkeys(STAGES, 8), metrics.observe, on_error=metrics.failed)
+    pipeline = FailingPipeline()
+    pipeline.allowed.set()
+    engine = Engine(pipeline, dict.fromkeys(STAGES, 8), metrics.observe, on_error=metrics.failed)
     metrics.watch(engine)
     kinds = ("out_of_memory", "other")
     before = [value("unclip_pass_errors_total", stage="prior", kind=kind) for kind in kinds]

@@ -24,12 +24,14 @@ def test_a_short_absence_costs_nothing(tmp_path: Path) -> None:
 
 def test_what_is_old_is_swept_away(store_url: str, tmp_path: Path) -> None:
     """Nothing is left of it, no folder either; what is young stays, and so does what is not a result."""
-    store, name = Store(f"{store_url}/swept"), redis_keys.stored_image("old", 0)
+    store = Store(f"{store_url}/swept")
+    name = redis_keys.stored_image("old", 0)
     store.put({name: b"1", redis_keys.stored_animation("old", "webp"): b"2", "beside": b"3"})
     time.sleep(2.5)  # S3 knows no fractions
     store.put({redis_keys.stored_image("young", 0): b"4"})
     assert store.sweep(3600) == 0 and store.sweep(1.2) == 2 and store.sweep(1.2) == 0
-    files, root = store._files, store._root
+    files = store._files
+    root = store._root
     assert sorted(path.removeprefix(root) for path in files.find(root)) == ["/beside", "/jobs/young/0.png"]
     if store_url.startswith("file"):
         assert [path.name for path in (tmp_path / "store/swept/jobs").iterdir()] == ["young"]
@@ -38,7 +40,8 @@ def test_what_is_old_is_swept_away(store_url: str, tmp_path: Path) -> None:
 
 def test_of_several_workers_one_sweeps(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time; and a store that is away, or a Redis, does not end it."""
-    swept, rests = list[float](), list[float]()
+    swept = list[float]()
+    rests = list[float]()
 
     class Counted(Store):
         def sweep(self, seconds: float) -> int:

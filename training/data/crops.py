@@ -1,6 +1,6 @@
 """What the upsamplers learn from: crops of large drawings, and the corruption of their small versions.
 
-64 -> 256 sees its small picture blurred (Gaussian, 3 pixels, sigma 0.6: SR3); 256 -> 1024 sees it through a BSR
+64 -> 256 sees its small image blurred (Gaussian, 3 pixels, sigma 0.6: SR3); 256 -> 1024 sees it through a BSR
 degradation (Zhang et al. 2021, arXiv 2103.14006): blur, resizing, noise and JPEG in random order and strength (paper §2.1).
 """
 
@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from training.data.scene_cache import Pictures, to_float, to_uint8
+from training.data.scene_cache import Images, to_float, to_uint8
 from training.data.sources import Source
 from training.scenes.solids.render import render
 from training.scenes.solids.scene import MIXES, scene
@@ -35,13 +35,13 @@ _VERSIONS = 3
 class Crops:
     """Windows of 64² pixels out of drawings of `size`², as `[N, 3, 64, 64]`."""
 
-    pictures: Pictures
+    images: Images
     size: int
 
     def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
         """`[B, 3, 64, 64]` in [-1, 1], half of them mirrored, and their corrupted small versions `[B, 3, 16, 16]`."""
-        chosen = step.own(torch.randint(len(self.pictures), (step.batch,), generator=step.generator))
-        x_0 = _some_mirrored(to_float(torch.from_numpy(self.pictures[chosen.numpy()])).to(step.device), step)
+        chosen = step.own(torch.randint(len(self.images), (step.batch,), generator=step.generator))
+        x_0 = _some_mirrored(to_float(torch.from_numpy(self.images[chosen.numpy()])).to(step.device), step)
         return x_0, corrupt(x_0, self.size, step)
 
 
@@ -50,43 +50,43 @@ class KeptCrops:
     """The same on a device, uint8 `[N, 3, 64, 64]`. What JPEG has a part in is done on the CPU and was done before: `small` are so many
     corrupted versions of each, uint8 `[N, K, 3, 16, 16]`, none where the device can make them."""
 
-    pictures: Tensor
+    images: Tensor
     small: Tensor | None
     size: int
 
     def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
         """As Crops'."""
-        chosen = step.integers(len(self.pictures))
+        chosen = step.integers(len(self.images))
         mirrored = step.uniform() < 0.5
-        x_0 = _mirrored(to_float(self.pictures[chosen]), mirrored)
+        x_0 = _mirrored(to_float(self.images[chosen]), mirrored)
         if self.small is None:
             return x_0, corrupt(x_0, self.size, step)
         return x_0, _mirrored(to_float(self.small[chosen, step.integers(self.small.shape[1])]), mirrored)
 
 
 @dataclass(frozen=True)
-class PictureCrops:
-    """Windows of a quarter of the side out of a source's pictures of `size`² (paper, table 3: crop fraction 0.25)."""
+class ImageCrops:
+    """Windows of a quarter of the side out of a source's images of `size`² (paper, table 3: crop fraction 0.25)."""
 
     source: Source
     size: int
 
     def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
         """`[B, 3, size / 4, size / 4]` in [-1, 1], half of them mirrored, and their corrupted small versions."""
-        pictures, _ = self.source.pairs(step)
+        images, _ = self.source.pairs(step)
         side = self.size // SCALE
         corners = step.own(torch.randint(self.size - side + 1, (step.batch, 2), generator=step.generator)).tolist()
-        crops = [picture[:, y : y + side, x : x + side] for picture, (y, x) in zip(pictures, corners, strict=True)]
+        crops = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
         x_0 = _some_mirrored(torch.stack(crops), step)
         return x_0, corrupt(x_0, self.size, step)
 
 
-def _some_mirrored(pictures: Tensor, step: Step) -> Tensor:
-    return _mirrored(pictures, step.uniform() < 0.5)
+def _some_mirrored(images: Tensor, step: Step) -> Tensor:
+    return _mirrored(images, step.uniform() < 0.5)
 
 
-def _mirrored(pictures: Tensor, which: Tensor) -> Tensor:
-    return torch.where(which[:, None, None, None], pictures.flip(3), pictures)
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which[:, None, None, None], images.flip(3), images)
 
 
 def _corners(small: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -97,11 +97,12 @@ def _corners(small: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return (centre * size / 64 - CROP_PX / 2).round().clamp(0, size - CROP_PX)
 
 
-def draw_crops(indices: range, mix: str, size: int, device: str = "cpu") -> Pictures:
+def draw_crops(indices: range, mix: str, size: int, device: str = "cpu") -> Images:
     """One window out of each of these scenes, uint8 `[len(indices), 3, 64, 64]`."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(indices.start)
-    parts, batch = [], 16 if device == "cpu" else 256
+    parts = []
+    batch = 16 if device == "cpu" else 256
     for start in range(0, len(indices), batch):
         scenes = [scene(i, MIXES[mix]) for i in indices[start : start + batch]]
         corners = _corners(render(scenes, 64, device=device).cpu(), size, generator)
@@ -119,15 +120,15 @@ def crop_pool(folder: Path, count: int, mix: str, size: int, device: str = "cpu"
         chunks = [range(start, min(start + per_task, count)) for start in range(0, count, per_task)]
         with ProcessPoolExecutor(mp_context=get_context("spawn" if of_gpu else None)) as workers:
             drawn = workers.map(draw_crops, chunks, *([value] * len(chunks) for value in (mix, size, device)))
-            pictures = list(tqdm(drawn, desc=f"drawing crops of {size}", total=len(chunks), unit_scale=per_task))
-        _save(path, np.concatenate(pictures))
-    kept: Pictures = np.load(path)
+            images = list(tqdm(drawn, desc=f"drawing crops of {size}", total=len(chunks), unit_scale=per_task))
+        _save(path, np.concatenate(images))
+    kept: Images = np.load(path)
     if not of_gpu:
         return Crops(kept, size)
     return KeptCrops(torch.from_numpy(kept).to(device), None if size == 256 else _small(path, kept, size).to(device), size)
 
 
-def _small(path: Path, crops: Pictures, size: int) -> Tensor:
+def _small(path: Path, crops: Images, size: int) -> Tensor:
     """Corrupted versions of crops, uint8 `[N, _VERSIONS, 3, 16, 16]`, made now if they are not beside them."""
     beside = path.with_name(f"{path.stem}-small.npy")
     if not beside.exists():
@@ -138,7 +139,7 @@ def _small(path: Path, crops: Pictures, size: int) -> Tensor:
     return torch.from_numpy(np.load(beside))
 
 
-def _versions(crops: Pictures, seed: int, size: int) -> Pictures:
+def _versions(crops: Images, seed: int, size: int) -> Images:
     torch.set_num_threads(1)
     x_0 = to_float(torch.from_numpy(crops))
     generator = torch.Generator().manual_seed(seed)
@@ -146,7 +147,7 @@ def _versions(crops: Pictures, seed: int, size: int) -> Pictures:
     return to_uint8(torch.stack(made, dim=1)).numpy()
 
 
-def _save(path: Path, values: Pictures) -> None:
+def _save(path: Path, values: Images) -> None:
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
         np.save(file, values)
@@ -154,11 +155,11 @@ def _save(path: Path, values: Pictures) -> None:
 
 
 def corrupt(x_0: Tensor, size: int, step: Step) -> Tensor:
-    """This process' large crops `[B, 3, h, w]` -> the corrupted small pictures `[B, 3, h/4, w/4]` that the upsampler is given."""
+    """This process' large crops `[B, 3, h, w]` -> the corrupted small images `[B, 3, h/4, w/4]` that the upsampler is given."""
     if size == 256:
         return blur(F.avg_pool2d(x_0, SCALE), 0.6, step)
     seeds = step.own([int(torch.randint(1 << 62, (), generator=step.generator)) for _ in range(step.batch)])
-    return torch.stack([degrade(picture, seed) for picture, seed in zip(x_0, seeds, strict=True)])
+    return torch.stack([degrade(image, seed) for image, seed in zip(x_0, seeds, strict=True)])
 
 
 def gaussian_kernel(sigma: float, taps: int = 3) -> Tensor:
@@ -169,22 +170,22 @@ def gaussian_kernel(sigma: float, taps: int = 3) -> Tensor:
 
 
 def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
-    """Pictures `[B, 3, h, w]` through one kernel, edges repeated."""
+    """Images `[B, 3, h, w]` through one kernel, edges repeated."""
     half = kernel.shape[0] // 2
     weight = kernel.to(x)[None, None].expand(3, 1, -1, -1)
     return F.conv2d(F.pad(x, (half,) * 4, mode="replicate"), weight, groups=3)
 
 
 def blur(low: Tensor, sigma: float, step: Step, probability: float = 0.5) -> Tensor:
-    """Small pictures, half of them blurred: with and without, so that clean ones are met too."""
+    """Small images, half of them blurred: with and without, so that clean ones are met too."""
     chosen = step.uniform(1, 1, 1) < probability
     return torch.where(chosen, _convolved(low, gaussian_kernel(sigma)), low)
 
 
-def degrade(picture: Tensor, seed: int) -> Tensor:
-    """One picture `[3, h, w]` -> `[3, h/4, w/4]`: blur, resize by 4, noise and JPEG, in random order and strength."""
+def degrade(image: Tensor, seed: int) -> Tensor:
+    """One image `[3, h, w]` -> `[3, h/4, w/4]`: blur, resize by 4, noise and JPEG, in random order and strength."""
     rng = random.Random(seed)
-    x = picture[None]
+    x = image[None]
     steps = ["blur", "resize", "noise"]
     rng.shuffle(steps)
     for name in steps:
@@ -201,7 +202,8 @@ def degrade(picture: Tensor, seed: int) -> Tensor:
 
 
 def _resized(x: Tensor, rng: random.Random) -> Tensor:
-    height, width = x.shape[-2] // SCALE, x.shape[-1] // SCALE
+    height = x.shape[-2] // SCALE
+    width = x.shape[-1] // SCALE
     mode = rng.choice(("area", "bilinear", "bicubic"))
     if mode == "area":
         return F.interpolate(x, (height, width), mode="area")

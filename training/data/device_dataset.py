@@ -1,7 +1,7 @@
-"""The drawn world as tensors on a device: pictures, several captions of each in tokens, and the scene reader's answers.
+"""The drawn world as tensors on a device: images, several captions of each in tokens, and the scene reader's answers.
 
 A GPU learns from a scene in less time than a CPU needs to say what stands in it. So all that is said of a scene is said once, by
-several processes, and the device draws the pictures for them.
+several processes, and the device draws the images for them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LENGTH = 40  # tokens, beyond those of the longest caption
 _CHUNK = 2048  # scenes a task
 _BATCH = {"cpu": 16, "cuda": 512}  # scenes a pass of the renderer
 _FILES = {
-    "pictures": (np.uint8, (3, POOL_SIZE_PX, POOL_SIZE_PX)),
+    "images": (np.uint8, (3, POOL_SIZE_PX, POOL_SIZE_PX)),
     "tokens": (np.uint16, (TOLD, LENGTH)),
     "answers": (np.int8, (len(QUESTIONS),)),
 }
@@ -41,32 +41,32 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Table:
-    """The first scenes of a mix, all on one device: pictures uint8 `[N, 3, 64, 64]`, tokens int32 `[N, TOLD, LENGTH]`, and answers
+    """The first scenes of a mix, all on one device: images uint8 `[N, 3, 64, 64]`, tokens int32 `[N, TOLD, LENGTH]`, and answers
     int8 `[N, questions]` as reader.answers_of gives them."""
 
-    pictures: Tensor
+    images: Tensor
     tokens: Tensor
     answers: Tensor
 
     def indices(self, step: Step) -> Tensor:
         """This process' scenes of a step, `[B]`: consecutive twins (see scene.scene)."""
-        pairs = step.integers(len(self.pictures) // 2)
+        pairs = step.integers(len(self.images) // 2)
         return (pairs[::2, None] * 2 + torch.arange(2, device=pairs.device)).flatten()[: len(pairs)]
 
     def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Pictures `[B, 3, 64, 64]` in [-1, 1] and tokens `[B, LENGTH]`."""
+        """Images `[B, 3, 64, 64]` in [-1, 1] and tokens `[B, LENGTH]`."""
         chosen = self.indices(step)
-        return to_float(self.pictures[chosen]), self.tokens[chosen, step.integers(TOLD)].long()
+        return to_float(self.images[chosen]), self.tokens[chosen, step.integers(TOLD)].long()
 
     def answered(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Pictures `[B, 3, 64, 64]` in [-1, 1] and answers `[B, questions]`."""
+        """Images `[B, 3, 64, 64]` in [-1, 1] and answers `[B, questions]`."""
         chosen = self.indices(step)
-        return to_float(self.pictures[chosen]), self.answers[chosen].long()
+        return to_float(self.images[chosen]), self.answers[chosen].long()
 
     def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        for part in range(0, min(count, len(self.pictures)), 256):
+        for part in range(0, min(count, len(self.images)), 256):
             rows = slice(part, min(part + 256, count))
-            yield to_float(self.pictures[rows]).to(device), self.tokens[rows, 0].long().to(device)
+            yield to_float(self.images[rows]).to(device), self.tokens[rows, 0].long().to(device)
 
 
 def table(folder: Path, count: int, mix: str, device: str, split: Split = "train", processes: int | None = None) -> Table:
@@ -75,7 +75,7 @@ def table(folder: Path, count: int, mix: str, device: str, split: Split = "train
     if not all(path.exists() for path in paths.values()):
         _make(paths, count, mix, split, device, processes)
     kept = {name: torch.from_numpy(np.load(path)) for name, path in paths.items()}
-    return Table(kept["pictures"].to(device), kept["tokens"].to(torch.int32).to(device), kept["answers"].to(device))
+    return Table(kept["images"].to(device), kept["tokens"].to(torch.int32).to(device), kept["answers"].to(device))
 
 
 def _make(paths: dict[str, Path], count: int, mix: str, split: Split, device: str, processes: int | None) -> None:
@@ -111,6 +111,6 @@ def _write(indices: range, paths: dict[str, Path], mix: str, split: Split, devic
         for told in range(TOLD):
             ids = [tokenizer.sot_token_id, *tokenizer.encode(caption(shown, rng).text), tokenizer.eot_token_id]
             tokens[row, told, : len(ids)] = ids
-    made = {"pictures": torch.cat(drawn).numpy(), "tokens": tokens, "answers": answers_of(scenes).numpy()}
+    made = {"images": torch.cat(drawn).numpy(), "tokens": tokens, "answers": answers_of(scenes).numpy()}
     for name, path in paths.items():
         np.load(path, mmap_mode="r+")[indices.start : indices.stop] = made[name]

@@ -1,6 +1,6 @@
-"""Pictures and captions of one's own: from a folder, or from webdataset shards.
+"""Images and captions of one's own: from a folder, or from webdataset shards.
 
-Either way a picture is a file and its caption the text file of the same name: `cat.jpg` and `cat.txt`. Both are read as they are
+Either way an image is a file and its caption the text file of the same name: `cat.jpg` and `cat.txt`. Both are read as they are
 needed, one batch ahead, so that memory holds two batches and, of shards, a shuffle buffer of undecoded files.
 
 A folder's batches are a function of the step's number, however many processes share them. Shards are read one after another, as
@@ -33,19 +33,21 @@ from training.trainer.trainer import Step
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 SHUFFLED = 1000  # undecoded files that a process holds of its shards
-MAX_BAD_SHARE, ALWAYS_BORNE = 0.05, 3  # unusable ones beyond both end the run
+# unusable ones beyond both end the run
+MAX_BAD_SHARE = 0.05
+ALWAYS_BORNE = 3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture as uint8 `[3, S, S]`, and what it shows."""
+    """An image as uint8 `[3, S, S]`, and what it shows."""
 
-    picture: Tensor
+    image: Tensor
     caption: str
 
 
 def square(content: bytes | Path, size: int) -> Tensor:
-    """The middle square of a picture file, turned upright, on white, as uint8 `[3, size, size]`. DataError for one that cannot be
+    """The middle square of an image file, turned upright, on white, as uint8 `[3, size, size]`. DataError for one that cannot be
     read or is smaller."""
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
@@ -74,7 +76,9 @@ class Tally:
     """Counts what could not be used, and ends the run where that is much of it."""
 
     def __init__(self, where: str) -> None:
-        self.where, self.met, self.bad = where, 0, dict[str, str]()
+        self.where = where
+        self.met = 0
+        self.bad = dict[str, str]()
         self.lock = threading.Lock()
 
     def good(self) -> None:
@@ -92,23 +96,25 @@ class Tally:
             if len(self.bad) > max(ALWAYS_BORNE, MAX_BAD_SHARE * self.met):
                 few = "; ".join(f"{name} {why}" for name, why in list(self.bad.items())[:3])
                 raise DataError(
-                    f"{len(self.bad)} of the {self.met} pictures met so far in {self.where} cannot be used: {few}. Mend or remove "
+                    f"{len(self.bad)} of the {self.met} images met so far in {self.where} cannot be used: {few}. Mend or remove "
                     f"them; {ALWAYS_BORNE} are borne, and beyond that {MAX_BAD_SHARE:.0%}"
                 )
 
 
 class Own:
-    """What folder and shards share: a step's pictures and captions, read one step ahead."""
+    """What folder and shards share: a step's images and captions, read one step ahead."""
 
     def __init__(self, where: str, size: int, seed: int) -> None:
-        self.where, self.size, self.seed = where, size, seed
+        self.where = where
+        self.size = size
+        self.seed = seed
         self.tally = Tally(where)
-        self.readers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="pictures")
+        self.readers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="images")
         self.ahead = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
         self.coming: tuple[tuple[int, ...], Future[list[Pair]]] | None = None
 
     def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
-        """This process' share of a step's pictures, `[B, 3, S, S]` in [-1, 1], and their captions."""
+        """This process' share of a step's images, `[B, 3, S, S]` in [-1, 1], and their captions."""
         if self.coming is None or self.coming[0] != _key(step):
             self.coming = (_key(step), self.ahead.submit(self.batch, step))
         found = self.coming[1].result()
@@ -117,7 +123,7 @@ class Own:
         return _stacked(found, step.device)
 
     def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
-        """About `count` pictures and their captions in batches, the same in every process, for statistics."""
+        """About `count` images and their captions in batches, the same in every process, for statistics."""
         raise NotImplementedError
 
     def batch(self, step: Step) -> list[Pair]:
@@ -130,24 +136,24 @@ def _key(step: Step) -> tuple[int, ...]:
 
 
 def _stacked(pairs: list[Pair], device: torch.device) -> tuple[Tensor, list[str]]:
-    return to_float(torch.stack([pair.picture for pair in pairs])).to(device), [pair.caption for pair in pairs]
+    return to_float(torch.stack([pair.image for pair in pairs])).to(device), [pair.caption for pair in pairs]
 
 
 class Folder(Own):
-    """Pictures in a folder and those below it. One that cannot be used is replaced by the next."""
+    """Images in a folder and those below it. One that cannot be used is replaced by the next."""
 
     def __init__(self, folder: Path, size: int, seed: int = 0) -> None:
         super().__init__(str(folder), size, seed)
         every = sorted(path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in SUFFIXES)
         if not every:
-            raise DataError(f"{folder} has no pictures: {', '.join(SUFFIXES)} are looked for, and shards are named by their .tar files")
+            raise DataError(f"{folder} has no images: {', '.join(SUFFIXES)} are looked for, and shards are named by their .tar files")
         self.paths = [path for path in every if path.with_suffix(".txt").exists()]
         bare = [path for path in every if not path.with_suffix(".txt").exists()]
         for path in bare[: 1 + ALWAYS_BORNE]:
             print(f"{path} is left out: it has no caption, which would be {path.with_suffix('.txt').name}", flush=True)
         if len(bare) > max(ALWAYS_BORNE, MAX_BAD_SHARE * len(every)) or not self.paths:
             raise DataError(
-                f"{len(bare)} of the {len(every)} pictures in {folder} have no caption, {bare[0].name} for one: write it into "
+                f"{len(bare)} of the {len(every)} images in {folder} have no caption, {bare[0].name} for one: write it into "
                 f"{bare[0].with_suffix('.txt').name} beside it"
             )
         self.epochs: dict[int, Tensor] = {}
@@ -161,7 +167,7 @@ class Folder(Own):
             yield _stacked(list(self.readers.map(self._usable, range(start, min(start + 256, count, len(self.paths))))), device)
 
     def _index(self, place: int) -> int:
-        """Which picture comes at a place of the endless row of epochs, each in an order of its own."""
+        """Which image comes at a place of the endless row of epochs, each in an order of its own."""
         epoch, within = divmod(place, len(self.paths))
         if epoch not in self.epochs:
             shuffled = torch.randperm(len(self.paths), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
@@ -178,7 +184,7 @@ class Folder(Own):
             else:
                 self.tally.good()
                 return pair
-        raise DataError(f"none of the {len(self.paths)} pictures in {self.where} can be used")
+        raise DataError(f"none of the {len(self.paths)} images in {self.where} can be used")
 
 
 class Shards(Own):
@@ -198,7 +204,8 @@ class Shards(Own):
             if not mine:
                 raise DataError(f"{self.where} names {len(self.urls)} shards for {step.ranks} processes: each needs one of its own")
             self.reading = (_key(step), self._stream(mine, self.seed * 1_000_003 + step.number))
-        wanted, stream = step.batch // step.ranks, self.reading[1]
+        wanted = step.batch // step.ranks
+        stream = self.reading[1]
         found: list[Pair] = []
         while len(found) < wanted:
             read = self.readers.map(self._pair, itertools.islice(stream, wanted - len(found)))
@@ -240,7 +247,7 @@ class Shards(Own):
         try:
             content = next((sample[suffix] for suffix in SUFFIXES if suffix in sample), None)
             if content is None or "txt" not in sample:
-                raise DataError(f"has no {'caption (.txt)' if content else 'picture'}")
+                raise DataError(f"has no {'caption (.txt)' if content else 'image'}")
             pair = Pair(square(content, self.size), folded(sample["txt"]))
         except DataError as error:
             self.tally.spoilt(name, error)
@@ -249,12 +256,12 @@ class Shards(Own):
         return pair
 
 
-def open_pictures(data: str, size: int, seed: int = 0) -> Folder | Shards:
-    """A folder's pictures or the shards that an address names, as squares of `size` pixels. A folder of .tar files is its shards."""
+def open_images(data: str, size: int, seed: int = 0) -> Folder | Shards:
+    """A folder's images or the shards that an address names, as squares of `size` pixels. A folder of .tar files is its shards."""
     path = Path(data)
     if not path.is_dir():
         if ".tar" not in data:
-            raise DataError(f"{data} is neither a folder nor names .tar shards: for example pictures/ or 'shards/{{0000..0127}}.tar'")
+            raise DataError(f"{data} is neither a folder nor names .tar shards: for example images/ or 'shards/{{0000..0127}}.tar'")
         return Shards(data, size, seed)
     tars = sorted(str(tar) for tar in path.glob("*.tar"))
     return Shards("::".join(tars), size, seed) if tars else Folder(path, size, seed)

@@ -23,21 +23,21 @@ POOL_SIZE_PX = 64
 _CHUNK = 256  # scenes a task
 _BATCH = 16  # scenes a pass: small enough for the caches
 
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 
 
-def to_uint8(pictures: Tensor) -> Tensor:
+def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] -> 0..255."""
-    return pictures.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_float(pictures: Tensor) -> Tensor:
+def to_float(images: Tensor) -> Tensor:
     """0..255 -> [-1, 1]."""
-    return pictures.float().div(127.5).sub(1)
+    return images.float().div(127.5).sub(1)
 
 
-def draw(indices: range, mix: str, split: Split) -> Pictures:
-    """uint8 pictures `[len(indices), 3, 64, 64]` of these scenes."""
+def draw(indices: range, mix: str, split: Split) -> Images:
+    """uint8 images `[len(indices), 3, 64, 64]` of these scenes."""
     torch.set_num_threads(1)
     parts = []
     for start in range(0, len(indices), _BATCH):
@@ -46,7 +46,7 @@ def draw(indices: range, mix: str, split: Split) -> Pictures:
     return torch.cat(parts).numpy()
 
 
-def pool(folder: Path, count: int, mix: str, split: Split = "train", processes: int | None = None) -> Pictures:
+def pool(folder: Path, count: int, mix: str, split: Split = "train", processes: int | None = None) -> Images:
     """The first `count` scenes of a split as a memory-mapped `[count, 3, 64, 64]`, drawn now if the folder lacks them."""
     path = folder / f"{mix}-{split.replace(' ', '-')}-{count}.npy"
     if not path.exists():
@@ -56,9 +56,9 @@ def pool(folder: Path, count: int, mix: str, split: Split = "train", processes: 
         chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         with ProcessPoolExecutor(processes or os.cpu_count()) as workers:
             drawn = workers.map(draw, chunks, [mix] * len(chunks), [split] * len(chunks))
-            for chunk, pictures in zip(chunks, tqdm(drawn, desc=f"drawing {split}", total=len(chunks), unit_scale=_CHUNK), strict=True):
-                kept[chunk.start : chunk.stop] = pictures
+            for chunk, images in zip(chunks, tqdm(drawn, desc=f"drawing {split}", total=len(chunks), unit_scale=_CHUNK), strict=True):
+                kept[chunk.start : chunk.stop] = images
         kept.flush()
         unfinished.rename(path)
-    whole: Pictures = np.load(path, mmap_mode="r")
+    whole: Images = np.load(path, mmap_mode="r")
     return whole

@@ -1,4 +1,4 @@
-"""Batches of the drawn world: pictures from a pool or drawn on the spot, with captions, as a function of the step."""
+"""Batches of the drawn world: images from a pool or drawn on the spot, with captions, as a function of the step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.scene_cache import Pictures, to_float
+from training.data.scene_cache import Images, to_float
 from training.scenes.solids.captions import caption
 from training.scenes.solids.render import render
 from training.scenes.solids.scene import MIXES, Scene, Split, scene
@@ -22,13 +22,13 @@ Captions = list[str] | Tensor
 
 
 class Source(Protocol):
-    """Pictures with captions to learn from: the drawn world, or pictures.Folder and pictures.Shards."""
+    """Images with captions to learn from: the drawn world, or images.Folder and images.Shards."""
 
     def pairs(self, step: Step) -> tuple[Tensor, Captions]:
         """This process' share of a step: `[B, 3, S, S]` in [-1, 1], and a caption of each."""
 
     def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Captions]]:
-        """The first `count` pictures, in batches of at most 256, and captions: for statistics, the same in every process."""
+        """The first `count` images, in batches of at most 256, and captions: for statistics, the same in every process."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ class World:
     on the step's device."""
 
     mix: str
-    pictures: Pictures | None = None
+    cache: Images | None = None
     split: Split = "train"
 
     @property
     def size(self) -> int | None:
         """How many scenes there are; None where every batch is new."""
-        return None if self.pictures is None else len(self.pictures)
+        return None if self.cache is None else len(self.cache)
 
     def indices(self, step: Step) -> list[int]:
         """Scene indices of a step: consecutive twins (see scene.scene), in random order where there is a pool."""
         pairs = step.batch // 2
-        if self.pictures is None:
+        if self.cache is None:
             first = torch.arange(step.number * pairs, (step.number + 1) * pairs)
         else:
-            first = torch.randperm(len(self.pictures) // 2, generator=step.generator)[:pairs]
+            first = torch.randperm(len(self.cache) // 2, generator=step.generator)[:pairs]
         return (first[:, None] * 2 + torch.arange(2)).flatten().tolist()
 
     def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
@@ -71,23 +71,23 @@ class World:
 
     def images(self, indices: list[int], scenes: list[Scene], device: torch.device) -> Tensor:
         """`[B, 3, 64, 64]` in [-1, 1]."""
-        if self.pictures is None:
+        if self.cache is None:
             return render(scenes, 64, device=str(device))
-        return to_float(torch.from_numpy(np.ascontiguousarray(self.pictures[indices]))).to(device)
+        return to_float(torch.from_numpy(np.ascontiguousarray(self.cache[indices]))).to(device)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Sources as one: each has an equal part of every batch. In several processes their pictures meet other noise than in one."""
+    """Sources as one: each has an equal part of every batch. In several processes their images meet other noise than in one."""
 
     sources: tuple[Source, ...]
 
     def pairs(self, step: Step) -> tuple[Tensor, Captions]:
         part = replace(step, batch=step.batch // len(self.sources))
         found = [source.pairs(part) for source in self.sources]
-        pictures = torch.cat([pictures for pictures, _ in found])
+        images = torch.cat([images for images, _ in found])
         told = [said for _, said in found if isinstance(said, Tensor)]
-        return pictures, torch.cat(told) if told else [text for _, said in found for text in said]
+        return images, torch.cat(told) if told else [text for _, said in found for text in said]
 
     def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Captions]]:
         return self.sources[0].first(count, device)

@@ -1,7 +1,7 @@
 """`python -m training.evaluation.evaluate`: one report of a checkpoint, in Markdown, plots and JSON.
 
-How often its pictures show what the caption says, by sort of caption and by claim; CLIP score; the distances of its pictures from
-drawings, in CLIP's space; how much pictures of one caption differ; seconds. Beside it stand the scenes' own drawings, which are the upper
+How often its images show what the caption says, by sort of caption and by claim; CLIP score; the distances of its images from
+drawings, in CLIP's space; how much images of one caption differ; seconds. Beside it stand the scenes' own drawings, which are the upper
 limit and say what the scene reader is worth, and the decoder on the text alone, z_i withheld, which is the lower anchor.
 """
 
@@ -27,26 +27,27 @@ from training.evaluation.scoring import DETAILS, READER, SORTS, Sort, judged, lo
 from training.scenes.classifier import Reader
 from training.scenes.solids.scene import MIXES
 
-COMPARED = ("one object", "two in relation")  # of which sets of pictures are held against drawings
+COMPARED = ("one object", "two in relation")  # of which sets of images are held against drawings
 REFERENCES = 2048  # drawings of each
-EACH = 8  # pictures of one caption, for diversity
+EACH = 8  # images of one caption, for diversity
 
 
 def accuracy(
-    stack: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], ways: Sequence[str] = ("prior",), **parameters: Any
+    pipeline: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], ways: Sequence[str] = ("prior",), **parameters: Any
 ) -> dict[str, Any]:
-    """For each sort of caption (SORTS, DETAILS) counts of what is right in the pictures of so many, in each way, and in the drawings."""
+    """For each sort of caption (SORTS, DETAILS) counts of what is right in the images of so many, in each way, and in the drawings."""
     found: dict[str, Any] = {
-        "checkpoint": stack.name,
+        "checkpoint": pipeline.name,
         "mix": mix,
-        "parameters": stack.resolve(size=64, **parameters).as_dict(),
+        "parameters": pipeline.resolve(size=64, **parameters).as_dict(),
         "sorts": {},
     }
     started = time.perf_counter()
     for name, count in counts.items():
-        of, sort = subjects((name,), count, mix), (SORTS | DETAILS)[name]
-        pictures = {way: draw(stack, of.texts, of.seeds, way, name, **parameters) for way in ways} | {"drawings": of.pictures()}
-        found["sorts"][name] = {way: _counted(judged(reader, drawn, of.captions), sort) for way, drawn in pictures.items()}
+        of = subjects((name,), count, mix)
+        sort = (SORTS | DETAILS)[name]
+        images = {way: draw(pipeline, of.texts, of.seeds, way, name, **parameters) for way in ways} | {"drawings": of.images()}
+        found["sorts"][name] = {way: _counted(judged(reader, drawn, of.captions), sort) for way, drawn in images.items()}
     found["seconds"] = round(time.perf_counter() - started, 1)
     return found
 
@@ -60,33 +61,37 @@ def _counted(right: dict[str, list[bool]], sort: Sort) -> dict[str, dict[str, in
     return {question: {"right": sum(values), "of": len(values)} for question, values in (right | {"told": asked}).items()}
 
 
-def sets(stack: UnCLIP, reader: Reader, mix: str, count: int, ways: Sequence[str], out: Path | None, **parameters: Any) -> dict[str, Any]:
+def sets(
+    pipeline: UnCLIP, reader: Reader, mix: str, count: int, ways: Sequence[str], out: Path | None, **parameters: Any
+) -> dict[str, Any]:
     """Of `count` captions of each COMPARED sort and a quarter as many short ones: CLIP score, distances from other drawings, and diversity,
-    with intervals. With a folder also a sheet of pictures."""
-    of, plain = subjects(COMPARED, count, mix), plain_captions(min(32, max(2, count // 4)))
+    with intervals. With a folder also a sheet of images."""
+    of = subjects(COMPARED, count, mix)
+    plain = plain_captions(min(32, max(2, count // 4)))
     texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
-    z_t, given = embed_text(stack, of.texts), reference(stack, COMPARED, max(REFERENCES, count), mix)
-    pictures = {way: draw(stack, of.texts, of.seeds, way, **parameters) for way in ways} | {"drawings": of.pictures()}
-    several = {way: draw(stack, texts, range(len(texts)), way, **parameters) for way in ways}
+    z_t = embed_text(pipeline, of.texts)
+    given = reference(pipeline, COMPARED, max(REFERENCES, count), mix)
+    images = {way: draw(pipeline, of.texts, of.seeds, way, **parameters) for way in ways} | {"drawings": of.images()}
+    several = {way: draw(pipeline, texts, range(len(texts)), way, **parameters) for way in ways}
     several["drawings"] = drawings([shown for colour, shape in plain for shown in matching(colour, shape, EACH, mix)])
     if out is not None:
-        told.samples(pictures, of.texts, count, out)
+        told.samples(images, of.texts, count, out)
     measured = {}
-    for way, drawn in pictures.items():
-        z_i = embed(stack, drawn)
+    for way, drawn in images.items():
+        z_i = embed(pipeline, drawn)
         places = [answers["place"] for answers in reader.read(several[way])]
         measured[way] = {
             "clip_score": asdict(clip_score(z_i, z_t)),
             "frechet": asdict(frechet_distance(z_i, given)),
             "mmd": asdict(mmd(z_i, given)),
-            "spread": asdict(spread(embed(stack, several[way]).unflatten(0, (-1, EACH)))),
+            "spread": asdict(spread(embed(pipeline, several[way]).unflatten(0, (-1, EACH)))),
             "places": statistics.fmean(kinds(places[k : k + EACH]) for k in range(0, len(places), EACH)),
         }
     return {"captions": len(of.texts), "references": len(given), "short captions": len(plain), "each": EACH, "ways": measured}
 
 
-def speed(stack: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -> dict[str, Any]:
-    """Median seconds of one picture alone, by size, and of each of `batch` at 64² by way; the drawings' own are the ray tracer's."""
+def speed(pipeline: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -> dict[str, Any]:
+    """Median seconds of one image alone, by size, and of each of `batch` at 64² by way; the drawings' own are the ray tracer's."""
 
     def seconds(work: Callable[[], object], of: int = 1) -> float:
         taken = []
@@ -97,21 +102,21 @@ def speed(stack: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -> d
         return statistics.median(taken[1:])
 
     of = subjects(("one object",), batch)
-    batched = {way: seconds(partial(draw, stack, of.texts, of.seeds, way, **parameters), batch) for way in ("prior", "text")}
+    batched = {way: seconds(partial(draw, pipeline, of.texts, of.seeds, way, **parameters), batch) for way in ("prior", "text")}
     return {
-        "device": str(stack.device),
+        "device": str(pipeline.device),
         "threads": torch.get_num_threads(),
-        "alone": {str(size): seconds(partial(stack.generate, of.texts[:1], size=size, **parameters)) for size in stack.sizes},
+        "alone": {str(size): seconds(partial(pipeline.generate, of.texts[:1], size=size, **parameters)) for size in pipeline.sizes},
         "batch": batch,
-        "batched": batched | {"drawings": seconds(of.pictures, batch)},
+        "batched": batched | {"drawings": seconds(of.images, batch)},
     }
 
 
-def evaluate(stack: UnCLIP, reader: Reader, mix: str, count: int, out: Path | None = None, **parameters: Any) -> dict[str, Any]:
+def evaluate(pipeline: UnCLIP, reader: Reader, mix: str, count: int, out: Path | None = None, **parameters: Any) -> dict[str, Any]:
     """The whole report, of `count` captions of each sort: `accuracy`'s with "sets" and "speed" beside."""
     ways = ("prior", "text")
-    found = accuracy(stack, reader, mix, dict.fromkeys(SORTS | DETAILS, count), ways, **parameters)
-    return found | {"sets": sets(stack, reader, mix, count, ways, out, **parameters), "speed": speed(stack, **parameters)}
+    found = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, count), ways, **parameters)
+    return found | {"sets": sets(pipeline, reader, mix, count, ways, out, **parameters), "speed": speed(pipeline, **parameters)}
 
 
 def main() -> None:
@@ -132,10 +137,10 @@ def main() -> None:
         "decoder_num_inference_steps": arguments.steps,
         "decoder_guidance_scale": arguments.guidance,
     }
-    stack = UnCLIP.load(arguments.checkpoint, arguments.device)
-    stack.pack()
+    pipeline = UnCLIP.load(arguments.checkpoint, arguments.device)
+    pipeline.pack()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found = evaluate(stack, load_reader(arguments.reader), arguments.mix, arguments.count, arguments.out, **given)
+    found = evaluate(pipeline, load_reader(arguments.reader), arguments.mix, arguments.count, arguments.out, **given)
     (arguments.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     told.plots(found, arguments.out)
     text = told.markdown(found)

@@ -1,4 +1,4 @@
-"""What pages and reports are made of: tables and numbers in Markdown, plots and sheets of pictures."""
+"""What pages and reports are made of: tables and numbers in Markdown, plots and sheets of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.evaluation.metrics import Estimate
 
-DPI = 100  # of sheets of pictures
+DPI = 100  # of sheets of images
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -56,7 +56,7 @@ def sheet(
     above: Sequence[str] = (),
     inches: float = 1.15,
 ) -> None:
-    """Rows of pictures `[N, 3, s, s]` as one figure, so many inches a picture, with words under each, left of each row and above
+    """Rows of images `[N, 3, s, s]` as one figure, so many inches an image, with words under each, left of each row and above
     each column."""
     pyplot = plot_module()
     columns = max(len(row) for row in rows)
@@ -81,7 +81,7 @@ def sheet(
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure, pictures as JPEG, lines as PNG, and let it go."""
+    """Write a figure, images as JPEG, lines as PNG, and let it go."""
     if path.suffix == ".jpg":
         figure.savefig(path, dpi=DPI, pil_kwargs={"quality": 85})
     else:

@@ -31,57 +31,58 @@ WAYS = {
 REFERENCE_START = 1 << 24  # of the fresh scenes, those that captions' scenes do not reach
 
 
-def latents(stack: UnCLIP, way: str, captions: Sequence[str], seeds: Sequence[int], parameters: Parameters) -> list[Row]:
+def latents(pipeline: UnCLIP, way: str, captions: Sequence[str], seeds: Sequence[int], parameters: Parameters) -> list[Row]:
     """Rows that have what the decoder is given in this way: the encoded caption and z_i."""
-    rows = [stack.caption_row(text, seed, parameters, prior=way == "prior") for text, seed in zip(captions, seeds, strict=True)]
-    stack.draw(rows)
+    rows = [pipeline.caption_row(text, seed, parameters, prior=way == "prior") for text, seed in zip(captions, seeds, strict=True)]
+    pipeline.draw(rows)
     for row in rows:
         assert row.conditioning is not None
         if way == "z_t":
             row.conditioning.z_i = row.conditioning.text.z_t[0]
         elif way == "text":
-            row.conditioning.z_i = null_image(stack)
+            row.conditioning.z_i = null_image(pipeline)
     return rows
 
 
-def null_image(stack: UnCLIP) -> Tensor:
+def null_image(pipeline: UnCLIP) -> Tensor:
     """The z_i `[D]` that is to the decoder what a dropped one is: its learned null embedding, less the scale that it gives every z_i."""
-    decoder = stack.decoder
+    decoder = pipeline.decoder
     null = decoder.null_image.float().detach()
     return null / len(null) ** 0.5 if decoder.config.unit_norm else null
 
 
-def draw(stack: UnCLIP, captions: Sequence[str], seeds: Sequence[int], way: str = "prior", label: str = "", **given: Any) -> Tensor:
-    """A 64² picture of each caption from its seed, `[B, 3, 64, 64]` on the CPU; `given` as in `UnCLIP.resolve`."""
-    parameters, parts = stack.resolve(size=64, **given), []
+def draw(pipeline: UnCLIP, captions: Sequence[str], seeds: Sequence[int], way: str = "prior", label: str = "", **given: Any) -> Tensor:
+    """A 64² image of each caption from its seed, `[B, 3, 64, 64]` on the CPU; `given` as in `UnCLIP.resolve`."""
+    parameters = pipeline.resolve(size=64, **given)
+    parts = []
     for start in tqdm(range(0, len(captions), BATCH), desc=label or WAYS[way], leave=False):
         part = slice(start, start + BATCH)
-        sources = latents(stack, way, captions[part], seeds[part], parameters)
-        parts.append(decoded(stack, sources, seeds[part], parameters))
+        sources = latents(pipeline, way, captions[part], seeds[part], parameters)
+        parts.append(decoded(pipeline, sources, seeds[part], parameters))
     return torch.cat(parts)
 
 
-def decoded(stack: UnCLIP, sources: Sequence[Row], seeds: Sequence[int], parameters: Parameters) -> Tensor:
+def decoded(pipeline: UnCLIP, sources: Sequence[Row], seeds: Sequence[int], parameters: Parameters) -> Tensor:
     """What the decoder makes of rows that end with a conditioning, `[B, 3, 64, 64]` on the CPU."""
     rows = [
-        stack.latent_row(replace(row.conditioning, x_T=None), seed, parameters)
+        pipeline.latent_row(replace(row.conditioning, x_T=None), seed, parameters)
         for row, seed in zip(sources, seeds, strict=True)
         if row.conditioning is not None
     ]
-    stack.draw(rows)
+    pipeline.draw(rows)
     return torch.stack([cast(Tensor, row.image) for row in rows]).cpu()
 
 
 @torch.inference_mode()
-def embed(stack: UnCLIP, pictures: Tensor) -> Tensor:
-    """z_i `[B, D]` of pictures `[B, 3, S, S]`, on the CPU."""
-    return torch.cat([stack.clip.encode_image(part.to(stack.device)).cpu() for part in pictures.split(64)])
+def embed(pipeline: UnCLIP, images: Tensor) -> Tensor:
+    """z_i `[B, D]` of images `[B, 3, S, S]`, on the CPU."""
+    return torch.cat([pipeline.clip.encode_image(part.to(pipeline.device)).cpu() for part in images.split(64)])
 
 
 @torch.inference_mode()
-def embed_text(stack: UnCLIP, captions: Sequence[str]) -> Tensor:
+def embed_text(pipeline: UnCLIP, captions: Sequence[str]) -> Tensor:
     """z_t `[B, D]` of captions, on the CPU."""
-    return stack.clip.encode_text(stack.clip.tokenize(list(captions))[0]).z_t.cpu()
+    return pipeline.clip.encode_text(pipeline.clip.tokenize(list(captions))[0]).z_t.cpu()
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Subjects:
     def texts(self) -> list[str]:
         return [said.text for said in self.captions]
 
-    def pictures(self) -> Tensor:
+    def images(self) -> Tensor:
         """The scenes' own drawings `[B, 3, 64, 64]`: the upper limit of every measure."""
         return drawings(self.scenes)
 
@@ -114,10 +115,10 @@ def drawings(scenes: Sequence[Scene]) -> Tensor:
 
 
 @cache
-def reference(stack: UnCLIP, sorts: tuple[str, ...], count: int, mix: str = "whole") -> Tensor:
-    """z_i of drawings of other fresh scenes of these sorts, `count` of each: what the sets of pictures are held against."""
+def reference(pipeline: UnCLIP, sorts: tuple[str, ...], count: int, mix: str = "whole") -> Tensor:
+    """z_i of drawings of other fresh scenes of these sorts, `count` of each: what the sets of images are held against."""
     found = [shown for sort in sorts for shown in islice(_others(sort, mix), count)]
-    return torch.cat([embed(stack, drawings(found[start : start + 256])) for start in range(0, len(found), 256)])
+    return torch.cat([embed(pipeline, drawings(found[start : start + 256])) for start in range(0, len(found), 256)])
 
 
 def _others(sort: str, mix: str) -> Iterator[Scene]:
@@ -131,7 +132,8 @@ def _others(sort: str, mix: str) -> Iterator[Scene]:
 
 def matching(colour: str, shape: str, count: int, mix: str = "whole", start: int = REFERENCE_START) -> list[Scene]:
     """Fresh photographic scenes of one thing of this colour and shape, everything else as it falls."""
-    found, index = list[Scene](), start
+    found = list[Scene]()
+    index = start
     while len(found) < count:
         shown = scene(index, MIXES[mix], "fresh")
         index += 2

@@ -1,8 +1,8 @@
-"""Measures of pictures and of sets of pictures, on embeddings and counts: what every report and experiment here is made of.
+"""Measures of images and of sets of images, on embeddings and counts: what every report and experiment here is made of.
 
 The Fréchet distance is that of Heusel et al. 2017 (FID), but between CLIP's image embeddings, of which a small world needs no
 other network's; so is the maximum mean discrepancy (Gretton et al. 2012; in CLIP space Jayasumana et al. 2024), which assumes no Gaussians
-and is the surer of the two where there are few pictures.
+and is the surer of the two where there are few images.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Estimate:
 
 
 def bootstrap(statistic: Callable[[Tensor], float], count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """A statistic of `count` pictures, by resampling them (Efron 1979); it is given their indices, with repeats.
+    """A statistic of `count` images, by resampling them (Efron 1979); it is given their indices, with repeats.
 
-    What a statistic gains from being taken of few pictures, a resample gains once more: the value has that bias taken off, and the
+    What a statistic gains from being taken of few images, a resample gains once more: the value has that bias taken off, and the
     interval is the basic one (Davison & Hinkley 1997, §5.2), which lies about the value so corrected. That matters for distances,
     which are never negative of samples, and little for means."""
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +48,7 @@ def bootstrap(statistic: Callable[[Tensor], float], count: int, *, resamples: in
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean of one number a picture `[N]`."""
+    """The mean of one number an image `[N]`."""
     values = values.double().cpu()
     return bootstrap(lambda index: float(values[index].mean()), len(values))
 
@@ -56,8 +56,10 @@ def mean(values: Tensor) -> Estimate:
 def share(right: int, of: int) -> Estimate:
     """A share of counts, with Wilson's interval (1927)."""
     z = 1.959964
-    p, wide = right / of, 1 + z**2 / of
-    centre, half = (p + z**2 / (2 * of)) / wide, z / wide * math.sqrt(p * (1 - p) / of + z**2 / (4 * of**2))
+    p = right / of
+    wide = 1 + z**2 / of
+    centre = (p + z**2 / (2 * of)) / wide
+    half = z / wide * math.sqrt(p * (1 - p) / of + z**2 / (4 * of**2))
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
@@ -69,7 +71,8 @@ def gaussian(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def frechet(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
     """Squared Fréchet distance |m_a - m_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) of two Gaussians (Dowson & Landau 1982)."""
-    (mean_a, cov_a), (mean_b, cov_b) = a, b
+    (mean_a, cov_a) = a
+    (mean_b, cov_b) = b
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     # C_a C_b has the eigenvalues of the symmetric root C_b root.
@@ -79,7 +82,8 @@ def frechet(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
 
 def frechet_distance(z: Tensor, reference: Tensor) -> Estimate:
     """Of embeddings `[N, D]` to a reference's `[M, D]`, which is taken as it is: it should be much the larger."""
-    z, given = z.double().cpu(), gaussian(reference)
+    z = z.double().cpu()
+    given = gaussian(reference)
     return bootstrap(lambda index: frechet(gaussian(z[index]), given), len(z))
 
 
@@ -90,13 +94,16 @@ def bandwidth(reference: Tensor) -> float:
 
 def mmd(z: Tensor, reference: Tensor, width: float | None = None) -> Estimate:
     """Squared maximum mean discrepancy of embeddings `[N, D]` to a reference's `[M, D]` with the kernel exp(-|x - y|² / 2 width²)."""
-    x, y = z.double().cpu(), reference.double().cpu()
+    x = z.double().cpu()
+    y = reference.double().cpu()
     width = bandwidth(reference) if width is None else width
 
     def kernel(p: Tensor, q: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(p, q).square() / (2 * width**2))
 
-    within, across, count = kernel(x, x), kernel(x, y).mean(1), len(y)
+    within = kernel(x, x)
+    across = kernel(x, y).mean(1)
+    count = len(y)
     # Without each point's kernel with itself, so that a reference of few says nothing of itself; x's own the bootstrap takes off.
     of_reference = float((kernel(y, y).sum() - count) / (count * (count - 1)))
 
@@ -108,12 +115,12 @@ def mmd(z: Tensor, reference: Tensor, width: float | None = None) -> Estimate:
 
 
 def clip_score(z_i: Tensor, z_t: Tensor) -> Estimate:
-    """Mean cosine of pictures' `[N, D]` and their captions' embeddings (Hessel et al. 2021, without their factor of 2.5)."""
+    """Mean cosine of images' `[N, D]` and their captions' embeddings (Hessel et al. 2021, without their factor of 2.5)."""
     return mean(F.cosine_similarity(z_i, z_t))
 
 
 def spreads(z: Tensor) -> Tensor:
-    """How much the pictures of a caption differ: 1 - cosine of two of them in the mean over pairs, `[captions, K, D]` -> `[captions]`."""
+    """How much the images of a caption differ: 1 - cosine of two of them in the mean over pairs, `[captions, K, D]` -> `[captions]`."""
     unit = F.normalize(z.double().cpu(), dim=2)
     count = z.shape[1]
     pairs: Tensor = (unit @ unit.transpose(1, 2)).sum((1, 2)) - count
@@ -132,7 +139,7 @@ def kinds(values: list[object]) -> float:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio of pictures in [-1, 1], in dB."""
+    """Peak signal-to-noise ratio of images in [-1, 1], in dB."""
     return 10 * math.log10(4 / float((a - b).square().mean().clamp(min=1e-12)))
 
 

@@ -25,27 +25,29 @@ _SETS = (
 
 def markdown(report: dict[str, Any]) -> str:
     """The whole report."""
-    of, speed = report["sets"], report["speed"]
-    ways, parameters = of["ways"], report["parameters"]
+    of = report["sets"]
+    speed = report["speed"]
+    ways = of["ways"]
+    parameters = report["parameters"]
     measured = [[head, *(number(Estimate(**ways[way][key]), digits, scale) for way in ways)] for key, head, digits, scale in _SETS]
-    measured.append(["places among a caption's pictures", *(f"{found['places']:.1f}" for found in ways.values())])
+    measured.append(["places among a caption's images", *(f"{found['places']:.1f}" for found in ways.values())])
     alone = ", ".join(f"{seconds:.2f} s at {size}²" for size, seconds in speed["alone"].items())
     batched = ", ".join(f"{NAMES[way]} {seconds:.2f} s" for way, seconds in speed["batched"].items())
     parts = [
         f"# {report['checkpoint']}",
-        f"Pictures of 64², {parameters['prior']} prior, `{parameters['sampler']}` with {parameters['decoder_num_inference_steps']} decoder "
+        f"Images of 64², {parameters['prior']} prior, `{parameters['sampler']}` with {parameters['decoder_num_inference_steps']} decoder "
         f"steps and guidance {parameters['decoder_guidance_scale']:g}; captions of the mix `{report['mix']}` that training never read. "
         f"{NAMES['text'].capitalize()} is the same decoder with z_i withheld; the drawings are the captions' own scenes. In brackets or as "
         "bars: intervals of 95 %.",
         "## What captions say",
         "In per cent, by the scene reader. Counted are the things (kind, colours, shapes, relation, count), or what is named in brackets.",
         by_sort(report),
-        "![Right pictures by sort of caption](accuracy.png)",
+        "![Right images by sort of caption](accuracy.png)",
         "Each claim, over the captions of one object, two in relation, kept back, count and sign:",
         by_claim(report),
-        "## Sets of pictures",
+        "## Sets of images",
         f"{of['captions']} captions of one object or two against {of['references']} other drawings, in CLIP's space. Diversity is of "
-        f"{of['each']} pictures of each of {of['short captions']} captions that leave all but colour and shape open; of places there are "
+        f"{of['each']} images of each of {of['short captions']} captions that leave all but colour and shape open; of places there are "
         "5, and the number is in effect (the exponential of the entropy).",
         table(["measure", *(NAMES[way] for way in ways)], measured),
         "![Distances and diversity](sets.png)",
@@ -81,7 +83,8 @@ def for_card(report: dict[str, Any]) -> str:
     """The two tables of a checkpoint's card, which has no text-only decoder beside it."""
     rows = []
     for name, found in report["sorts"].items():
-        drawn, own = found["prior"], found["drawings"]
+        drawn = found["prior"]
+        own = found["drawings"]
         rows.append([name, str(drawn["told"]["of"]), *(per_cent(part[what]) for part in (drawn, own) for what in ("told", "all"))])
     heads = ["captions", "of", "what they ask for", "all that was said", "the drawings themselves: asked for", "all"]
     return f"{table(heads, rows)}\n\n{by_claim(report)}\n"
@@ -103,7 +106,9 @@ def _summed(report: dict[str, Any], way: str, question: str) -> dict[str, int]:
 
 def plots(report: dict[str, Any], out: Path) -> None:
     """accuracy.png and sets.png."""
-    ways, sorts, pyplot = _ways(report), report["sorts"], plot_module()
+    ways = _ways(report)
+    sorts = report["sorts"]
+    pyplot = plot_module()
     figure, axis = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
     for k, way in enumerate(ways):
         shares = [share(found[way]["told"]["right"], found[way]["told"]["of"]) for found in sorts.values()]
@@ -126,12 +131,12 @@ def _bars(axis: Any, places: Any, values: list[Estimate], scale: float, label: s
     axis.bar(places, heights, width=0.25 if label else 0.6, yerr=errors, capsize=2, label=label)
 
 
-def samples(pictures: dict[str, Tensor], texts: list[str], count: int, out: Path) -> None:
+def samples(images: dict[str, Tensor], texts: list[str], count: int, out: Path) -> None:
     """samples.jpg: some of the captions in each way; `count` of one sort are followed by as many of the other."""
     few = [k for start in (0, count) for k in range(start, start + min(count, SHOWN // 2))]
     sheet(
-        [drawn[few] for drawn in pictures.values()],
+        [drawn[few] for drawn in images.values()],
         out / "samples.jpg",
-        left=[NAMES[way] for way in pictures],
+        left=[NAMES[way] for way in images],
         above=[wrapped(texts[k]) for k in few],
     )

@@ -63,7 +63,9 @@ def load_reader(path: Path = READER) -> Reader:
 def captioned(sort: Sort, mix: str) -> Iterator[tuple[Scene, Caption]]:
     """Fresh scenes of this sort with captions that training never read, without end. No caption comes twice before the others of its
     sort: of counted things there are some 850."""
-    said, index, looked = set[str](), 0, 0
+    said = set[str]()
+    index = 0
+    looked = 0
     while True:
         shown = scene(index, MIXES[mix], sort.split)
         index += 2
@@ -71,7 +73,8 @@ def captioned(sort: Sort, mix: str) -> Iterator[tuple[Scene, Caption]]:
             continue
         looked += 1
         if looked > EXHAUSTED:
-            said, looked = set(), 0
+            said = set()
+            looked = 0
         try:
             words = caption(shown, random.Random(index), held=True)
         except LookupError:
@@ -82,14 +85,14 @@ def captioned(sort: Sort, mix: str) -> Iterator[tuple[Scene, Caption]]:
             yield shown, words
 
 
-def judged(reader: Reader, pictures: Tensor, captions: Sequence[Caption]) -> dict[str, list[bool]]:
-    """Of pictures `[B, 3, 64, 64]`: whether the things ("core") and whether all that was said ("all") is right; and each claim. A sign's
+def judged(reader: Reader, images: Tensor, captions: Sequence[Caption]) -> dict[str, list[bool]]:
+    """Of images `[B, 3, 64, 64]`: whether the things ("core") and whether all that was said ("all") is right; and each claim. A sign's
     word is looked at by `legible`, as the reader cannot spell."""
     right: dict[str, list[bool]] = {}
-    for picture, answers, said in zip(pictures, reader.read(pictures), captions, strict=True):
+    for image, answers, said in zip(images, reader.read(images), captions, strict=True):
         wanted = {question: answer for question, answer in asked(said).items() if not question.startswith("letter")}
         word = said.claims.get("word")
-        written = word is None or legible(picture, str(word))
+        written = word is None or legible(image, str(word))
         right.setdefault("core", []).append(agree(answers, {q: wanted[q] for q in _CORE if q in wanted}))
         right.setdefault("all", []).append(agree(answers, wanted) and written)
         for question in CLAIMS:
@@ -100,13 +103,13 @@ def judged(reader: Reader, pictures: Tensor, captions: Sequence[Caption]) -> dic
     return right
 
 
-def legible(picture: Tensor, word: str) -> bool:
-    """Whether a picture `[3, 64, 64]` is more like the drawing of a sign with this word than like any with another of WORDS: by the
+def legible(image: Tensor, word: str) -> bool:
+    """Whether an image `[3, 64, 64]` is more like the drawing of a sign with this word than like any with another of WORDS: by the
     correlation of their grey where boards can differ. A board of the right width without letters is right by chance once in as many
     times as there are WORDS of this length."""
     rivals = [other for other in WORDS if other != word]
     boards = _standard(torch.stack([_board(each) for each in (word, *rivals)])[:, _ink()])
-    likeness = boards @ _standard(picture.cpu().mean(0).flatten()[None, _ink()])[0]
+    likeness = boards @ _standard(image.cpu().mean(0).flatten()[None, _ink()])[0]
     return bool(likeness.argmax() == 0)
 
 

@@ -42,7 +42,7 @@ class Experiment:
 
 # Not measured whole: 130,000 rows through the decoder, of which one takes some 25 ms on two idle cores.
 EXPERIMENTS = {
-    "gallery": Experiment("Pictures", gallery.run, 12, "captions"),
+    "gallery": Experiment("Images", gallery.run, 12, "captions"),
     "conditioning": Experiment("Why a prior (§5.1)", conditioning.run, 96, "captions of each sort"),
     "priors": Experiment("The two priors (§5.1, §5.2)", priors.run, 96, "captions of each sort"),
     "guidance": Experiment("Guidance (§5.3, Fig. 9 and 10)", guidance.run, 32, "captions of each sort"),
@@ -70,13 +70,14 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(UnCLIP.load(arguments.checkpoint, arguments.device), load_reader(arguments.reader), arguments.out, arguments.mix)
     checksum = bench.decoder_checksum
-    bench.stack.pack()  # after which no weights can be read
+    bench.pipeline.pack()  # after which no weights can be read
     for name in EXPERIMENTS if "all" in arguments.names else arguments.names:
-        each, started = EXPERIMENTS[name], time.perf_counter()
+        each = EXPERIMENTS[name]
+        started = time.perf_counter()
         count = arguments.count or each.count
         said = each.run(bench, count)
         command = f"`python -m training.experiments {name}`, --count {count} ({each.of})"
-        stamp = f"*{command}; checkpoint {bench.stack.name!r}, decoder {checksum}.*"
+        stamp = f"*{command}; checkpoint {bench.pipeline.name!r}, decoder {checksum}.*"
         page.write(arguments.out / "findings.md", name, f"## {each.title}\n\n{stamp}\n\n{said}", list(EXPERIMENTS))
         print(f"{name}: {time.perf_counter() - started:.0f} s, in {arguments.out / 'findings.md'}")
 

@@ -34,9 +34,11 @@ class Cost:
 
 def counted(prior: DiffusionPrior | AutoregressivePrior, new: int, past: int) -> int:
     """FLOPs of `new` positions through one of a prior's blocks, after `past` whose keys and values are kept, as torch counts them."""
-    width, heads = prior.config.width, prior.config.heads
+    width = prior.config.width
+    heads = prior.config.heads
     with torch.device("meta"), torch.inference_mode():
-        x, kept = torch.empty(1, new, width), torch.empty(1, heads, past, width // heads)
+        x = torch.empty(1, new, width)
+        kept = torch.empty(1, heads, past, width // heads)
         keep = torch.ones(1, 1, new, past + new, dtype=torch.bool)
         with FlopCounterMode(display=False) as counter:
             prior.blocks[0].attended(x, keep, (kept, kept))  # type: ignore[operator]
@@ -54,8 +56,10 @@ class Blocks:
     @classmethod
     def of(cls, prior: DiffusionPrior | AutoregressivePrior) -> Blocks:
         """From a position that is alone, and from one after another."""
-        alone, second = counted(prior, 1, 0), counted(prior, 1, 1)
-        layers, pair = len(prior.blocks), second - alone
+        alone = counted(prior, 1, 0)
+        second = counted(prior, 1, 1)
+        layers = len(prior.blocks)
+        pair = second - alone
         return cls(layers * (alone - pair), layers * pair)
 
     def passes(self, new: int, past: int) -> int:
@@ -67,7 +71,8 @@ def diffusion_cost(config: PriorConfig, tokens: int, steps: int, candidates: int
     """Of a caption of so many tokens: candidates share the prefix too."""
     with torch.device("meta"):
         blocks = Blocks.of(DiffusionPrior(config))
-    prefix, each = tokens + 1, steps * candidates
+    prefix = tokens + 1
+    each = steps * candidates
     whole = each * blocks.passes(prefix + AFTER_PREFIX, 0)
     return Cost(whole, blocks.passes(prefix, 0) + each * blocks.passes(AFTER_PREFIX, prefix))
 
@@ -76,7 +81,8 @@ def autoregressive_cost(config: AutoregressivePriorConfig, tokens: int) -> Cost:
     """Of a caption of so many tokens: the dot product's bucket and the components', one after another."""
     with torch.device("meta"):
         blocks = Blocks.of(AutoregressivePrior(config))
-    prefix, later = tokens + 1, range(1, config.components + 1)
+    prefix = tokens + 1
+    later = range(1, config.components + 1)
     first = blocks.passes(prefix, 0)
     whole = first + sum(blocks.passes(prefix + k, 0) for k in later)
     return Cost(whole, first + sum(blocks.passes(1, prefix + k - 1) for k in later))
@@ -84,24 +90,27 @@ def autoregressive_cost(config: AutoregressivePriorConfig, tokens: int) -> Cost:
 
 def run(bench: Bench, count: int) -> str:
     """For a caption as long as `count` of one object and as many of two in relation are in the mean, and for the longest."""
-    stack, defaults = bench.stack, bench.stack.resolve()
-    steps, candidates = defaults.prior_num_inference_steps, defaults.prior_num_candidates
+    pipeline = bench.pipeline
+    defaults = bench.pipeline.resolve()
+    steps = defaults.prior_num_inference_steps
+    candidates = defaults.prior_num_candidates
     rows = []
-    clip, of = stack.clip, subjects(("one object", "two in relation"), count, bench.mix)
+    clip = pipeline.clip
+    of = subjects(("one object", "two in relation"), count, bench.mix)
     usual = round(float((clip.tokenize(of.texts)[0] != 0).sum(1).double().mean()))
     for tokens in (usual, clip.network.context_length):
         cases = {
             f"diffusion, this checkpoint ({steps} steps, {candidates} candidates)": diffusion_cost(
-                stack.prior.config, tokens, steps, candidates
+                pipeline.prior.config, tokens, steps, candidates
             ),
             f"diffusion, Karlo's size ({DEFAULTS['prior_num_inference_steps']} steps)": diffusion_cost(
                 KARLO, tokens, int(str(DEFAULTS["prior_num_inference_steps"]))
             ),
             f"autoregressive, the paper's size ({PAPER_AR.components} components)": autoregressive_cost(PAPER_AR, tokens),
         }
-        if stack.ar_prior is not None:
-            name = f"autoregressive, this checkpoint ({stack.ar_prior.config.components} components)"
-            cases[name] = autoregressive_cost(stack.ar_prior.config, tokens)
+        if pipeline.ar_prior is not None:
+            name = f"autoregressive, this checkpoint ({pipeline.ar_prior.config.components} components)"
+            cases[name] = autoregressive_cost(pipeline.ar_prior.config, tokens)
         rows += [
             [name, str(tokens), f"{c.whole / 1e9:.3g}", f"{c.cached / 1e9:.3g}", f"{c.ratio:.1f}"] for name, c in sorted(cases.items())
         ]

@@ -1,4 +1,4 @@
-"""What the first principal components of z_i hold (paper §4, Fig. 7): pictures decoded from few of them, on one seed."""
+"""What the first principal components of z_i hold (paper §4, Fig. 7): images decoded from few of them, on one seed."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ SEED = 0
 
 def run(bench: Bench, count: int) -> str:
     """Of `count` drawings."""
-    stack = bench.stack
-    if stack.pca is None:
-        return f"The checkpoint {stack.name!r} has no principal components."
-    kept = stack.pca.config.components
+    pipeline = bench.pipeline
+    if pipeline.pca is None:
+        return f"The checkpoint {pipeline.name!r} has no principal components."
+    kept = pipeline.pca.config.components
     numbers = [k for k in NUMBERS if k < kept] + [kept]
     scenes = photos(count)
-    x, parameters = drawings(scenes), stack.resolve("probe", size=64)
-    whole = stack.clip.embed_dim
-    probes = [operations.probe(stack, picture, (), numbers, SEED, parameters) for picture in x]
-    pictures = torch.stack([images(rows) for rows in drawn(stack, probes)], dim=1)  # (numbers, N, 3, 64, 64)
-    sources = [stack.picture_row(picture, parameters, invert=False) for picture in x]
-    stack.draw(sources)
-    rows = [stack.latent_row(row.conditioning, SEED, parameters) for row in sources if row.conditioning is not None]
-    stack.draw(rows)
-    decoded = dict(zip([*numbers, whole], [*pictures, images(rows)], strict=True))
+    x = drawings(scenes)
+    parameters = pipeline.resolve("probe", size=64)
+    whole = pipeline.clip.embed_dim
+    probes = [operations.probe(pipeline, image, (), numbers, SEED, parameters) for image in x]
+    decoded_images = torch.stack([images(rows) for rows in drawn(pipeline, probes)], dim=1)  # (numbers, N, 3, 64, 64)
+    sources = [pipeline.image_row(image, parameters, invert=False) for image in x]
+    pipeline.draw(sources)
+    rows = [pipeline.latent_row(row.conditioning, SEED, parameters) for row in sources if row.conditioning is not None]
+    pipeline.draw(rows)
+    decoded = dict(zip([*numbers, whole], [*decoded_images, images(rows)], strict=True))
     z_i = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
-    cosines = {k: _cosine(stack.pca.reconstruct(stack.pca.project(z_i)[:, :k]), z_i) for k in numbers} | {whole: 1.0}
+    cosines = {k: _cosine(pipeline.pca.reconstruct(pipeline.pca.project(z_i)[:, :k]), z_i) for k in numbers} | {whole: 1.0}
     true = bench.reader.read(x)
     shares = {k: _shares(bench.reader.read(found), true) for k, found in decoded.items()}
     lines = [
@@ -52,7 +53,7 @@ def run(bench: Bench, count: int) -> str:
     return "\n\n".join(
         [
             f"z_i of {count} drawings, rebuilt from its first principal components ({kept} keep 99 % of the variance; the paper needed 319 "
-            "of 1024) and decoded without a caption on one seed. In per cent, how often the reader finds in the picture what it finds in "
+            "of 1024) and decoded without a caption on one seed. In per cent, how often the reader finds in the image what it finds in "
             "the drawing.",
             table(["components", "cosine to z_i", *(q.rstrip("0") for q in ASKED)], lines),
             embedded("components.jpg", "A drawing a row, and what more and more of its components draw"),

@@ -12,7 +12,7 @@ from training.evaluation.scoring import judged
 from training.experiments.harness import Bench, below, embedded, verdict
 
 SORTS = ("one object", "two in relation", "two in relation, kept back")
-COMPARED = SORTS[:2]  # of which the sets of pictures are compared: what is kept back is another set than training's
+COMPARED = SORTS[:2]  # of which the sets of images are compared: what is kept back is another set than training's
 PAPER = {"prior": "7.99", "z_t": "16.55", "text": "9.16"}  # FID of small models, §5.1
 REFERENCES = 1024  # drawings of each sort
 SHOWN = 6
@@ -21,14 +21,18 @@ SHOWN = 6
 def run(bench: Bench, count: int) -> str:
     """`count` captions of each sort, in each way."""
     of = subjects(SORTS, count, bench.mix)
-    z_t, given = embed_text(bench.stack, of.texts), reference(bench.stack, COMPARED, max(REFERENCES, 2 * count), bench.mix)
+    z_t = embed_text(bench.pipeline, of.texts)
+    given = reference(bench.pipeline, COMPARED, max(REFERENCES, 2 * count), bench.mix)
     compared = slice(0, count * len(COMPARED))
-    pictures = {way: bench.draw(of.texts, of.seeds, way) for way in WAYS} | {"drawings": of.pictures()}
-    rows, right, distance = [], dict[str, Estimate](), dict[str, Estimate]()
-    for way, drawn in pictures.items():
+    images = {way: bench.draw(of.texts, of.seeds, way) for way in WAYS} | {"drawings": of.images()}
+    rows = []
+    right = dict[str, Estimate]()
+    distance = dict[str, Estimate]()
+    for way, drawn in images.items():
         core = judged(bench.reader, drawn, of.captions)["core"]
-        z_i = embed(bench.stack, drawn)
-        right[way], distance[way] = share(sum(core), len(core)), frechet_distance(z_i[compared], given)
+        z_i = embed(bench.pipeline, drawn)
+        right[way] = share(sum(core), len(core))
+        distance[way] = frechet_distance(z_i[compared], given)
         rows.append(
             [
                 WAYS.get(way, "the drawings"),
@@ -40,17 +44,17 @@ def run(bench: Bench, count: int) -> str:
             ]
         )
     sheet(
-        [picked(drawn, count) for drawn in pictures.values()],
+        [picked(drawn, count) for drawn in images.values()],
         bench.figure("conditioning.jpg"),
-        left=[WAYS.get(way, "the drawings") for way in pictures],
+        left=[WAYS.get(way, "the drawings") for way in images],
         above=[wrapped(said) for said in picked_texts(of.texts, count)],
     )
     heads = ["the decoder is given", *(f"right, %: {sort}" for sort in SORTS), "CLIP score", "Fréchet × 100", "MMD × 100", "paper's FID"]
     return "\n\n".join(
         [
-            "The decoder learned with z_i withheld in a tenth of its pictures, so it can do without; and z_t lies where z_i does, so it "
+            "The decoder learned with z_i withheld in a tenth of its images, so it can do without; and z_t lies where z_i does, so it "
             "can stand in. Both without training anew (the paper's text decoder was trained as one). The CLIP score is the cosine of "
-            f"picture and caption, Fréchet distance and MMD are between CLIP's embeddings of pictures and of other drawings ({len(given)} "
+            f"image and caption, Fréchet distance and MMD are between CLIP's embeddings of images and of other drawings ({len(given)} "
             "of them, of one or two things).",
             table(heads, rows),
             embedded("conditioning.jpg", "The same captions and seeds in each way, above the drawings"),
@@ -64,7 +68,7 @@ def judgement(right: dict[str, Estimate], distance: dict[str, Estimate]) -> list
     agreed = below(distance["prior"], distance["text"]), below(distance["prior"], distance["z_t"]), below(distance["text"], distance["z_t"])
     said = {way: f"{100 * estimate.value:.0f} %" for way, estimate in right.items()}
     return [
-        verdict(agreed[0], "pictures by the prior are nearer to the drawings than those from text only."),
+        verdict(agreed[0], "images by the prior are nearer to the drawings than those from text only."),
         verdict(agreed[1], "they are nearer than those with z_t as z_i."),
         verdict(agreed[2], "text only is nearer than z_t as z_i."),
         verdict(
@@ -80,10 +84,10 @@ def judgement(right: dict[str, Estimate], distance: dict[str, Estimate]) -> list
     ]
 
 
-def picked(pictures: Tensor, count: int) -> Tensor:
+def picked(images: Tensor, count: int) -> Tensor:
     """A few of each compared sort."""
     half = SHOWN // 2
-    return torch.cat([pictures[k * count : k * count + min(half, count)] for k in range(len(COMPARED))])
+    return torch.cat([images[k * count : k * count + min(half, count)] for k in range(len(COMPARED))])
 
 
 def picked_texts(texts: list[str], count: int) -> list[str]:

@@ -27,11 +27,12 @@ SIZE = 256
 
 def run(bench: Bench, count: int) -> str:
     """The first `count` prompts, each from seed 1, at the largest size up to SIZE."""
-    size, prompts = max(size for size in bench.stack.sizes if size <= SIZE), PROMPTS[:count]
-    pictures = torch.cat([bench.stack.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts])
+    size = max(size for size in bench.pipeline.sizes if size <= SIZE)
+    prompts = PROMPTS[:count]
+    images = torch.cat([bench.pipeline.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts])
     said = [f"{wrapped(prompt, 26)}\nseed 1" for prompt in prompts]
     under = [said[k : k + COLUMNS] for k in range(0, len(said), COLUMNS)]
-    sheet(list(pictures.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)
+    sheet(list(images.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)
     return f"Drawn at {size}² with the checkpoint's own defaults; none was picked.\n\n" + embedded(
-        "gallery.jpg", "A picture of each caption"
+        "gallery.jpg", "An image of each caption"
     )

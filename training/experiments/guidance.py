@@ -17,7 +17,7 @@ from training.experiments.harness import Bench, below, embedded, positive, verdi
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 COMPARED = ("prior", "text")
 SORTS = ("one object", "two in relation")
-EACH = 8  # pictures of a caption
+EACH = 8  # images of a caption
 REFERENCES = 1024  # drawings of each sort
 
 
@@ -32,24 +32,25 @@ class Cell:
 
 
 def run(bench: Bench, count: int) -> str:
-    """`count` captions of each sort for fidelity; a quarter as many short ones, EACH pictures of each, for diversity."""
-    of, plain = subjects(SORTS, count, bench.mix), plain_captions(max(2, count // 4))
-    given = reference(bench.stack, SORTS, max(REFERENCES, 2 * count), bench.mix)
+    """`count` captions of each sort for fidelity; a quarter as many short ones, EACH images of each, for diversity."""
+    of = subjects(SORTS, count, bench.mix)
+    plain = plain_captions(max(2, count // 4))
+    given = reference(bench.pipeline, SORTS, max(REFERENCES, 2 * count), bench.mix)
     cells = {(way, scale): _cell(bench, way, scale, of, plain, given) for way in COMPARED for scale in SCALES}
-    own = _measured(bench, of, of.pictures(), drawings([shown for c, s in plain for shown in matching(c, s, EACH, bench.mix)]), given)
+    own = _measured(bench, of, of.images(), drawings([shown for c, s in plain for shown in matching(c, s, EACH, bench.mix)]), given)
     _plot(cells, own, bench)
     _strip(bench, plain[0])
     rows = [[WAYS[way], f"{scale:g}", *_cells(cell)] for (way, scale), cell in cells.items()] + [["the drawings", "", *_cells(own)]]
     return "\n\n".join(
         [
             f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} plain ones that leave all but colour and shape open, "
-            f"{EACH} pictures of each: 1 - cosine of two pictures' z_i in the mean, and how many different places (of 5) they show "
+            f"{EACH} images of each: 1 - cosine of two images' z_i in the mean, and how many different places (of 5) they show "
             "in effect.",
             table(["way", "guidance", "right, %", "Fréchet × 100", "spread", "places"], rows),
-            embedded("guidance.png", "Right pictures, Fréchet distance and spread against guidance"),
+            embedded("guidance.png", "Right images, Fréchet distance and spread against guidance"),
             f"The same noise at guidance {', '.join(f'{scale:g}' for scale in SCALES)} (as the paper's Fig. 9), one z_i a pair of rows: "
             f'above unCLIP, below text only, "a {" ".join(plain[0])}".',
-            embedded("guidance.jpg", "Pictures at growing guidance"),
+            embedded("guidance.jpg", "Images at growing guidance"),
             "\n".join(judgement(cells)),
         ]
     )
@@ -57,7 +58,9 @@ def run(bench: Bench, count: int) -> str:
 
 def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
     """What the paper says of Fig. 9 and 10, held against the cells. Spreads are compared caption by caption."""
-    first, last, guided = SCALES[0], SCALES[-1], SCALES[1:]
+    first = SCALES[0]
+    last = SCALES[-1]
+    guided = SCALES[1:]
     change = {way: cells[way, last].spreads - cells[way, first].spreads for way in COMPARED}
     wider = torch.stack([cells["prior", scale].spreads - cells["text", scale].spreads for scale in guided]).mean(0)
     lost = {way: _difference(cells[way, last].distance, cells[way, first].distance) for way in COMPARED}
@@ -69,7 +72,7 @@ def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
         ),
         verdict(
             positive(mean(wider)),
-            f"at equal guidance, from {guided[0]:g} on, unCLIP's pictures of one caption differ more from each other than those of text "
+            f"at equal guidance, from {guided[0]:g} on, unCLIP's images of one caption differ more from each other than those of text "
             f"only (spread more by {number(mean(wider), 3)}).",
         ),
         verdict(
@@ -87,18 +90,18 @@ def _difference(a: Estimate, b: Estimate) -> Estimate:
 
 def _cell(bench: Bench, way: str, scale: float, of: Subjects, plain: list[tuple[str, str]], given: Tensor) -> Cell:
     texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
-    pictures = bench.draw(of.texts, of.seeds, way, decoder_guidance_scale=scale)
-    return _measured(bench, of, pictures, bench.draw(texts, range(len(texts)), way, decoder_guidance_scale=scale), given)
+    images = bench.draw(of.texts, of.seeds, way, decoder_guidance_scale=scale)
+    return _measured(bench, of, images, bench.draw(texts, range(len(texts)), way, decoder_guidance_scale=scale), given)
 
 
-def _measured(bench: Bench, of: Subjects, pictures: Tensor, several: Tensor, given: Tensor) -> Cell:
-    core = judged(bench.reader, pictures, of.captions)["core"]
+def _measured(bench: Bench, of: Subjects, images: Tensor, several: Tensor, given: Tensor) -> Cell:
+    core = judged(bench.reader, images, of.captions)["core"]
     places = [answers["place"] for answers in bench.reader.read(several)]
     each = [kinds(places[k : k + EACH]) for k in range(0, len(places), EACH)]
     return Cell(
         share(sum(core), len(core)),
-        frechet_distance(embed(bench.stack, pictures), given),
-        spreads(embed(bench.stack, several).unflatten(0, (-1, EACH))),
+        frechet_distance(embed(bench.pipeline, images), given),
+        spreads(embed(bench.pipeline, several).unflatten(0, (-1, EACH))),
         sum(each) / len(each),
     )
 
@@ -131,7 +134,8 @@ def _scaled(estimate: Estimate, by: float) -> Estimate:
 
 
 def _strip(bench: Bench, plain: tuple[str, str], seeds: int = 2) -> None:
-    text, rows = f"a {' '.join(plain)}", []
+    text = f"a {' '.join(plain)}"
+    rows = []
     for seed in range(seeds):
         for way in COMPARED:
             rows.append(torch.cat([bench.draw([text], [seed], way, decoder_guidance_scale=s) for s in SCALES]))

@@ -23,7 +23,7 @@ FIGURES = "findings"  # folder of the page's figures
 class Bench:
     """A checkpoint, the scene reader that judges it, and the folder of the page."""
 
-    stack: UnCLIP
+    pipeline: UnCLIP
     reader: Reader
     out: Path
     mix: str = "whole"
@@ -33,18 +33,18 @@ class Bench:
     def decoder_checksum(self) -> str:
         """Tells one decoder from another: eight hexadecimal digits of its weights."""
         found = 0
-        for value in self.stack.decoder.state_dict().values():
+        for value in self.pipeline.decoder.state_dict().values():
             found = zlib.crc32(value.float().cpu().numpy().tobytes(), found)
         return f"{found:08x}"
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int], way: str = "prior", **given: Any) -> Tensor:
-        """As `ways.draw`. What was drawn is kept, as several experiments look at the same pictures."""
-        parameters = self.stack.resolve(size=64, **given)
+        """As `ways.draw`. What was drawn is kept, as several experiments look at the same images."""
+        parameters = self.pipeline.resolve(size=64, **given)
         keys = [(text, seed, way, parameters) for text, seed in zip(texts, seeds, strict=True)]
         new = [k for k, key in enumerate(keys) if key not in self._kept]
         if new:
-            pictures = draw(self.stack, [texts[k] for k in new], [seeds[k] for k in new], way, **given)
-            self._kept.update(zip((keys[k] for k in new), pictures, strict=True))
+            images = draw(self.pipeline, [texts[k] for k in new], [seeds[k] for k in new], way, **given)
+            self._kept.update(zip((keys[k] for k in new), images, strict=True))
         return torch.stack([self._kept[key] for key in keys])
 
     def figure(self, name: str) -> Path:

@@ -26,7 +26,7 @@ WORDED = {"above": "on top of", "left": "left of", "front": "in front of"}
 
 @dataclass(frozen=True)
 class Trial:
-    """A caption, a scene that it is true of, and what a mixed-up picture of it would show."""
+    """A caption, a scene that it is true of, and what a mixed-up image of it would show."""
 
     said: Caption
     scene: Scene
@@ -37,7 +37,9 @@ def binding(count: int, rng: random.Random, *, alike: bool) -> list[Trial]:
     """ "a red cube on top of a blue cube": two colours, one above, left of or in front of the other; of one shape or two."""
     found = []
     for _ in range(count):
-        relation, colours, shapes = rng.choice(list(WORDED)), rng.sample(COLOUR_NAMES, 2), rng.sample(SHAPES, 2)
+        relation = rng.choice(list(WORDED))
+        colours = rng.sample(COLOUR_NAMES, 2)
+        shapes = rng.sample(SHAPES, 2)
         if alike:
             shapes = [shapes[0]] * 2
         first, second = (Thing(s, c, "large", "matte", yaw=0.3) for s, c in zip(shapes, colours, strict=True))
@@ -93,9 +95,9 @@ def signs(count: int, rng: random.Random) -> list[Trial]:
 
 @dataclass(frozen=True)
 class Judged:
-    """Pictures of trials, and for each whether it is right."""
+    """Images of trials, and for each whether it is right."""
 
-    pictures: Tensor
+    images: Tensor
     right: list[bool]
 
     @property
@@ -106,17 +108,18 @@ class Judged:
 def judge(bench: Bench, tried: Sequence[Trial], way: str, what: str = "core") -> Judged:
     """Draw the trials in a way ("drawings": their own scenes) and judge them."""
     texts = [trial.said.text for trial in tried]
-    pictures = drawings([trial.scene for trial in tried]) if way == "drawings" else bench.draw(texts, range(len(texts)), way)
-    return Judged(pictures, judged(bench.reader, pictures, [trial.said for trial in tried])[what])
+    images = drawings([trial.scene for trial in tried]) if way == "drawings" else bench.draw(texts, range(len(texts)), way)
+    return Judged(images, judged(bench.reader, images, [trial.said for trial in tried])[what])
 
 
 def run(bench: Bench, count: int) -> str:
     """`count` captions of each sort of limit; half as many of each number and each amount of detail."""
-    rng, half = random.Random(0), max(1, count // 2)
+    rng = random.Random(0)
+    half = max(1, count // 2)
     failures: list[tuple[Tensor, str]] = []
 
     def keep(tried: Sequence[Trial], found: Judged) -> None:
-        wrong = [(found.pictures[k], trial.said.text) for k, trial in enumerate(tried) if not found.right[k]]
+        wrong = [(found.images[k], trial.said.text) for k, trial in enumerate(tried) if not found.right[k]]
         failures.extend(wrong[: SHOWN // 4])
 
     parts = ["Captions here are as plain as can be, and training may have read them.", *_binding(bench, count, rng, keep)]
@@ -143,12 +146,13 @@ Keep = Callable[[Sequence[Trial], Judged], None]
 
 def _binding(bench: Bench, count: int, rng: random.Random, keep: Keep) -> list[str]:
     """Fig. 14: how often the colours are swapped, through the prior and from text only; and whether CLIP tells the two captions apart."""
-    rows, swaps = [], dict[str, Estimate]()
+    rows = []
+    swaps = dict[str, Estimate]()
     for name, alike in (("one shape, two colours", True), ("two shapes, two colours", False)):
         tried = binding(count, rng, alike=alike)
         for way in (*COMPARED, "drawings"):
             found = judge(bench, tried, way)
-            answers = bench.reader.read(found.pictures)
+            answers = bench.reader.read(found.images)
             mixed = [agree(a, asked(trial.swapped)) for a, trial in zip(answers, tried, strict=True) if trial.swapped is not None]
             swapped = share(sum(mixed), count)
             if not alike:
@@ -159,7 +163,7 @@ def _binding(bench: Bench, count: int, rng: random.Random, keep: Keep) -> list[s
         told = share(_told(bench, tried), count)
         rows.append([name, "CLIP, of the drawing", percent(told), percent(Estimate(1 - told.value, 1 - told.high, 1 - told.low))])
     return [
-        '**Binding** (Fig. 14). "A red cube on top of a blue cube": pictures with the things as said, and with their colours swapped, '
+        '**Binding** (Fig. 14). "A red cube on top of a blue cube": images with the things as said, and with their colours swapped, '
         "in per "
         f"cent of {count}. CLIP's line: which of the two captions is nearer to the drawing.",
         table(["captions", "by", "as said", "swapped"], rows),
@@ -172,9 +176,9 @@ def _binding(bench: Bench, count: int, rng: random.Random, keep: Keep) -> list[s
 
 def _told(bench: Bench, tried: Sequence[Trial]) -> int:
     """How many drawings CLIP holds for the right one of the caption and the one with swapped colours."""
-    z_i = F.normalize(embed(bench.stack, drawings([trial.scene for trial in tried])), dim=1)
+    z_i = F.normalize(embed(bench.pipeline, drawings([trial.scene for trial in tried])), dim=1)
     right, wrong = (
-        F.normalize(embed_text(bench.stack, [said.text for said in captions]), dim=1)
+        F.normalize(embed_text(bench.pipeline, [said.text for said in captions]), dim=1)
         for captions in ([trial.said for trial in tried], [trial.swapped for trial in tried if trial.swapped is not None])
     )
     return int(((z_i * right).sum(1) > (z_i * wrong).sum(1)).sum())
@@ -184,9 +188,11 @@ def _compared(
     bench: Bench, opening: str, head: str, groups: dict[str, list[Trial]], what: str, keep: Keep, *, papers: bool = True
 ) -> list[str]:
     """A table of groups of trials by the share that is right, and whether it falls from the first to the last."""
-    rows, shares = [], list[Estimate]()
+    rows = []
+    shares = list[Estimate]()
     for name, tried in groups.items():
-        found, own = judge(bench, tried, "prior", what), judge(bench, tried, "drawings", what)
+        found = judge(bench, tried, "prior", what)
+        own = judge(bench, tried, "drawings", what)
         keep(tried, found)
         shares.append(found.share)
         rows.append([name, str(len(tried)), percent(found.share), percent(own.share)])
@@ -196,7 +202,7 @@ def _compared(
         table([head, "of", "right, %", "the drawings"], rows),
         verdict(
             below(shares[-1], shares[0]),
-            f"at {last} {head} fewer pictures are right ({100 * shares[-1].value:.0f} %) than at {first} ({100 * shares[0].value:.0f} %).",
+            f"at {last} {head} fewer images are right ({100 * shares[-1].value:.0f} %) than at {first} ({100 * shares[0].value:.0f} %).",
             papers=papers,
         ),
     ]
@@ -204,10 +210,11 @@ def _compared(
 
 def _signs(bench: Bench, tried: list[Trial], keep: Keep) -> list[str]:
     """Fig. 16."""
-    rows, words = [], dict[str, Estimate]()
+    rows = []
+    words = dict[str, Estimate]()
     for way in (*COMPARED, "drawings"):
         found = judge(bench, tried, way, "word")
-        boards = [answers["kind"] == "sign" for answers in bench.reader.read(found.pictures)]
+        boards = [answers["kind"] == "sign" for answers in bench.reader.read(found.images)]
         words[way] = found.share
         if way == "prior":
             keep(tried, found)
@@ -228,12 +235,13 @@ def _signs(bench: Bench, tried: list[Trial], keep: Keep) -> list[str]:
 def _failures(bench: Bench, failures: list[tuple[Tensor, str]]) -> str:
     """The contact sheet."""
     if not failures:
-        return "None of the pictures was wrong."
-    shown, columns = failures[: 2 * SHOWN], 8
+        return "None of the images was wrong."
+    shown = failures[: 2 * SHOWN]
+    columns = 8
     rows = [shown[k : k + columns] for k in range(0, len(shown), columns)]
     sheet(
-        [torch.stack([picture for picture, _ in row]) for row in rows],
+        [torch.stack([image for image, _ in row]) for row in rows],
         bench.figure("failures.jpg"),
         under=[[wrapped(text) for _, text in row] for row in rows],
     )
-    return "Failures of each sort, as they came:\n\n" + embedded("failures.jpg", "Pictures that are not what their caption says")
+    return "Failures of each sort, as they came:\n\n" + embedded("failures.jpg", "Images that are not what their caption says")

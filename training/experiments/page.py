@@ -11,7 +11,7 @@ from training.evaluation.figures import table
 HEAD = """# Findings
 
 The experiments of the unCLIP paper ([Ramesh et al. 2022](https://arxiv.org/abs/2204.06125)) in miniature, on the drawn world, where what a
-picture shows can be counted. Pictures are of 64². "Right" is what the scene reader finds in a picture of all that its caption says of
+image shows can be counted. Images are of 64². "Right" is what the scene reader finds in an image of all that its caption says of
 things (kind, colours, shapes, relation, count); "the drawings" are the captions' own scenes, so that what the reader is worth, and the
 upper limit, stand beside. Where nothing else is said captions are ones that training never read. Intervals, in brackets or as bars, are of
 95 %; two figures count as different where theirs do not meet.

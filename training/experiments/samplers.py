@@ -1,6 +1,6 @@
 """Quality against the decoder's evaluations, for each sampler, and what limits strong guidance.
 
-*Right*: how many pictures of fresh captions show the things that were said. *Distance*: root mean square between a picture and the one
+*Right*: how many images of fresh captions show the things that were said. *Distance*: root mean square between an image and the one
 that the probability-flow ODE leads to from the same noise, for samplers that solve it.
 """
 
@@ -73,14 +73,14 @@ def run(bench: Bench, count: int) -> str:
     distances = [[line.name, *(f"{found[line.name, n].distance:.3f}" for n in EVALUATIONS)] for line in LINES if line.solves_ode]
     return "\n\n".join(
         [
-            f"{2 * count} captions, each from the same noise in every cell, at guidance {bench.stack.resolve().decoder_guidance_scale:g}. "
+            f"{2 * count} captions, each from the same noise in every cell, at guidance {bench.pipeline.resolve().decoder_guidance_scale:g}. "
             "In per cent, what is right by the decoder's evaluations (a Heun step is two, its columns have one less); the ODE's own "
-            f"pictures: {percent(_right(bench, of, exact))}.",
+            f"images: {percent(_right(bench, of, exact))}.",
             table(heads, rows),
             f"Root mean square distance to the solution of the probability-flow ODE (UniPC with {REFERENCE['decoder_num_inference_steps']} "
             "evaluations), on a scale of -1 to 1:",
             table(heads, distances),
-            embedded("samplers.png", "Right pictures, and distance to the ODE's solution, against evaluations"),
+            embedded("samplers.png", "Right images, and distance to the ODE's solution, against evaluations"),
             judgement(found),
             "Strong guidance at 16 evaluations of DPM-Solver++ 2M: limited to an interval of the steps, which also saves the "
             "unconditional half outside, and with dynamic thresholding.",
@@ -91,8 +91,8 @@ def run(bench: Bench, count: int) -> str:
 
 def point(bench: Bench, of: Subjects, parameters: dict[str, Any], exact: Tensor) -> Point:
     """One cell."""
-    pictures = bench.draw(of.texts, of.seeds, **parameters)
-    return Point(_right(bench, of, pictures), float((pictures - exact).square().flatten(1).mean(1).sqrt().mean()))
+    images = bench.draw(of.texts, of.seeds, **parameters)
+    return Point(_right(bench, of, images), float((images - exact).square().flatten(1).mean(1).sqrt().mean()))
 
 
 def judgement(found: dict[tuple[str, int], Point]) -> str:
@@ -103,11 +103,11 @@ def judgement(found: dict[tuple[str, int], Point]) -> str:
     best = max(point.right.value for point in found.values())
     enough = {line.name: next((n for n in EVALUATIONS if found[line.name, n].right.value >= 0.9 * best), None) for line in LINES}
     few = ", ".join(f"{name} {n if n is not None else f'not by {EVALUATIONS[-1]}'}" for name, n in enough.items())
-    return f"- Nearest to the ODE: {told}.\n- Evaluations to nine tenths of the best cell's right pictures: {few}."
+    return f"- Nearest to the ODE: {told}.\n- Evaluations to nine tenths of the best cell's right images: {few}."
 
 
-def _right(bench: Bench, of: Subjects, pictures: Tensor) -> Estimate:
-    core = judged(bench.reader, pictures, of.captions)["core"]
+def _right(bench: Bench, of: Subjects, images: Tensor) -> Estimate:
+    core = judged(bench.reader, images, of.captions)["core"]
     return share(sum(core), len(core))
 
 

@@ -41,7 +41,8 @@ class Trial:
 
 def trials(count: int) -> list[Trial]:
     """Half of shapes, half of colours. Things stand where single ones stand in training, so that without a sign all is usual."""
-    rng, found = random.Random(0), []
+    rng = random.Random(0)
+    found = []
     neutral = [word for word in WORDS if word not in NAMED]
     for number in range(count):
         of_shape = number % 2 == 0
@@ -59,7 +60,8 @@ def trials(count: int) -> list[Trial]:
 
 def shown(kind: str, tried: list[Trial]) -> list[Scene]:
     """The trials' scenes: with the sign that names another thing, with a sign of some other word, or without one."""
-    rng, found = random.Random(1), []
+    rng = random.Random(1)
+    found = []
     for trial in tried:
         place = rng.choice(PLACES)
         word = {"names another": trial.word, "some other word": trial.neutral}.get(kind)
@@ -67,34 +69,36 @@ def shown(kind: str, tried: list[Trial]) -> list[Scene]:
     return found
 
 
-def zero_shot(stack: UnCLIP, z_i: Tensor, tried: list[Trial]) -> Tensor:
+def zero_shot(pipeline: UnCLIP, z_i: Tensor, tried: list[Trial]) -> Tensor:
     """CLIP's probabilities of each trial's labels, `[N, 4]`: the own one's first, then the named one's."""
-    labels = F.normalize(embed_text(stack, [label for trial in tried for label in trial.labels]), dim=1).unflatten(0, (len(tried), -1))
-    scale = stack.clip.network.logit_scale.exp().clamp(max=100).detach().cpu()
+    labels = F.normalize(embed_text(pipeline, [label for trial in tried for label in trial.labels]), dim=1).unflatten(0, (len(tried), -1))
+    scale = pipeline.clip.network.logit_scale.exp().clamp(max=100).detach().cpu()
     logits: Tensor = scale * torch.einsum("nd,nsd->ns", F.normalize(z_i, dim=1), labels)
     return logits.softmax(1)
 
 
-def varied(bench: Bench, pictures: Tensor) -> Tensor:
+def varied(bench: Bench, images: Tensor) -> Tensor:
     """What z_i alone draws, from fresh noise and without a caption."""
-    parameters = bench.stack.resolve("probe", size=64)
+    parameters = bench.pipeline.resolve("probe", size=64)
     parts = []
-    for start in range(0, len(pictures), BATCH):
-        sources: list[Row] = [bench.stack.picture_row(p, parameters, invert=False) for p in pictures[start : start + BATCH]]
-        bench.stack.draw(sources)
-        parts.append(decoded(bench.stack, sources, range(start, start + len(sources)), parameters))
+    for start in range(0, len(images), BATCH):
+        sources: list[Row] = [bench.pipeline.image_row(p, parameters, invert=False) for p in images[start : start + BATCH]]
+        bench.pipeline.draw(sources)
+        parts.append(decoded(bench.pipeline, sources, range(start, start + len(sources)), parameters))
     return torch.cat(parts)
 
 
 def run(bench: Bench, count: int) -> str:
     """`count` scenes of each kind."""
-    tried, rows = trials(count), []
-    probability, draws = dict[str, tuple[Estimate, Estimate]](), dict[str, tuple[Estimate, Estimate]]()
+    tried = trials(count)
+    rows = []
+    probability = dict[str, tuple[Estimate, Estimate]]()
+    draws = dict[str, tuple[Estimate, Estimate]]()
     for kind in ("names another", "some other word", "no sign"):
         x = drawings(shown(kind, tried))
-        p = zero_shot(bench.stack, embed(bench.stack, x), tried)
-        pictures = varied(bench, x)
-        answers = [found[trial.question] for found, trial in zip(bench.reader.read(pictures), tried, strict=True)]
+        p = zero_shot(bench.pipeline, embed(bench.pipeline, x), tried)
+        images = varied(bench, x)
+        answers = [found[trial.question] for found, trial in zip(bench.reader.read(images), tried, strict=True)]
         seen = [found[trial.question] for found, trial in zip(bench.reader.read(x), tried, strict=True)]
         own, named = ([answer == trial.answers[k] for answer, trial in zip(answers, tried, strict=True)] for k in (0, 1))
         probability[kind] = mean(p[:, 0]), mean(p[:, 1])
@@ -110,7 +114,7 @@ def run(bench: Bench, count: int) -> str:
             ]
         )
         if kind == "names another":
-            _figure(bench, x, pictures, p, tried)
+            _figure(bench, x, images, p, tried)
     heads = [
         "sign",
         "own likeliest",
@@ -135,7 +139,8 @@ def run(bench: Bench, count: int) -> str:
 
 def judgement(probability: dict[str, tuple[Estimate, Estimate]], draws: dict[str, tuple[Estimate, Estimate]]) -> list[str]:
     """What the paper saw: CLIP believes the sign, and the decoder draws the thing all the same."""
-    named, other = probability["names another"][1], probability["some other word"][1]
+    named = probability["names another"][1]
+    other = probability["some other word"][1]
     fooled = below(other, named)
     why = {
         True: "the sign's word moves CLIP towards what it names.",
@@ -152,10 +157,10 @@ def judgement(probability: dict[str, tuple[Estimate, Estimate]], draws: dict[str
     ]
 
 
-def _figure(bench: Bench, x: Tensor, pictures: Tensor, p: Tensor, tried: list[Trial]) -> None:
+def _figure(bench: Bench, x: Tensor, images: Tensor, p: Tensor, tried: list[Trial]) -> None:
     few = slice(0, SHOWN)
     said = [
         f"{trial.answers[0]} {100 * row[0]:.0f} %\n{trial.answers[1]} {100 * row[1]:.0f} %"
         for trial, row in zip(tried[few], p[few].tolist(), strict=True)
     ]
-    sheet([x[few], pictures[few]], bench.figure("typographic.jpg"), under=[said, [""] * len(said)], left=["drawing", "z_i draws"])
+    sheet([x[few], images[few]], bench.figure("typographic.jpg"), under=[said, [""] * len(said)], left=["drawing", "z_i draws"])

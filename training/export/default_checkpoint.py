@@ -39,9 +39,9 @@ COMPARED = ("one object", "two in relation")  # what both priors are asked to dr
 FRESH_CROPS = range(1 << 30, (1 << 30) + 64)  # scenes that no preset's training reaches
 
 
-def psnr(pictures: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
-    return float(10 * torch.log10(4 / (pictures - truth).square().mean()))
+def psnr(images: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
+    return float(10 * torch.log10(4 / (images - truth).square().mean()))
 
 
 @torch.inference_mode()
@@ -51,29 +51,30 @@ def upsampler_figures(upsampler: Upsampler, clip: CLIP, size: int, mix: str, def
     x_0 = to_float(torch.from_numpy(draw_crops(FRESH_CROPS, mix, size)))
     low = corrupt(x_0, size, Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0)))
     enlarged = F.interpolate(low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
-    z_i, made = clip.encode_image(x_0), {"upsampler": upsample(upsampler, low, x_0.shape[-1], defaults), "bicubic": enlarged}
+    z_i = clip.encode_image(x_0)
+    made = {"upsampler": upsample(upsampler, low, x_0.shape[-1], defaults), "bicubic": enlarged}
     return {name: {"psnr": psnr(x, x_0), "distance": 1 - float((clip.encode_image(x) * z_i).sum(1).mean())} for name, x in made.items()}
 
 
 @torch.inference_mode()
-def prior_figures(stack: UnCLIP, reader: Reader, mix: str, count: int, report: dict[str, Any], embeddings: int = 128) -> dict[str, Any]:
+def prior_figures(pipeline: UnCLIP, reader: Reader, mix: str, count: int, report: dict[str, Any], embeddings: int = 128) -> dict[str, Any]:
     """Of each prior, on the same captions and seeds: mean cosine of its z_i to that of the scene which the caption tells of, seconds
-    for those embeddings, and how many of `count` pictures of each sort in COMPARED are right. Beside them z_t's own cosine.
+    for those embeddings, and how many of `count` images of each sort in COMPARED are right. Beside them z_t's own cosine.
     `report` is the checkpoint's, with its default prior."""
     source = captioned(SORTS["two in relation"], mix)
     pairs = [next(source) for _ in range(embeddings)]
-    z_i = stack.clip.encode_image(render([shown for shown, _ in pairs], 64, device=str(stack.device)))
-    z_t = encoded(stack.clip, [said.text for _, said in pairs]).z_t
+    z_i = pipeline.clip.encode_image(render([shown for shown, _ in pairs], 64, device=str(pipeline.device)))
+    z_t = encoded(pipeline.clip, [said.text for _, said in pairs]).z_t
     figures: dict[str, Any] = {"caption": float((z_t * z_i).sum(1).mean()), "embeddings": embeddings, "priors": {}}
-    for prior in stack.priors:
-        parameters = stack.resolve(size=64, prior=prior)
-        rows = [stack.caption_row(said.text, seed, parameters, prior=True) for seed, (_, said) in enumerate(pairs)]
+    for prior in pipeline.priors:
+        parameters = pipeline.resolve(size=64, prior=prior)
+        rows = [pipeline.caption_row(said.text, seed, parameters, prior=True) for seed, (_, said) in enumerate(pairs)]
         started = time.perf_counter()
-        stack.draw(rows)
+        pipeline.draw(rows)
         drawn = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
         seconds = time.perf_counter() - started
         own = prior == report["parameters"]["prior"]
-        sorts = report["sorts"] if own else accuracy(stack, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)["sorts"]
+        sorts = report["sorts"] if own else accuracy(pipeline, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)["sorts"]
         figures["priors"][prior] = {
             "cosine": float((drawn * z_i).sum(1).mean()),
             "seconds": seconds,
@@ -109,7 +110,7 @@ def card(report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int],
     found = 100 * figures["retrieval"]
     return f"""# {report["checkpoint"]}
 
-The embedded default: a small unCLIP stack (CLIP, both priors, 64² decoder, upsamplers to 256² and 1024²) for a world of spheres,
+The embedded default: a small unCLIP pipeline (CLIP, both priors, 64² decoder, upsamplers to 256² and 1024²) for a world of spheres,
 cubes, cylinders and cones. It is here so that a fresh machine draws what a caption says within seconds; it knows nothing else.
 
 ## Data
@@ -133,7 +134,7 @@ count), a sign's word, or what the sort is called after. The last columns are th
 drawings: what the reader is worth. Reproduce: `python -m training.evaluation.evaluate --count {report["count"]}`.
 
 {for_card(report)}
-- CLIP: {found:.1f} % of captions find their own picture among 512 fresh ones; near twins are among those, and many
+- CLIP: {found:.1f} % of captions find their own image among 512 fresh ones; near twins are among those, and many
   captions fit several.
 - {figures["components"]} principal components keep 99 % of the variance of z_i, of {figures["dimensions"]} dimensions.
 {scaled}
@@ -175,18 +176,18 @@ def main() -> None:
     weight = sum(path.stat().st_size for path in arguments.out.glob("*.safetensors"))
     if weight > MAX_BYTES:
         raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")
-    stack = UnCLIP.load(arguments.out, arguments.device)
-    stack.pack()
+    pipeline = UnCLIP.load(arguments.out, arguments.device)
+    pipeline.pack()
     reader = load_reader(arguments.reader)
-    report = accuracy(stack, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {"count": arguments.count}
+    report = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {"count": arguments.count}
     figures = {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
-        "retrieval": retrieval_accuracy(stack.clip, World(mix, split="fresh")),
+        "retrieval": retrieval_accuracy(pipeline.clip, World(mix, split="fresh")),
         "components": run.pca.config.components,
         "dimensions": run.pca.config.embed_dim,
-        "prior": prior_figures(stack, reader, mix, arguments.count, report),
+        "prior": prior_figures(pipeline, reader, mix, arguments.count, report),
         "upsamplers": {
-            part: upsampler_figures(stack.upsamplers[size], stack.clip, size, mix, preset.config["defaults"])
+            part: upsampler_figures(pipeline.upsamplers[size], pipeline.clip, size, mix, preset.config["defaults"])
             for size, part in UPSAMPLERS.items()
         },
     }

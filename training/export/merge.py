@@ -1,6 +1,6 @@
 """`python -m training.export.merge RUN`: what a run has learned, and the rest of the checkpoint that it began with, as a checkpoint folder.
 
-For runs on one's own pictures; those on the drawn world are baked (training.export.default_checkpoint), which also measures them.
+For runs on one's own images; those on the drawn world are baked (training.export.default_checkpoint), which also measures them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CARD = """# {name}
 | --- | --- | --- |
 {networks}
 
-Merged by `python -m training.export.merge`. Nothing is measured here. The licence of the pictures, and of the checkpoint that was begun with,
+Merged by `python -m training.export.merge`. Nothing is measured here. The licence of the images, and of the checkpoint that was begun with,
 binds what was made of them.
 """
 
@@ -44,7 +44,8 @@ def merge(folder: Path, out: Path, name: str, preset: str | None = None) -> dict
         raise TrainingError(f"{folder} has no training in it: `python -m training` writes NETWORK.pt there")
     told = folder / "run.json"
     begun: dict[str, Any] = json.loads(told.read_text()) if told.exists() else {"checkpoint": None, "lora": 0}
-    start, lora = Path(begun["checkpoint"]) if begun["checkpoint"] else None, int(begun["lora"])
+    start = Path(begun["checkpoint"]) if begun["checkpoint"] else None
+    lora = int(begun["lora"])
     if start is None and (preset is None or not PRESETS[preset].config):
         raise TrainingError(
             f"{folder} was begun from nothing: say by which --preset, {', '.join(n for n, p in PRESETS.items() if p.config)}"

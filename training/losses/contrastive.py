@@ -15,12 +15,12 @@ from training.trainer.trainer import Loss, Step
 
 
 def clip_loss(clip: CLIP, source: Source) -> Loss:
-    """The contrastive loss over a step's pictures and captions, those of all processes together. Of the drawn world consecutive
+    """The contrastive loss over a step's images and captions, those of all processes together. Of the drawn world consecutive
     scenes are near twins, so the batch holds hard negatives."""
 
     def loss(step: Step) -> Tensor:
-        pictures, said = source.pairs(step)
-        z_i = clip.encode_image(pictures)
+        images, said = source.pairs(step)
+        z_i = clip.encode_image(images)
         z_t = encoding(clip, said).z_t
         # The paper's bound on the temperature: logits are scaled by at most 100.
         scale = clip.network.logit_scale.clamp(max=math.log(100)).exp()
@@ -34,7 +34,7 @@ def clip_loss(clip: CLIP, source: Source) -> Loss:
 
 @torch.inference_mode()
 def retrieval_accuracy(clip: CLIP, world: World, count: int = 512) -> float:
-    """How often, among `count` fresh pictures, a caption's own picture is the nearest."""
+    """How often, among `count` fresh images, a caption's own image is the nearest."""
     step = Step(0, count, clip.mean.device, torch.Generator().manual_seed(1))
     indices = world.indices(step)
     scenes = world.scenes(indices)

@@ -14,7 +14,7 @@ from models.networks.clip import CLIP, TextEncoding
 from models.networks.decoder import Decoder
 from models.networks.prior import DiffusionPrior
 from models.networks.upsampler import Upsampler
-from training.data.crops import Crops, KeptCrops, PictureCrops
+from training.data.crops import Crops, ImageCrops, KeptCrops
 from training.data.sources import Captions, Source
 from training.trainer.trainer import Loss, Step
 
@@ -31,7 +31,9 @@ class Denoising:
 
     def __init__(self, schedule: str, prediction_type: str, *, weighted: bool = True) -> None:
         self.alphas_cumprod = alphas_cumprod(schedule).float()
-        self.schedule, self.prediction_type, self.weighted = schedule, prediction_type, weighted
+        self.schedule = schedule
+        self.prediction_type = prediction_type
+        self.weighted = weighted
 
     def noised(self, x_0: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """x_0 `[B, …]` -> x_t, t `[B]`, eps; timesteps uniform, all from the step's numbers."""
@@ -85,7 +87,8 @@ class Denoising:
 def _log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log-probability of a pixel's 256th of [-1, 1] under a Gaussian; the outermost reach to infinity (Ho et al. 2020, eq. 13)."""
     upper, lower = (torch.special.ndtr((x - mean + side / 255) * (-log_std).exp()) for side in (1, -1))
-    upper, lower = torch.where(x > 0.999, 1.0, upper), torch.where(x < -0.999, 0.0, lower)
+    upper = torch.where(x > 0.999, 1.0, upper)
+    lower = torch.where(x < -0.999, 0.0, lower)
     return (upper - lower).clamp(min=1e-12).log()
 
 
@@ -113,13 +116,13 @@ def encoding(clip: CLIP, said: Captions) -> TextEncoding:
 
 @torch.no_grad()
 def embedded(clip: CLIP, source: Source, count: int = 4096) -> Tensor:
-    """z_i `[N, D]` of the first training pictures."""
-    return torch.cat([clip.encode_image(pictures) for pictures, _ in source.first(count, clip.mean.device)])
+    """z_i `[N, D]` of the first training images."""
+    return torch.cat([clip.encode_image(images) for images, _ in source.first(count, clip.mean.device)])
 
 
 @torch.no_grad()
 def fit_statistics(prior: DiffusionPrior, clip: CLIP, source: Source) -> None:
-    """Set the prior's clip_mean and clip_std from the training pictures' z_i."""
+    """Set the prior's clip_mean and clip_std from the training images' z_i."""
     z_i = embedded(clip, source, 2048)
     prior.clip_mean.copy_(z_i.mean(0))
     prior.clip_std.copy_(z_i.std(0).clamp(min=1e-4))
@@ -130,9 +133,9 @@ def prior_loss(prior: DiffusionPrior, clip: CLIP, source: Source) -> Loss:
     denoising = Denoising(prior.config.schedule, prior.config.prediction_type, weighted=False)
 
     def loss(step: Step) -> Tensor:
-        pictures, said = source.pairs(step)
+        images, said = source.pairs(step)
         with torch.no_grad():
-            z_i = clip.encode_image(pictures)
+            z_i = clip.encode_image(images)
         text = encoded(clip, dropped(clip, said, DROP_TEXT_PRIOR, step))
         x_0 = prior.normalize(z_i)
         x_t, t, eps = denoising.noised(x_0, step)
@@ -142,15 +145,15 @@ def prior_loss(prior: DiffusionPrior, clip: CLIP, source: Source) -> Loss:
 
 
 def decoder_loss(decoder: Decoder, clip: CLIP, source: Source, drop_text: float = DROP_TEXT) -> Loss:
-    """The decoder learns pictures from their own z_i and a caption, each dropped for guidance (paper §2.1); and its variance, where
-    it has one to learn. z_i is of the pictures as they come, which may be larger than the decoder's."""
+    """The decoder learns images from their own z_i and a caption, each dropped for guidance (paper §2.1); and its variance, where
+    it has one to learn. z_i is of the images as they come, which may be larger than the decoder's."""
     denoising = Denoising(decoder.config.schedule, decoder.config.prediction_type)
 
     def loss(step: Step) -> Tensor:
-        pictures, said = source.pairs(step)
-        x_0 = resized(pictures, decoder.config.image_size)
+        images, said = source.pairs(step)
+        x_0 = resized(images, decoder.config.image_size)
         with torch.no_grad():
-            z_i = clip.encode_image(pictures)
+            z_i = clip.encode_image(images)
         text = encoded(clip, dropped(clip, said, drop_text, step))
         drop_image = step.uniform() < DROP_IMAGE
         x_t, t, eps = denoising.noised(x_0, step)
@@ -161,15 +164,15 @@ def decoder_loss(decoder: Decoder, clip: CLIP, source: Source, drop_text: float 
     return loss
 
 
-def resized(pictures: Tensor, size: int) -> Tensor:
-    """Pictures `[B, 3, S, S]` in [-1, 1] at another size, or as they are."""
-    if pictures.shape[-1] == size:
-        return pictures
-    return F.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images `[B, 3, S, S]` in [-1, 1] at another size, or as they are."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def upsampler_loss(upsampler: Upsampler, crops: Crops | KeptCrops | PictureCrops) -> Loss:
-    """An upsampler learns crops of large pictures from their corrupted small versions."""
+def upsampler_loss(upsampler: Upsampler, crops: Crops | KeptCrops | ImageCrops) -> Loss:
+    """An upsampler learns crops of large images from their corrupted small versions."""
     denoising = Denoising(upsampler.config.schedule, upsampler.config.prediction_type)
 
     def loss(step: Step) -> Tensor:

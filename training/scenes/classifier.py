@@ -1,4 +1,4 @@
-"""The scene reader: the judge that names what is in a picture, trained on drawings.
+"""The scene reader: the judge that names what is in an image, trained on drawings.
 
 It answers the questions that a caption's claims ask, each by a head of its own, and is used on samples only: nothing that is
 trained sees it. Its own accuracy on fresh drawings belongs beside every figure it gives.
@@ -90,16 +90,16 @@ class Reader(nn.Module):
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * 16, 256), nn.ReLU(), nn.Dropout(0.1))
         self.heads = nn.Linear(256, sum(len(values) for values in QUESTIONS.values()))
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Pictures `[B, 3, 64, 64]` in [-1, 1] -> question: logits `[B, answers]`."""
-        logits = self.heads(self.hidden(self.trunk(pictures)))
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images `[B, 3, 64, 64]` in [-1, 1] -> question: logits `[B, answers]`."""
+        logits = self.heads(self.hidden(self.trunk(images)))
         return dict(zip(QUESTIONS, logits.split([len(v) for v in QUESTIONS.values()], dim=1), strict=True))
 
     @torch.inference_mode()
-    def read(self, pictures: Tensor) -> list[dict[str, object]]:
-        """The likeliest answer to every question, for each picture."""
-        answers = {question: logits.argmax(1).tolist() for question, logits in self(pictures).items()}
-        return [{q: QUESTIONS[q][answers[q][row]] for q in QUESTIONS} for row in range(len(pictures))]
+    def read(self, images: Tensor) -> list[dict[str, object]]:
+        """The likeliest answer to every question, for each image."""
+        answers = {question: logits.argmax(1).tolist() for question, logits in self(images).items()}
+        return [{q: QUESTIONS[q][answers[q][row]] for q in QUESTIONS} for row in range(len(images))]
 
 
 class _Residual(nn.Module):
@@ -147,17 +147,17 @@ class Drawings:
 
 
 def reader_loss(reader: Reader, drawings: Answered) -> Loss:
-    """Cross entropy over the questions a drawing answers, on pictures a little blurred and noisy, as samples are."""
+    """Cross entropy over the questions a drawing answers, on images a little blurred and noisy, as samples are."""
 
     def loss(step: Step) -> Tensor:
-        pictures, answers = drawings.answered(step)
-        soft = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
+        images, answers = drawings.answered(step)
+        soft = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
         mix = step.uniform(1, 1, 1) * 0.6
-        grain = step.normal(*pictures.shape[1:]) * 0.03
-        logits = reader(pictures * (1 - mix) + soft * mix + grain)
+        grain = step.normal(*images.shape[1:]) * 0.03
+        logits = reader(images * (1 - mix) + soft * mix + grain)
         total = torch.zeros((), device=step.device)
         for question, target in zip(QUESTIONS, answers.unbind(1), strict=True):
-            total = total + F.cross_entropy(logits[question], target, ignore_index=UNSEEN, reduction="sum") / len(pictures)
+            total = total + F.cross_entropy(logits[question], target, ignore_index=UNSEEN, reduction="sum") / len(images)
         return total
 
     return loss

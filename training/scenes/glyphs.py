@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GLYPH_WIDTH, GLYPH_HEIGHT = 5, 7
+GLYPH_WIDTH = 5
+GLYPH_HEIGHT = 7
 _COLUMNS = [
     "A7E1111117E",
     "B7F49494936",

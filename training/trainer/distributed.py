@@ -41,7 +41,8 @@ class Lesson(nn.Module):
 
     def __init__(self, network: nn.Module, loss: Callable[[Any], Tensor]) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network = network
+        self.loss = loss
 
     def forward(self, step: Any) -> Tensor:
         return self.loss(step)

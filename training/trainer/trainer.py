@@ -134,7 +134,8 @@ def train(
     if plan.batch % team.ranks:
         raise TrainingError(f"a batch of {plan.batch} cannot be shared by {team.ranks} processes: take a multiple of {team.ranks}")
     folder.mkdir(parents=True, exist_ok=True)
-    state_path, curve_path = folder / f"{name}.pt", folder / f"{name}-loss.csv"
+    state_path = folder / f"{name}.pt"
+    curve_path = folder / f"{name}-loss.csv"
     lesson = team.lesson(model, loss, sharded=plan.sharded)
     parameters = [p for p in model.parameters() if p.requires_grad]
     steppers = optimizers(model, plan)
@@ -157,7 +158,7 @@ def train(
         if show is not None and not (plan.sharded and team.ranks > 1):  # sharded weights draw only in all processes at once
             kept = {key: value.clone() for key, value in learned(model).items()}
             model.load_state_dict(averaged, strict=False)
-            with torch.compiler.set_stance("force_eager"):  # its few pictures are not worth compiling for their number
+            with torch.compiler.set_stance("force_eager"):  # its few images are not worth compiling for their number
                 show(model.eval(), folder / f"{name}-samples.png")
             model.load_state_dict(kept, strict=False)
             model.train()

@@ -33,7 +33,8 @@ log = logging.getLogger("worker.engine.core")
 PACE_MOMENTUM = 0.05
 ALIKE = 2.0  # rows whose work is up to so many times that of the first go along with it, whatever that costs
 # Longer ones go along as far as a pass takes up to FULL times as long as one of a single row, or STRETCH times as long as without them.
-FULL, STRETCH = 2.2, 1.5
+FULL = 2.2
+STRETCH = 1.5
 
 
 class Stack(Protocol):
@@ -67,22 +68,31 @@ class Ticket:
 
 class _Entry:
     def __init__(self, row: Row, ticket: Ticket, busy: float, priority: int) -> None:
-        self.row, self.ticket, self.haste = row, ticket, 2.0**-priority
-        self.moved_at, self.moved_busy = time.perf_counter(), busy
+        self.row = row
+        self.ticket = ticket
+        self.haste = 2.0**-priority
+        self.moved_at = time.perf_counter()
+        self.moved_busy = busy
 
 
 class _PassTimes:
     """Seconds of a stage's passes by their rows: the straight line through those of late."""
 
     def __init__(self) -> None:
-        self.rows, self.seconds, self.variance, self.covariance = 0.0, 0.0, 0.0, 0.0
+        self.rows = 0.0
+        self.seconds = 0.0
+        self.variance = 0.0
+        self.covariance = 0.0
 
     def add(self, rows: int, seconds: float) -> None:
         """One more pass."""
         if self.rows == 0:
-            self.rows, self.seconds = rows, seconds
+            self.rows = rows
+            self.seconds = seconds
             return
-        more, longer, keep = rows - self.rows, seconds - self.seconds, 1 - PACE_MOMENTUM
+        more = rows - self.rows
+        longer = seconds - self.seconds
+        keep = 1 - PACE_MOMENTUM
         self.rows += PACE_MOMENTUM * more
         self.seconds += PACE_MOMENTUM * longer
         self.variance = keep * (self.variance + PACE_MOMENTUM * more * more)
@@ -112,11 +122,11 @@ def batch_limits(max_batch: int) -> dict[str, int]:
 
 
 class Engine:
-    """Owns the stack from `start` to `stop`. `submit` may be called by any thread."""
+    """Owns the pipeline from `start` to `stop`. `submit` may be called by any thread."""
 
     def __init__(
         self,
-        stack: Stack,
+        pipeline: Stack,
         limits: dict[str, int],
         observe: Callable[[str, int, float], None] = lambda stage, rows, seconds: None,
         on_failure: Callable[[], None] = lambda: os._exit(1),
@@ -127,8 +137,14 @@ class Engine:
         break: a worker without one would take jobs for ever and draw none, so by default the process ends and its jobs go
         to another. `patience`: ticks that a network keeps running while rows need it, whoever else waits.
         `on_error(stage, error)` is told of every pass that failed."""
-        self.patience, self._running, self._ticks_left = patience, "", 0
-        self.stack, self.limits, self.observe, self.on_failure, self.on_error = stack, dict(limits), observe, on_failure, on_error
+        self.patience = patience
+        self._running = ""
+        self._ticks_left = 0
+        self.pipeline = pipeline
+        self.limits = dict(limits)
+        self.observe = observe
+        self.on_failure = on_failure
+        self.on_error = on_error
         self._entries: list[_Entry] = []
         # Seconds that a row took lately for each unit of cost, by stage: of the device, and with the waits for its turn.
         self._work_pace: dict[str, float] = {}
@@ -210,9 +226,11 @@ class Engine:
         if not entries:
             return []
         if self._ticks_left == 0 or all(entry.row.stage != self._running for entry in entries):
-            self._running, self._ticks_left = str(entries[0].row.stage), self.patience
+            self._running = str(entries[0].row.stage)
+            self._ticks_left = self.patience
         self._ticks_left -= 1
-        stage, limit = self._running, self.limits[self._running]
+        stage = self._running
+        limit = self.limits[self._running]
         waiting = [entry for entry in entries if entry.row.stage == stage]
         most = ALIKE * self._seconds(waiting[0].row.plan)
         alike: list[_Entry] = []
@@ -235,10 +253,11 @@ class Engine:
 
     def _tick(self, chosen: list[_Entry]) -> None:
         rows = [entry.row for entry in chosen]
-        stage, started = str(rows[0].stage), time.perf_counter()
+        stage = str(rows[0].stage)
+        started = time.perf_counter()
         costs = [row.plan[stage] / row.steps for row in rows]
         try:
-            self.stack.step(rows)
+            self.pipeline.step(rows)
         except Exception as error:  # one request's trouble must not be another's
             self.on_error(stage, error)
             if len(rows) == 1:
@@ -255,7 +274,8 @@ class Engine:
         for entry, cost in zip(chosen, costs, strict=True):
             _follow(self._work_pace, stage, (ended - started) / cost)
             _follow(self._pace, stage, (ended - entry.moved_at) / cost)
-            entry.moved_at, entry.moved_busy = ended, self._busy
+            entry.moved_at = ended
+            entry.moved_busy = self._busy
             entry.ticket.times[stage] = entry.ticket.times.get(stage, (started, ended))[0], ended
 
     def _one_by_one(self, stage: str, chosen: Sequence[_Entry]) -> None:
@@ -263,7 +283,7 @@ class Engine:
             if entry.row.stage != stage:
                 continue
             try:
-                self.stack.step([entry.row])
+                self.pipeline.step([entry.row])
             except Exception as error:
                 _fail(entry, error)
 

@@ -14,7 +14,9 @@ log = logging.getLogger("worker.engine.memory")
 # Of the free memory that a pass may take: rows in flight hold some as well, and what is freed comes in pieces.
 SHARE = 0.8
 # glibc's mallopt parameters (malloc.h).
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
+_ARENA_MAX = -8
 
 
 def keep_freed_memory() -> bool:
@@ -28,15 +30,16 @@ def keep_freed_memory() -> bool:
     return all(bool(mallopt(name, value)) for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)))
 
 
-def fitted(limits: dict[str, int], stack: UnCLIP, meter: Meter | None) -> dict[str, int]:
+def fitted(limits: dict[str, int], pipeline: UnCLIP, meter: Meter | None) -> dict[str, int]:
     """Most rows of a pass by stage: `limits`, less where the device has no room for as many.
 
-    What a row takes is measured by drawing one picture and then two, of the largest size. Without a meter, on a CPU, the limits stay as
+    What a row takes is measured by drawing one image and then two, of the largest size. Without a meter, on a CPU, the limits stay as
     they are: they go by pixels, and whoever has little memory sets UNCLIP_MAX_BATCH."""
     if meter is None:
         return limits
-    one, two = (peaks(stack, count, meter) for count in (1, 2))
-    free, found = meter.free() * SHARE, dict(limits)
+    one, two = (peaks(pipeline, count, meter) for count in (1, 2))
+    free = meter.free() * SHARE
+    found = dict(limits)
     for stage in one:
         found[stage] = rows_that_fit(free, one[stage], two[stage], limits[stage])
     log.info("rows of one pass, for %.0f MiB free: %s", free / 2**20, {stage: found[stage] for stage in one})
@@ -51,14 +54,14 @@ def rows_that_fit(free: float, one: int, two: int, most: int) -> int:
     return max(1, min(most, int((free - (one - a_row)) // a_row)))
 
 
-def peaks(stack: UnCLIP, count: int, meter: Meter) -> dict[str, int]:
+def peaks(pipeline: UnCLIP, count: int, meter: Meter) -> dict[str, int]:
     """Bytes that a step of so many rows takes at most beyond what is held before it, by stage."""
     most: dict[str, int] = {}
-    for prior in stack.priors:
-        rows = stack.short_rows(count, size=stack.sizes[-1], prior=prior)
+    for prior in pipeline.priors:
+        rows = pipeline.short_rows(count, size=pipeline.sizes[-1], prior=prior)
         while (stage := rows[0].stage) is not None:
             meter.begin()
-            stack.step(rows)
+            pipeline.step(rows)
             most[stage] = max(most.get(stage, 0), meter.peak())
     return most
 
@@ -80,7 +83,8 @@ class CudaMeter:
     """A GPU, as torch's allocator sees it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self._before = device, 0
+        self.device = device
+        self._before = 0
 
     def begin(self) -> None:
         torch.cuda.reset_peak_memory_stats(self.device)

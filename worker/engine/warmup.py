@@ -14,16 +14,16 @@ log = logging.getLogger("worker.engine.warmup")
 ROWS = sorted({bucket(rows) for rows in range(1, 17)})
 
 
-def record_passes(stack: UnCLIP, limits: dict[str, int]) -> None:
+def record_passes(pipeline: UnCLIP, limits: dict[str, int]) -> None:
     """Have the passes recorded (models/acceleration/cuda_graphs.py) of as many rows as ROWS says, no more than `limits` at once. What the device has no
     memory for is not recorded."""
     try:
         for count in ROWS:
             for _ in range(2):  # recorded is what comes twice
-                rows = stack.short_rows(count, size=stack.sizes[-1])
+                rows = pipeline.short_rows(count, size=pipeline.sizes[-1])
                 while (stage := rows[0].stage) is not None:
                     del rows[limits[stage] :]
-                    stack.step(rows)
+                    pipeline.step(rows)
     except torch.OutOfMemoryError:
         log.warning("no memory to record passes of %d rows: they are launched one by one", count)
         torch.cuda.empty_cache()

@@ -23,7 +23,8 @@ class Cancellations:
     progress, tells within the time between two tellings of it."""
 
     def __init__(self, connection: Redis, engine: Engine) -> None:
-        self.redis, self.engine = connection, engine
+        self.redis = connection
+        self.engine = engine
         self._tickets: dict[str, Ticket] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="cancellations", daemon=True)

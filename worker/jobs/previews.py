@@ -1,4 +1,4 @@
-"""What a picture looks like so far, for those who watch it being drawn."""
+"""What an image looks like so far, for those who watch it being drawn."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ QUALITY = 60  # of WebP: a preview is looked at for half a second
 
 
 def previews(rows: Sequence[Row]) -> list[Preview]:
-    """Of each row that has come as far as a picture its present estimate, at most MAX_SIDE wide, as WebP. Rows that end with something
-    other than a picture have none."""
+    """Of each row that has come as far as an image its present estimate, at most MAX_SIDE wide, as WebP. Rows that end with something
+    other than an image have none."""
     if not all("decoder" in row.plan for row in rows):
         return []
     shown = []
     for index, row in enumerate(rows):
-        picture = row.preview()
-        if picture is None:
+        image = row.preview()
+        if image is None:
             continue
-        if picture.shape[-1] > MAX_SIDE:
-            picture = F.interpolate(picture[None], (MAX_SIDE, MAX_SIDE), mode="area")[0]
+        if image.shape[-1] > MAX_SIDE:
+            image = F.interpolate(image[None], (MAX_SIDE, MAX_SIDE), mode="area")[0]
         buffer = io.BytesIO()
-        pillow(picture).save(buffer, "WEBP", quality=QUALITY)
+        pillow(image).save(buffer, "WEBP", quality=QUALITY)
         shown.append(Preview(index=index, image="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()))
     return shown

@@ -1,4 +1,4 @@
-"""What a picture is told to say of itself."""
+"""What an image is told to say of itself."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from models.row import Row
 
 
 def provenance(
-    stack: UnCLIP, operation: str, request: dict[str, Any], row: Row, index: int, parameters: Parameters, inputs: dict[str, str]
+    pipeline: UnCLIP, operation: str, request: dict[str, Any], row: Row, index: int, parameters: Parameters, inputs: dict[str, str]
 ) -> dict[str, Any]:
-    """Everything needed to draw the picture of `row`, its job's number `index`, again. `inputs`: digests of the pictures that came with
+    """Everything needed to draw the image of `row`, its job's number `index`, again. `inputs`: digests of the images that came with
     the request, by name. No time and no job: the same work gives the same bytes."""
     if request.get("n", 1) > 1:  # the content check may have left some out: its seed tells which of those drawn it is
         index = row.seed - request["seed"]
@@ -27,11 +27,11 @@ def provenance(
         parameters=parameters.as_dict(),
         inputs=inputs,
         prior_candidate=None if row.candidate is None else int(row.candidate),
-        checkpoint=stack.name,
-        checkpoint_digest=stack.digest,
+        checkpoint=pipeline.name,
+        checkpoint_digest=pipeline.digest,
         version=version("unclip-service"),
         torch=str(torch.__version__),
-        device=torch.cuda.get_device_name(stack.device) if stack.device.type == "cuda" else stack.device.type,
-        dtype=str(next(stack.decoder.parameters()).dtype).removeprefix("torch."),
+        device=torch.cuda.get_device_name(pipeline.device) if pipeline.device.type == "cuda" else pipeline.device.type,
+        dtype=str(next(pipeline.decoder.parameters()).dtype).removeprefix("torch."),
     )
     return asked | told.model_dump()

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import redis
 
 from contracts import redis_keys
-from contracts.jobs import ENDED, FailureKind, JobError, Picture, Preview, Progress, Record, now, read_record, written
-from contracts.transitions import Reason, end, tell
-from contracts.webhooks import announce
+from contracts.jobs import ENDED, FailureKind, ImageInfo, JobError, Preview, Progress, Record, now, read_record, written
+from contracts.transitions import Reason, finish_job, publish_event
+from contracts.webhooks import schedule_webhook
 from worker.store import Store
 
 _TITLES: dict[FailureKind, str] = {
@@ -27,10 +27,12 @@ class JobRecord:
     worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
 
     def __init__(self, connection: redis.Redis, job_id: str, ttl: int, store: Store | None = None) -> None:
-        """`store`: where pictures go; else to Redis."""
+        """`store`: where images go; else to Redis."""
         # Any: what redis-py says of its answers' types differs from release to release.
         self.redis: Any = connection
-        self.job_id, self.ttl, self.store = job_id, ttl, store
+        self.job_id = job_id
+        self.ttl = ttl
+        self.store = store
         self.key = redis_keys.job(job_id)
 
     def read(self) -> Record | None:
@@ -46,7 +48,7 @@ class JobRecord:
             pipe.hset(self.key, mapping=written(status="running", parameters=parameters))
             pipe.hsetnx(self.key, "started_at", written(started_at=now())["started_at"])
             if found and found.started_at is None:
-                announce(pipe, self.job_id, found.webhook, "started", time.time())
+                schedule_webhook(pipe, self.job_id, found.webhook, "started", time.time())
 
         return self._change(change)
 
@@ -55,44 +57,44 @@ class JobRecord:
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=written(progress=progress.model_dump()))
-            tell(pipe, self.job_id, "progress", progress.model_dump(), self.ttl)
+            publish_event(pipe, self.job_id, "progress", progress.model_dump(), self.ttl)
 
         return self._change(change)
 
     def watched(self) -> bool:
         """True where somebody looks at the previews."""
-        return bool(self.redis.exists(redis_keys.watched(self.job_id)))
+        return bool(self.redis.exists(redis_keys.preview_subscribed(self.job_id)))
 
     def previews(self, previews: Sequence[Preview], progress: Progress) -> bool:
-        """The pictures so far, on the event stream only, each with how far the job is."""
+        """The images so far, on the event stream only, each with how far the job is."""
 
         def change(pipe: Any) -> None:
             for preview in previews:
-                tell(pipe, self.job_id, "preview", preview.model_dump() | progress.model_dump(), self.ttl)
+                publish_event(pipe, self.job_id, "preview", preview.model_dump() | progress.model_dump(), self.ttl)
 
         return self._change(change)
 
     def inputs(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The pictures that came with the request, as PNG bytes by name. ValueError where one is gone."""
-        contents = self.redis.mget([redis_keys.source(self.job_id, name) for name in names]) if names else []
+        """The images that came with the request, as PNG bytes by name. ValueError where one is gone."""
+        contents = self.redis.mget([redis_keys.input_image(self.job_id, name) for name in names]) if names else []
         gone = [name for name, content in zip(names, contents, strict=True) if content is None]
         if gone:
-            raise ValueError(f"the picture {gone[0]} of this job is no longer there: send the request again")
+            raise ValueError(f"the image {gone[0]} of this job is no longer there: send the request again")
         return dict(zip(names, contents, strict=True))
 
     def succeed(
         self,
         pngs: Sequence[bytes],
-        pictures: Sequence[Picture],
+        images: Sequence[ImageInfo],
         warnings: Sequence[str],
         progress: Progress,
         result: dict[str, Any] | None = None,
         animation: tuple[str, bytes] | None = None,
     ) -> bool:
-        """It is done: pictures, what was found beside them, and the frames as one animation (format, content). StoreError where
+        """It is done: images, what was found beside them, and the frames as one animation (format, content). StoreError where
         they could not be stored; the job has not ended then."""
         contents = {redis_keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
-        fields = written(images=[p.model_dump() for p in pictures], warnings=list(warnings), progress=progress.model_dump(), result=result)
+        fields = written(images=[p.model_dump() for p in images], warnings=list(warnings), progress=progress.model_dump(), result=result)
         if animation is not None:
             fields |= written(animation=animation[0])
             contents[redis_keys.animation(self.job_id)] = animation[1]
@@ -107,7 +109,7 @@ class JobRecord:
         return self._end("succeeded", fields, contents)
 
     def fail(self, kind: FailureKind, detail: str, reason: Reason | None = None) -> bool:
-        """It ended without pictures, and this is why. `reason`: what it is counted as."""
+        """It ended without images, and this is why. `reason`: what it is counted as."""
         error = JobError(kind=kind, title=_TITLES[kind], detail=detail)
         return self._end("failed", written(error=error.model_dump()), {}, reason or _REASONS[kind])
 
@@ -130,7 +132,7 @@ class JobRecord:
         def change(pipe: Any) -> None:
             for image_key, content in images.items():
                 pipe.set(image_key, content, ex=self.ttl)
-            end(pipe, self.job_id, found, status, self.ttl, fields, reason)
+            finish_job(pipe, self.job_id, found, status, self.ttl, fields, reason)
 
         return self._change(change)
 

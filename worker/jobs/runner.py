@@ -1,4 +1,4 @@
-"""The task that RQ calls: from a job's record to its pictures, by way of the engine."""
+"""The task that RQ calls: from a job's record to its images, by way of the engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from rq.timeouts import JobTimeoutException
 
 from contracts import redis_keys
-from contracts.fields import Several
-from contracts.images import digest
-from contracts.jobs import ENDED, FailureKind, Picture, Progress, Record, now
+from contracts.fields import BatchFields
+from contracts.images import image_digest
+from contracts.jobs import ENDED, FailureKind, ImageInfo, Progress, Record, now
 from contracts.operations import OPERATIONS
 from contracts.transitions import Reason
 from models import Parameters, UnCLIP
@@ -42,7 +42,7 @@ PACE_MOMENTUM = 0.2
 class Context:
     """What the process holds for all its jobs."""
 
-    stack: UnCLIP
+    pipeline: UnCLIP
     engine: Engine
     connection: redis.Redis
     cancellations: Cancellations
@@ -81,17 +81,17 @@ def _draw(context: Context, record: JobRecord, found: Record) -> None:
     try:
         fields = OPERATIONS[found.operation].model_validate(found.request)
         inputs = record.inputs(found.inputs)
-        pictures = {name: tensor(content) for name, content in inputs.items()}
-        parameters = context.stack.resolve(found.operation, **fields.given_parameters())
+        images = {name: tensor(content) for name, content in inputs.items()}
+        parameters = context.pipeline.resolve(found.operation, **fields.given_parameters())
         started = time.monotonic()
         if not record.start(parameters.as_dict()):
             return  # cancelled, or another worker has just ended it
         if found.started_at is None:
             metrics.waited(found.operation, (now() - found.created_at).total_seconds())
         log.info("job started", operation=found.operation)
-        operation = begin(context.stack, found.operation, fields, pictures, parameters)
+        operation = begin(context.pipeline, found.operation, fields, images, parameters)
         if context.content is not None:
-            operation = context.content.guard(operation, pictures, parameters, singly=isinstance(fields, Several))
+            operation = context.content.guard(operation, images, parameters, singly=isinstance(fields, BatchFields))
         outcome, cuts = _move(context, record, found.priority, operation)
     except (ValidationError, ValueError) as error:
         _fail(record, "invalid", str(error), "invalid")
@@ -102,15 +102,15 @@ def _draw(context: Context, record: JobRecord, found: Record) -> None:
     except CancelledError:
         log.info("job cancelled")
     except JobTimeoutException:
-        why = "the job took longer than this service allows: ask for fewer pictures or steps, or a smaller size"
+        why = "the job took longer than this service allows: ask for fewer images or steps, or a smaller size"
         _fail(record, "internal", why, "timeout")
     else:
-        digests = {name: digest(content) for name, content in inputs.items()}
+        digests = {name: image_digest(content) for name, content in inputs.items()}
         if _finish(context, record, found, parameters, outcome, cuts, digests):
             seconds = time.monotonic() - started
             log.info("job succeeded", seconds=round(seconds, 3))
             metrics.drawn(found.operation, seconds)
-            _note_pace(context, redis_keys.pace(found.operation, parameters.size), seconds)
+            _note_pace(context, redis_keys.mean_duration(found.operation, parameters.size), seconds)
 
 
 def _fail(record: JobRecord, kind: FailureKind, detail: str, reason: Reason) -> None:
@@ -131,7 +131,8 @@ class CancelledError(RuntimeError):
 def _move(context: Context, record: JobRecord, priority: int, operation: Operation) -> tuple[Outcome, list[str]]:
     """Move an operation to its end by way of the engine, and tell how far it is. Gives what it came to, and what of its prompts
     CLIP did not read."""
-    done, cuts = 0.0, dict[str, None]()
+    done = 0.0
+    cuts = dict[str, None]()
     while True:
         try:
             phase = next(operation)
@@ -146,7 +147,7 @@ def _move(context: Context, record: JobRecord, priority: int, operation: Operati
             tracing.stages(ticket)
         failed = [row for row in phase.rows if row.error is not None]
         if failed:
-            raise RowError(f"{len(failed)} of {len(phase.rows)} pictures failed: {failed[0].error}")
+            raise RowError(f"{len(failed)} of {len(phase.rows)} images failed: {failed[0].error}")
         cuts |= {text: None for row in phase.rows for text in (row.cut, row.negative_cut) if text}
         done = phase.done
 
@@ -154,9 +155,12 @@ def _move(context: Context, record: JobRecord, priority: int, operation: Operati
 def _follow(context: Context, ticket: Ticket, record: JobRecord, span: tuple[float, float]) -> None:
     """Wait for the rows, and tell how far the job is; `span`: its fraction before them and after them. CancelledError where the job
     is not to be drawn any more."""
-    told, told_at, shown_at = ("", 0), 0.0, 0.0
+    told = ("", 0)
+    told_at = 0.0
+    shown_at = 0.0
     while not ticket.done.wait(POLL_S):
-        row, time_s = ticket.slowest, time.monotonic()
+        row = ticket.slowest
+        time_s = time.monotonic()
         if row is None or row.stage is None or (row.stage, row.step) == told or time_s - told_at < TELL_EVERY_S:
             continue
         progress = _progress(context, ticket, row, span)
@@ -164,14 +168,17 @@ def _follow(context: Context, ticket: Ticket, record: JobRecord, span: tuple[flo
         show = context.content is None and time_s - shown_at >= SHOW_EVERY_S and record.watched()
         if not record.progress(progress) or (show and not record.previews(previews(ticket.rows), progress)):
             raise CancelledError
-        told, told_at, shown_at = (progress.stage, progress.step), time_s, time_s if show else shown_at
+        told = (progress.stage, progress.step)
+        told_at = time_s
+        shown_at = time_s if show else shown_at
     if ticket.abandoned:
         raise CancelledError
 
 
 def _progress(context: Context, ticket: Ticket, row: Row, span: tuple[float, float]) -> Progress:
     """How far the job is, by its slowest row. Rows of later phases are taken to go at the pace of these."""
-    fraction, eta = ticket.fraction, context.engine.eta(ticket)
+    fraction = ticket.fraction
+    eta = context.engine.eta(ticket)
     whole = span[0] + (span[1] - span[0]) * fraction
     if eta is not None and fraction < 1:
         eta = round(eta * (1 - whole) / ((span[1] - span[0]) * (1 - fraction)), 3)
@@ -180,10 +187,10 @@ def _progress(context: Context, ticket: Ticket, row: Row, span: tuple[float, flo
 
 def _note_pace(context: Context, field: str, seconds: float) -> None:
     """For estimates of when waiting jobs will end: a running mean of how long jobs of this kind run, and of how long any does."""
-    fields = (field, redis_keys.pace("any", None))
-    for name, before in zip(fields, context.connection.hmget(redis_keys.PACE, fields), strict=True):
+    fields = (field, redis_keys.mean_duration("any", None))
+    for name, before in zip(fields, context.connection.hmget(redis_keys.MEAN_DURATIONS, fields), strict=True):
         mean = seconds if before is None else float(before) + PACE_MOMENTUM * (seconds - float(before))
-        context.connection.hset(redis_keys.PACE, name, f"{mean:.4f}")
+        context.connection.hset(redis_keys.MEAN_DURATIONS, name, f"{mean:.4f}")
 
 
 def _finish(
@@ -197,14 +204,14 @@ def _finish(
 ) -> bool:
     drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
     pngs = [
-        png(image, provenance(context.stack, found.operation, found.request, row, index, parameters, digests))
+        png(image, provenance(context.pipeline, found.operation, found.request, row, index, parameters, digests))
         for index, (row, image) in enumerate(drawn)
     ]
-    pictures = [Picture(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
+    images = [ImageInfo(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
     warnings = [*(f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts), *outcome.warnings]
     kind = found.request.get("animation")
     moving = animation([image for _, image in drawn], kind) if kind else None
     last = outcome.rows[-1] if outcome.rows else None
     stage, steps = (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
     whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
-    return record.succeed(pngs, pictures, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)
+    return record.succeed(pngs, images, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)

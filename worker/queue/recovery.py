@@ -40,6 +40,7 @@ class Handed(IntermediateQueue):
 
     def _lately(self, job_id: str) -> bool:
         """Whether it came here less than HANDED_S ago, as far as maintenance has seen."""
-        key, now = self.get_first_seen_key(job_id), time.time()
+        key = self.get_first_seen_key(job_id)
+        now = time.time()
         self.connection.set(key, now, nx=True, ex=SEEN_TTL_S)
         return now - float(self.connection.get(key) or now) < HANDED_S

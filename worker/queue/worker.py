@@ -1,6 +1,6 @@
-"""RQ underneath: jobs as threads of one process, so that the loaded stack serves them all.
+"""RQ underneath: jobs as threads of one process, so that the loaded pipeline serves them all.
 
-RQ's own worker forks for each job, which would throw the stack away. This one keeps RQ's books (registries, retries,
+RQ's own worker forks for each job, which would throw the pipeline away. This one keeps RQ's books (registries, retries,
 heartbeats) and changes three things: jobs run in threads; a slot is taken before a job is dequeued, so that none
 lies between queue and execution when the process is killed; and signals only set a flag, so that none interrupts a dequeue.
 """
@@ -24,7 +24,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import BaseWorker
 
 from contracts import redis_keys
-from contracts.jobs import Beat
+from contracts.jobs import WorkerHeartbeat
 from contracts.queue import PUSH
 from contracts.transitions import Reason
 from worker.connection import connection as redis_at
@@ -85,8 +85,11 @@ class ThreadWorker(BaseWorker):
             log_job_description=False,
         )
         self.log_result_lifespan = False
-        self.result_ttl, self.checkpoint, self.on_beat = result_ttl, checkpoint, on_beat
-        self.slots, self._slots = slots, threading.BoundedSemaphore(slots)
+        self.result_ttl = result_ttl
+        self.checkpoint = checkpoint
+        self.on_beat = on_beat
+        self.slots = slots
+        self._slots = threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="beat", daemon=True)
@@ -152,13 +155,13 @@ class ThreadWorker(BaseWorker):
 
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
-        beat = Beat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint).model_dump_json()
+        beat = WorkerHeartbeat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint).model_dump_json()
         while not self._over.is_set():
             try:
                 with self.connection.pipeline() as pipe:
                     pipe.sadd(redis_keys.WORKERS, self.name)
                     pipe.set(redis_keys.worker(self.name), beat, ex=ALIVE_TTL_S)
-                    pipe.set(redis_keys.LAST_BEAT, f"{time.time():.3f}")
+                    pipe.set(redis_keys.LAST_HEARTBEAT, f"{time.time():.3f}")
                     pipe.execute()
                 self.on_beat()
                 for job, execution, _ in list(self._running.values()):
@@ -211,7 +214,8 @@ def connect(url: str) -> redis.Redis:
 
 def wait_for_redis(url: str) -> None:
     """Return once Redis answers, saying so where it takes a while."""
-    probe, said = redis_at(url, socket_timeout=2.0, socket_connect_timeout=2.0), False
+    probe = redis_at(url, socket_timeout=2.0, socket_connect_timeout=2.0)
+    said = False
     while True:
         try:
             probe.ping()

@@ -51,7 +51,8 @@ def test_what_comes_twice_is_recorded_and_played_with_the_new_numbers() -> None:
     player = Player()
     graphs = Graphs(player)
     for rows, value in ((9, 1.0), (10, 2.0), (9, 3.0), (10, 4.0)):
-        x, held = torch.full((rows, 2), value), [torch.arange(rows * 2.0).view(rows, 2) + value]
+        x = torch.full((rows, 2), value)
+        held = [torch.arange(rows * 2.0).view(rows, 2) + value]
         said = graphs.run("network", sums, [x], held)
         assert torch.equal(said, 2 * x + held[0])
     assert (player.recorded, player.played, len(graphs)) == (1, 3, 1)
@@ -59,7 +60,8 @@ def test_what_comes_twice_is_recorded_and_played_with_the_new_numbers() -> None:
 
 def test_what_is_held_is_copied_when_it_is_another() -> None:
     """And what is fresh is copied always; what a pass said stays when the next one is made."""
-    graphs, held = Graphs(Player()), [torch.ones(2, 1)]
+    graphs = Graphs(Player())
+    held = [torch.ones(2, 1)]
     first, second, third = (graphs.run("network", sums, [torch.full((2, 1), value)], held) for value in (1.0, 2.0, 3.0))
     assert (first[0], second[0], third[0]) == (3, 5, 7)
     held[0].fill_(9)  # nobody does, as it would go unseen
@@ -98,29 +100,30 @@ def test_what_cannot_be_recorded_is_passed_as_before() -> None:
     assert len(tried) == 1 and len(graphs) == 0
 
 
-def mixed(stack: UnCLIP) -> list[Row]:
+def mixed(pipeline: UnCLIP) -> list[Row]:
     """Rows of which some end earlier and some are not guided: batches of changing size, at steps of their own."""
     few = {"size": 256, "prior_num_inference_steps": 3, "upsampler_num_inference_steps": 3}
     return [
-        stack.row("a red cube", 1, stack.resolve(**few, decoder_num_inference_steps=6)),
-        stack.row("a blue cone on snow, and then some more words", 2, stack.resolve(**few, decoder_num_inference_steps=4)),
-        stack.row("two", 3, stack.resolve(**few, sampler="ddpm", decoder_num_inference_steps=5, decoder_guidance_scale=1.0)),
-        stack.row("", 4, stack.resolve(**few, decoder_num_inference_steps=6, prior_num_candidates=2)),
-        stack.row("a", 5, stack.resolve(**few, decoder_num_inference_steps=6, decoder_guidance_stop=0.5)),
+        pipeline.row("a red cube", 1, pipeline.resolve(**few, decoder_num_inference_steps=6)),
+        pipeline.row("a blue cone on snow, and then some more words", 2, pipeline.resolve(**few, decoder_num_inference_steps=4)),
+        pipeline.row("two", 3, pipeline.resolve(**few, sampler="ddpm", decoder_num_inference_steps=5, decoder_guidance_scale=1.0)),
+        pipeline.row("", 4, pipeline.resolve(**few, decoder_num_inference_steps=6, prior_num_candidates=2)),
+        pipeline.row("a", 5, pipeline.resolve(**few, decoder_num_inference_steps=6, decoder_guidance_stop=0.5)),
     ]
 
 
-def test_pictures_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_images_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Of every network, with rows that come and go; of Karlo's upsampler both U-Nets."""
     runpy.run_path(str(Path(__file__).parents[1] / "checkpoints" / "karlo_reference.py"))["write_folder"](tmp_path)
     for folder in (tiny_checkpoint, tmp_path):
-        stack = UnCLIP.load(folder)
-        plain, played = mixed(stack), mixed(stack)
-        stack.draw(plain)
+        pipeline = UnCLIP.load(folder)
+        plain = mixed(pipeline)
+        played = mixed(pipeline)
+        pipeline.draw(plain)
         player = Player()
-        stack.play(Graphs(player))
-        stack.draw(mixed(stack))  # the first time, passes are met
-        stack.draw(played)
+        pipeline.play(Graphs(player))
+        pipeline.draw(mixed(pipeline))  # the first time, passes are met
+        pipeline.draw(played)
         assert player.played > player.recorded > 3
         for one, other in zip(plain, played, strict=True):
             assert one.image is not None and other.image is not None
@@ -130,24 +133,24 @@ def test_pictures_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path
 
 def test_a_cpu_has_no_graphs(tiny_checkpoint: Path) -> None:
     """Nothing happens there."""
-    stack = UnCLIP.load(tiny_checkpoint)
-    stack.record()
-    assert stack.graphs is None
+    pipeline = UnCLIP.load(tiny_checkpoint)
+    pipeline.record()
+    assert pipeline.graphs is None
 
 
 def test_rows_in_step_are_moved_as_each_alone(tiny_checkpoint: Path) -> None:
     """To the bit: they draw the same noise, and share the arithmetic only."""
-    stack = UnCLIP.load(tiny_checkpoint)
+    pipeline = UnCLIP.load(tiny_checkpoint)
     x_0s = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     spread = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for sampler in ("ddpm", "dpm++", "unipc"):
         together, alone = (
-            [stack.row("a", seed, stack.resolve(size=64, sampler=sampler, decoder_num_inference_steps=5)) for seed in range(3)]
+            [pipeline.row("a", seed, pipeline.resolve(size=64, sampler=sampler, decoder_num_inference_steps=5)) for seed in range(3)]
             for _ in "ab"
         )
         for rows in (together, alone):
             while rows[0].stage != "decoder":
-                stack.step(rows)
+                pipeline.step(rows)
         for _ in range(4):
             with torch.inference_mode():
                 advance(together, list(x_0s), list(spread))

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from models.acceleration.offload import Residents
+from models.acceleration.offload import WeightOffloader
 from models.checkpoints.checkpoint import build, load_network, save
 
 PROMPTS = ["a red cube on snow", "a blue sphere on grass"]
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """In dB, of pictures in [-1, 1]."""
+    """In dB, of images in [-1, 1]."""
     return float(10 * torch.log10(4 / (a - b).square().mean()))
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 30.0), (torch.float16, 45.0)])
-def test_in_half_precision_the_picture_stays(dtype: torch.dtype, least: float) -> None:
+def test_in_half_precision_the_image_stays(dtype: torch.dtype, least: float) -> None:
     """The embedded checkpoint's, by both upsampling and both priors' networks in that dtype."""
     few = {"decoder_num_inference_steps": 6, "prior_num_inference_steps": 4, "upsampler_num_inference_steps": 2}
     full, half = (UnCLIP.load(dtype=kind).generate(PROMPTS, size=256, **few) for kind in (torch.float32, dtype))
@@ -31,14 +31,14 @@ def test_in_half_precision_the_picture_stays(dtype: torch.dtype, least: float) -
 
 def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: Path) -> None:
     """And so do statistics; weights do not."""
-    stack = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
-    assert {p.dtype for network in stack.checkpoint.networks.values() for p in network.parameters() if p.dim()} == {torch.bfloat16}
-    buffers = [b for network in stack.checkpoint.networks.values() for b in network.buffers()]
+    pipeline = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
+    assert {p.dtype for network in pipeline.checkpoint.networks.values() for p in network.parameters() if p.dim()} == {torch.bfloat16}
+    buffers = [b for network in pipeline.checkpoint.networks.values() for b in network.buffers()]
     assert {b.dtype for b in buffers if b.is_floating_point()} == {torch.float32}
     for prior in ("diffusion", "autoregressive"):
-        row = stack.row("a red cube", 0, stack.resolve(size=256, prior=prior))
+        row = pipeline.row("a red cube", 0, pipeline.resolve(size=256, prior=prior))
         while row.stage is not None:
-            stack.step([row])
+            pipeline.step([row])
             assert row.x_t is None or row.x_t.dtype == torch.float32
         assert row.conditioning is not None and row.conditioning.z_i is not None
         assert row.conditioning.z_i.dtype == row.conditioning.text.z_t.dtype == torch.float32
@@ -48,7 +48,8 @@ def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: P
 @pytest.mark.parametrize("prior", ["diffusion", "autoregressive"])
 def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
     """With room for one network at a time, and each copied once a stage."""
-    whole, turns = UnCLIP.load(tiny_checkpoint), UnCLIP.load(tiny_checkpoint, device_memory=0)
+    whole = UnCLIP.load(tiny_checkpoint)
+    turns = UnCLIP.load(tiny_checkpoint, device_memory=0)
     residents = turns.residents
     assert residents is not None and residents.on_device == ()
     seen: list[tuple[str, ...]] = []
@@ -58,15 +59,15 @@ def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
     names = {"diffusion": "prior", "autoregressive": "ar_prior"}
     assert list(dict.fromkeys(seen)) == [("clip",), (names[prior],), ("decoder",), ("upsampler_256",)]
     assert residents.moves == 4
-    pictures = torch.stack([row.image for row in rows if row.image is not None])
-    assert torch.equal(pictures, whole.generate(PROMPTS, seeds=[0, 0], size=256, prior=prior))
+    images = torch.stack([row.image for row in rows if row.image is not None])
+    assert torch.equal(images, whole.generate(PROMPTS, seeds=[0, 0], size=256, prior=prior))
 
 
 def test_with_room_enough_nothing_is_copied_twice(tiny_checkpoint: Path) -> None:
     """The networks used last stay; those used before make room."""
     networks = UnCLIP.load(tiny_checkpoint).checkpoint.networks
     home = networks["prior"].query.data_ptr()  # type: ignore[union-attr, operator]
-    residents = Residents(networks, torch.device("cpu"), 10**12)
+    residents = WeightOffloader(networks, torch.device("cpu"), 10**12)
     for _ in range(2):
         for name in ("clip", "prior", "decoder"):
             residents.need(name)

@@ -34,17 +34,19 @@ def test_a_packed_convolution_serves_any_batch_and_size() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_doubling_and_convolving_are_one(bias: bool) -> None:
     """To the edges, where there is padding, and with sides that differ."""
-    conv, x = nn.Conv2d(6, 10, 3, padding=1, bias=bias), torch.randn(2, 6, 9, 4)
+    conv = nn.Conv2d(6, 10, 3, padding=1, bias=bias)
+    x = torch.randn(2, 6, 9, 4)
     assert torch.allclose(PackedUpConv(conv)(x), conv(F.interpolate(x, scale_factor=2.0)), atol=1e-5)
 
 
-def test_a_packed_stack_draws_the_same_pictures(tiny_checkpoint: Path) -> None:
+def test_a_packed_pipeline_draws_the_same_images(tiny_checkpoint: Path) -> None:
     """And its convolutions have nothing left to save."""
-    plain, packed = UnCLIP.load(tiny_checkpoint), UnCLIP.load(tiny_checkpoint)
+    plain = UnCLIP.load(tiny_checkpoint)
+    packed = UnCLIP.load(tiny_checkpoint)
     packed.pack()
     assert not any("conv" in key for key in packed.decoder.state_dict())
-    pictures = [stack.generate(["a red cube", "two"], size=256) for stack in (plain, packed)]
-    assert torch.allclose(*pictures, atol=1e-4)
+    images = [pipeline.generate(["a red cube", "two"], size=256) for pipeline in (plain, packed)]
+    assert torch.allclose(*images, atol=1e-4)
 
 
 @torch.inference_mode()
@@ -56,13 +58,14 @@ def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batc
     config = UNetConfig(3, 3, (8, 16), 1, (False, False), time_embed_dim=12, norm_groups=4, scale_shift=scale_shift)
     block = ResBlock(8, 8 if resize else 16, config, resize).eval()
     nn.init.normal_(block.conv2.weight, std=0.1)
-    x, emb = torch.randn(batch, 8, 6, 10), torch.randn(batch, 12)
+    x = torch.randn(batch, 8, 6, 10)
+    emb = torch.randn(batch, 12)
     wanted = block(x, emb)
     assert torch.allclose(PackedResBlock(block)(x, emb), wanted, atol=1e-5)
 
 
 def test_half_precision_is_left_alone(tiny_checkpoint: Path) -> None:
     """It is not what is packed."""
-    stack = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
-    stack.pack()
-    assert any("conv" in key for key in stack.decoder.state_dict())
+    pipeline = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
+    pipeline.pack()
+    assert any("conv" in key for key in pipeline.decoder.state_dict())

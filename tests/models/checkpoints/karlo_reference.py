@@ -22,7 +22,9 @@ from torch import Tensor
 
 FOLDER = Path(__file__).parent / "karlo"
 PROMPTS = ["a red cube on snow", "", "Two BLUE cones, and a caffè; " + "very " * 90 + "late"]
-SEED, STEPS, GUIDANCE = 3, {"prior": 5, "decoder": 5, "super_res": 3}, {"prior": 4.0, "decoder": 8.0}
+SEED = 3
+STEPS = {"prior": 5, "decoder": 5, "super_res": 3}
+GUIDANCE = {"prior": 4.0, "decoder": 8.0}
 STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024")  # as models/row.py numbers them
 
 
@@ -135,7 +137,8 @@ def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
     mask = inputs.attention_mask.bool()
     out |= {"tokens": inputs.input_ids, "mask": mask, "z_t": text.text_embeds, "hidden": text.last_hidden_state}
 
-    x_t, t = random("prior", 3, 16), torch.tensor([999, 500, 0])
+    x_t = random("prior", 3, 16)
+    t = torch.tensor([999, 500, 0])
     said = pipeline.prior(x_t, t, text.text_embeds, text.last_hidden_state, mask).predicted_image_embedding
     out |= {"prior_x_t": x_t, "prior_t": t, "prior": said, "prior_z_i": pipeline.prior.post_process_latents(said)}
 
@@ -153,15 +156,17 @@ def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
     said = pipeline.decoder(x_t.repeat(2, 1, 1, 1), t, context, class_labels=emb, attention_mask=keep).sample
     out |= {"decoder_z_i": z_i, "decoder_context": context, "decoder_emb": emb, "decoder_x_t": x_t, "decoder": said}
 
-    x_t, low = random("super_res", 1, 3, 32, 32), random("low", 1, 3, 8, 8).clamp(-1, 1)
+    x_t = random("super_res", 1, 3, 32, 32)
+    low = random("low", 1, 3, 8, 8).clamp(-1, 1)
     x = torch.cat((x_t, torch.nn.functional.interpolate(low, 32, mode="bicubic", align_corners=False, antialias=True)), 1)
     out |= {"super_res_x_t": x_t, "super_res_low": low}
     for part, t in (("super_res_first", 333), ("super_res_last", 0)):
         out[part] = getattr(pipeline, part)(x, t).sample
 
-    pictures = random("pictures", 2, 3, 32, 32).clamp(-1, 1)
-    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
-    out |= {"pictures": pictures, "z_i": image_encoder((pictures / 2 + 0.5 - mean[:, None, None]) / std[:, None, None]).image_embeds}
+    images = random("images", 2, 3, 32, 32).clamp(-1, 1)
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    out |= {"images": images, "z_i": image_encoder((images / 2 + 0.5 - mean[:, None, None]) / std[:, None, None]).image_embeds}
     return out | whole_run(pipeline)
 
 
@@ -177,11 +182,12 @@ def whole_run(pipeline: Any) -> dict[str, Tensor]:
     """x_t after every step of a whole run, thinned out, with noise drawn as models/row.py draws it.
 
     All of it in float64: the step from t = 999 divides by sqrt(alphas_cumprod), 5e-5, so that in float32 a rounding error shows
-    in the picture's second digit, in theirs as in ours."""
+    in the image's second digit, in theirs as in ours."""
     from diffusers.pipelines.unclip import pipeline_unclip
     from diffusers.schedulers import scheduling_unclip
 
-    generator, stage = torch.Generator(), 0
+    generator = torch.Generator()
+    stage = 0
 
     def begin(shape: tuple[int, ...], **_: Any) -> Tensor:
         nonlocal stage

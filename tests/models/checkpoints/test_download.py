@@ -103,7 +103,8 @@ class Answer(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self.answer(200, **headers, Content_Length=str(len(content)))
             return
-        whole, body = len(body), body if cut is None else body[: cut - self.server.sent[name]]
+        whole = len(body)
+        body = body if cut is None else body[: cut - self.server.sent[name]]
         self.server.sent[name] += len(body)
         self.answer(206 if first else 200, body, **headers, Content_Length=str(whole))
         self.close_connection = len(body) < whole
@@ -137,7 +138,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.server_close()
 
 
-def test_what_was_pulled_draws_the_same_picture(hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_pulled_draws_the_same_image(hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To the bit, from a folder that names the commits; nothing is fetched that is not needed, and nothing is left lying."""
     out = tmp_path / "karlo"
     main(["pull", "karlo-v1-alpha", "--out", str(out)])
@@ -146,12 +147,13 @@ def test_what_was_pulled_draws_the_same_picture(hub: Hub, folder: Path, tmp_path
     assert json.loads((out / "config.json").read_text())["source"] == COMMITS
     assert all(commit in (out / "CARD.md").read_text() for commit in COMMITS.values())
     assert not {"README.md", "prior/diffusion_pytorch_model.bin"} & hub.sent.keys()
-    theirs, ours = UnCLIP.load(folder), UnCLIP.load(out)
+    theirs = UnCLIP.load(folder)
+    ours = UnCLIP.load(out)
     few = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
     assert torch.equal(theirs.generate(["a red cube"], size=256, **few), ours.generate(["a red cube"], size=256, **few))
-    pictures = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    images = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(theirs.clip.encode_image(pictures), ours.clip.encode_image(pictures))
+        assert torch.equal(theirs.clip.encode_image(images), ours.clip.encode_image(images))
 
 
 def test_an_interrupted_download_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:

@@ -70,31 +70,31 @@ def test_tiles_give_what_the_whole_gives(tmp_path: Path, size: int) -> None:
 
 
 def test_karlo_draws_1024_with_esrgan(karlo_folder: Path, tmp_path: Path) -> None:
-    """The 256² picture, upscaled; the stack says so in its sizes and its name."""
-    stack = UnCLIP.load(karlo_folder, upsampler=written(tmp_path, esrgan()))
-    assert stack.sizes == (64, 256, 1024) and stack.name == "karlo-v1-alpha+net_x4"
-    picture = stack.generate(["a red cube"], size=1024, **FEW)
-    small = stack.generate(["a red cube"], size=256, **FEW)
-    assert picture.shape == (1, 3, 1024, 1024) and picture.isfinite().all() and picture.abs().max() <= 1
+    """The 256² image, upscaled; the pipeline says so in its sizes and its name."""
+    pipeline = UnCLIP.load(karlo_folder, upsampler=written(tmp_path, esrgan()))
+    assert pipeline.sizes == (64, 256, 1024) and pipeline.name == "karlo-v1-alpha+net_x4"
+    image = pipeline.generate(["a red cube"], size=1024, **FEW)
+    small = pipeline.generate(["a red cube"], size=256, **FEW)
+    assert image.shape == (1, 3, 1024, 1024) and image.isfinite().all() and image.abs().max() <= 1
     with torch.inference_mode():
-        assert torch.equal(picture, stack.checkpoint.networks["upsampler_1024"](small))
-    assert stack.resolve(size=1024).size == 1024
+        assert torch.equal(image, pipeline.checkpoint.networks["upsampler_1024"](small))
+    assert pipeline.resolve(size=1024).size == 1024
 
 
 def test_half_precision_and_turns_on_the_device_hold_for_it_too(karlo_folder: Path, tmp_path: Path) -> None:
     """Its weights in bf16 in host memory until it is their turn."""
-    stack = UnCLIP.load(karlo_folder, dtype=torch.bfloat16, upsampler=written(tmp_path, compact()), device_memory=0)
-    assert stack.generate(["a red cube"], size=1024, **FEW).isfinite().all()
-    assert stack.residents is not None and stack.residents.on_device == ("upsampler_1024",)
-    assert next(stack.checkpoint.networks["upsampler_1024"].parameters()).dtype == torch.bfloat16
+    pipeline = UnCLIP.load(karlo_folder, dtype=torch.bfloat16, upsampler=written(tmp_path, compact()), device_memory=0)
+    assert pipeline.generate(["a red cube"], size=1024, **FEW).isfinite().all()
+    assert pipeline.residents is not None and pipeline.residents.on_device == ("upsampler_1024",)
+    assert next(pipeline.checkpoint.networks["upsampler_1024"].parameters()).dtype == torch.bfloat16
 
 
 def test_another_checkpoints_upsampler_is_borrowed(karlo_folder: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """With the sampler it was made for; of a checkpoint that has one."""
-    stack = UnCLIP.load(karlo_folder, upsampler=tiny_checkpoint)
-    assert stack.sizes == (64, 256, 1024)
-    assert stack.generate(["a red cube"], size=1024, **FEW).shape == (1, 3, 1024, 1024)
-    tables = [stack._table(stage, stack.resolve(size=1024)) for stage in ("upsampler_256", "upsampler_1024")]
+    pipeline = UnCLIP.load(karlo_folder, upsampler=tiny_checkpoint)
+    assert pipeline.sizes == (64, 256, 1024)
+    assert pipeline.generate(["a red cube"], size=1024, **FEW).shape == (1, 3, 1024, 1024)
+    tables = [pipeline._table(stage, pipeline.resolve(size=1024)) for stage in ("upsampler_256", "upsampler_1024")]
     assert tables[0] is not None and tables[0].widest is not None  # ddpm
     assert tables[1] is not None and tables[1].widest is None  # ddim
     found = checkpoint.load(tiny_checkpoint)

@@ -42,7 +42,7 @@ def own_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stack(folder: Path) -> UnCLIP:
+def pipeline(folder: Path) -> UnCLIP:
     return UnCLIP.load(folder)
 
 
@@ -67,38 +67,39 @@ def chosen(text: TextEncoding, rows: list[int]) -> TextEncoding:
 
 
 @torch.inference_mode()
-def test_captions_are_cut_padded_and_encoded_as_theirs(stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_captions_are_cut_padded_and_encoded_as_theirs(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
     """Token ids and mask are equal; hidden states are those after the last norm, z_t has CLIP's own scale."""
-    tokens, cut = stack.clip.tokenize(REFERENCE["PROMPTS"])
+    tokens, cut = pipeline.clip.tokenize(REFERENCE["PROMPTS"])
     assert torch.equal(tokens, recorded["tokens"])
     assert cut[:2] == [None, None] and str(cut[2]).endswith("late")
-    encoding = stack.clip.encode_text(tokens)
+    encoding = pipeline.clip.encode_text(tokens)
     assert torch.equal(encoding.mask, recorded["mask"])
     assert error(encoding.z_t, recorded["z_t"]) < 1e-5
     assert error(encoding.hidden[encoding.mask], recorded["hidden"][recorded["mask"]]) < 1e-5
 
 
 @torch.inference_mode()
-def test_pictures_are_encoded_as_theirs(stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_images_are_encoded_as_theirs(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
     """By the image encoder of the image-variations repository, at CLIP's own scale."""
-    assert error(stack.clip.encode_image(recorded["pictures"]), recorded["z_i"]) < 1e-5
+    assert error(pipeline.clip.encode_image(recorded["images"]), recorded["z_i"]) < 1e-5
 
 
 @torch.inference_mode()
-def test_the_prior_says_what_theirs_says(stack: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
+def test_the_prior_says_what_theirs_says(pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
     """Three captions of unlike length at three timesteps."""
-    said = stack.prior(recorded["prior_x_t"], recorded["prior_t"], text)
+    said = pipeline.prior(recorded["prior_x_t"], recorded["prior_t"], text)
     assert error(said, recorded["prior"]) < 1e-5
-    assert error(stack.prior.denormalize(said), recorded["prior_z_i"]) < 1e-5
+    assert error(pipeline.prior.denormalize(said), recorded["prior_z_i"]) < 1e-5
 
 
 @torch.inference_mode()
-def test_the_decoder_is_conditioned_and_says_what_theirs_says(stack: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
+def test_the_decoder_is_conditioned_and_says_what_theirs_says(pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
     """Both halves of a guided step: context tokens, what is added to the timestep embedding, noise and variance."""
     seen: list[Tensor] = []
-    hook = stack.decoder.unet.register_forward_pre_hook(lambda module, given: seen.extend(given))
-    z_i, x_t = recorded["decoder_z_i"].repeat(2, 1), recorded["decoder_x_t"].repeat(2, 1, 1, 1)
-    said = stack.decoder(x_t, torch.tensor([500, 500]), z_i, chosen(text, [1, 0]), torch.tensor([True, False]))
+    hook = pipeline.decoder.unet.register_forward_pre_hook(lambda module, given: seen.extend(given))
+    z_i = recorded["decoder_z_i"].repeat(2, 1)
+    x_t = recorded["decoder_x_t"].repeat(2, 1, 1, 1)
+    said = pipeline.decoder(x_t, torch.tensor([500, 500]), z_i, chosen(text, [1, 0]), torch.tensor([True, False]))
     hook.remove()
     _, _, emb, context, _ = seen
     assert error(context, recorded["decoder_context"]) < 1e-5
@@ -108,40 +109,41 @@ def test_the_decoder_is_conditioned_and_says_what_theirs_says(stack: UnCLIP, rec
 
 
 @torch.inference_mode()
-def test_each_upsampler_step_is_done_by_its_network(stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_each_upsampler_step_is_done_by_its_network(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
     """super_res_last at t = 0, super_res_first before, also in one batch."""
-    x_t, low = recorded["super_res_x_t"].repeat(2, 1, 1, 1), recorded["super_res_low"].repeat(2, 1, 1, 1)
-    first, last = stack.upsamplers[256](x_t, torch.tensor([333, 0]), low).split(1)
+    x_t = recorded["super_res_x_t"].repeat(2, 1, 1, 1)
+    low = recorded["super_res_low"].repeat(2, 1, 1, 1)
+    first, last = pipeline.upsamplers[256](x_t, torch.tensor([333, 0]), low).split(1)
     assert error(first, recorded["super_res_first"]) < 1e-5
     assert error(last, recorded["super_res_last"]) < 1e-5
 
 
 @pytest.fixture
-def exact_stack(folder: Path) -> Iterator[UnCLIP]:
+def exact_pipeline(folder: Path) -> Iterator[UnCLIP]:
     """In float64, without which rounding is blown up at the first step: see the reference's `whole_run`."""
-    stack = UnCLIP.load(folder)
-    for network in stack.checkpoint.networks.values():
+    pipeline = UnCLIP.load(folder)
+    for network in pipeline.checkpoint.networks.values():
         network.double()
     torch.set_default_dtype(torch.float64)
-    yield stack
+    yield pipeline
     torch.set_default_dtype(torch.float32)
 
 
-def test_a_whole_run_is_theirs_step_by_step(exact_stack: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_a_whole_run_is_theirs_step_by_step(exact_pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
     """With the same noise: guidance, learned variance, clamping and the handing over between stages."""
-    stack = exact_stack
+    pipeline = exact_pipeline
     steps = {f"{part}_num_inference_steps": REFERENCE["STEPS"][key] for part, key in NAMES.items()}
     scales = {f"{part}_guidance_scale": scale for part, scale in REFERENCE["GUIDANCE"].items()}
-    row = stack.row(REFERENCE["PROMPTS"][0], REFERENCE["SEED"], stack.resolve(**steps, **scales))
+    row = pipeline.row(REFERENCE["PROMPTS"][0], REFERENCE["SEED"], pipeline.resolve(**steps, **scales))
     seen: dict[str, list[Tensor]] = {}
     while row.stage is not None:
         stage = row.stage
-        stack.step([row])
+        pipeline.step([row])
         if stage == row.stage:
             seen.setdefault(stage, []).append(row.x_t)  # type: ignore[arg-type]
         elif stage == "prior":
             assert row.conditioning is not None and row.conditioning.z_i is not None
-            assert error(row.conditioning.z_i, stack.prior.denormalize(recorded["run_prior"][-1])) < 1e-5
+            assert error(row.conditioning.z_i, pipeline.prior.denormalize(recorded["run_prior"][-1])) < 1e-5
         elif stage == "decoder":
             assert row.conditioning is not None and row.conditioning.low is not None
             assert error(row.conditioning.low[:, ::4, ::4], recorded["run_decoder"][-1]) < 1e-5
@@ -152,11 +154,11 @@ def test_a_whole_run_is_theirs_step_by_step(exact_stack: UnCLIP, recorded: dict[
     assert error(row.image[:, ::8, ::8], recorded["run_super_res"][-1]) < 1e-5
 
 
-def test_every_sampler_runs_it(stack: UnCLIP) -> None:
+def test_every_sampler_runs_it(pipeline: UnCLIP) -> None:
     """The variance it learned is for ddpm; the others leave it."""
     few = {f"{part}_num_inference_steps": 2 for part in NAMES}
     for sampler in ("ddim", "dpm++"):
-        assert stack.generate(["a red cube"], size=64, sampler=sampler, **few).isfinite().all()
+        assert pipeline.generate(["a red cube"], size=64, sampler=sampler, **few).isfinite().all()
 
 
 def test_it_can_be_saved_as_a_checkpoint_of_ours(folder: Path, tmp_path: Path) -> None:
@@ -170,22 +172,22 @@ def test_it_can_be_saved_as_a_checkpoint_of_ours(folder: Path, tmp_path: Path) -
             assert torch.equal(value.half().float(), second.networks[part].state_dict()[key]), (part, key)
 
 
-def test_without_an_image_encoder_prompts_are_drawn_and_pictures_refused(own_folder: Path) -> None:
+def test_without_an_image_encoder_prompts_are_drawn_and_images_refused(own_folder: Path) -> None:
     """The text-to-image repository has none."""
-    stack = UnCLIP.load(own_folder)
-    assert not any("visual" in key for key in stack.clip.state_dict())
+    pipeline = UnCLIP.load(own_folder)
+    assert not any("visual" in key for key in pipeline.clip.state_dict())
     with pytest.raises(ValueError, match="no image encoder"):
-        stack.clip.encode_image(torch.zeros(1, 3, 32, 32))
+        pipeline.clip.encode_image(torch.zeros(1, 3, 32, 32))
 
 
-def test_old_folders_load_too(own_folder: Path, stack: UnCLIP) -> None:
+def test_old_folders_load_too(own_folder: Path, pipeline: UnCLIP) -> None:
     """With .bin files, which are read as tensors only, and with position_ids, which are nobody's."""
     weights = own_folder / "text_encoder" / "model.safetensors"
     tensors = load_file(weights) | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
     torch.save(tensors, weights.with_name("pytorch_model.bin"))
     weights.unlink()
     clip = karlo.load(own_folder).networks["clip"]
-    assert torch.equal(clip.state_dict()["network.ln_final.weight"], stack.clip.state_dict()["network.ln_final.weight"])
+    assert torch.equal(clip.state_dict()["network.ln_final.weight"], pipeline.clip.state_dict()["network.ln_final.weight"])
 
 
 def test_every_misfit_tensor_is_named(own_folder: Path) -> None:

@@ -24,12 +24,14 @@ from models.diffusion.samplers import (
 from models.diffusion.schedule import alphas_cumprod
 
 A = alphas_cumprod("cosine")
-MEAN, STD = 0.3, 0.5
+MEAN = 0.3
+STD = 0.5
 
 
 def denoiser(x_t: Tensor, t: int) -> Tensor:
     """E[x_0 | x_t] for x_0 ~ N(MEAN, STD²)."""
-    alpha, variance = math.sqrt(float(A[t])), 1 - float(A[t])
+    alpha = math.sqrt(float(A[t]))
+    variance = 1 - float(A[t])
     return MEAN + STD**2 * alpha / (alpha**2 * STD**2 + variance) * (x_t - alpha * MEAN)
 
 
@@ -44,7 +46,8 @@ def run(table: Table, x_t: Tensor, generator: torch.Generator | None = None) -> 
 
 def flow(x_t: Tensor, t: int) -> Tensor:
     """Where the probability-flow ODE takes x_t: it keeps the number of standard deviations from the mean."""
-    alpha, variance = math.sqrt(float(A[t])), 1 - float(A[t])
+    alpha = math.sqrt(float(A[t]))
+    variance = 1 - float(A[t])
     return MEAN + STD * (x_t - alpha * MEAN) / math.sqrt(alpha**2 * STD**2 + variance)
 
 
@@ -114,7 +117,8 @@ def test_unipc_is_closer_than_two_m_and_heun_closer_at_the_same_evaluations() ->
 def test_unipc_without_its_corrector_is_dpm_solver() -> None:
     """Its predictor is 2M, so on the first step, which nothing corrects, both have the same row; and a corrector that is undone leaves
     2M's rows: what the second point is corrected by, is the step's error there."""
-    unipc, two_m = unipc_table(A, 20), dpmpp_table(A, 20)
+    unipc = unipc_table(A, 20)
+    two_m = dpmpp_table(A, 20)
     assert unipc.timesteps == two_m.timesteps
     assert unipc.coefficients[0].tolist() == pytest.approx(two_m.coefficients[0].tolist())
     assert unipc.coefficients[:, 0].tolist() == pytest.approx(two_m.coefficients[:, 0].tolist())
@@ -140,7 +144,8 @@ def test_first_order_dpm_solver_is_ddim() -> None:
     """Lu et al. 2022, section 4: on the same timesteps the two have the same coefficients."""
     table = dpmpp_table(A, 20, order=1)
     for step, (t, after) in enumerate(zip(table.timesteps, table.timesteps[1:], strict=False)):
-        now, later = float(A[t]), float(A[after])
+        now = float(A[t])
+        later = float(A[after])
         of_x_t = math.sqrt((1 - later) / (1 - now))
         assert table.coefficients[step, :2].tolist() == pytest.approx([of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now)], rel=1e-9)
 
@@ -179,7 +184,7 @@ def test_the_last_step_lands_on_x_0(sampler: str, steps: int) -> None:
     assert sampler_table(sampler, "cosine", steps).coefficients[-1].tolist() == pytest.approx([0, 1, 0, 0, 0])
 
 
-def test_inversion_then_ddim_gives_the_picture_back() -> None:
+def test_inversion_then_ddim_gives_the_image_back() -> None:
     """x_0 -> x_T -> x_0 closes, the better the more steps."""
     x_0 = MEAN + STD * noise(1000)
     errors = [float((run(ddim_table(A, steps), run(ddim_inversion_table(A, steps), x_0)) - x_0).abs().max()) for steps in (50, 100, 400)]
@@ -191,7 +196,8 @@ def test_inversion_then_ddim_gives_the_picture_back() -> None:
 def test_each_prediction_type_gives_x_0_back(prediction_type: str) -> None:
     """A perfect prediction of any kind is the true x_0."""
     x_0, eps = torch.randn(2, 4, 3)
-    alpha, sigma = torch.tensor(0.6), torch.tensor(0.8)
+    alpha = torch.tensor(0.6)
+    sigma = torch.tensor(0.8)
     said = {"sample": x_0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x_0}[prediction_type]
     assert torch.allclose(to_x_0(said, alpha * x_0 + sigma * eps, alpha, sigma, prediction_type), x_0, atol=1e-6)
 

@@ -15,19 +15,19 @@ from models.networks.clip import TextEncoding
 
 
 @pytest.fixture(scope="module")
-def stack(tiny_checkpoint: Path) -> UnCLIP:
+def pipeline(tiny_checkpoint: Path) -> UnCLIP:
     return UnCLIP.load(tiny_checkpoint)
 
 
 @pytest.fixture
-def prior(stack: UnCLIP) -> AutoregressivePrior:
-    assert stack.ar_prior is not None
-    return stack.ar_prior
+def prior(pipeline: UnCLIP) -> AutoregressivePrior:
+    assert pipeline.ar_prior is not None
+    return pipeline.ar_prior
 
 
-def encode(stack: UnCLIP, *captions: str) -> TextEncoding:
+def encode(pipeline: UnCLIP, *captions: str) -> TextEncoding:
     with torch.inference_mode():
-        return stack.clip.encode_text(stack.clip.tokenize(list(captions))[0])
+        return pipeline.clip.encode_text(pipeline.clip.tokenize(list(captions))[0])
 
 
 def test_a_bucket_is_never_farther_than_half_its_width(prior: AutoregressivePrior) -> None:
@@ -41,9 +41,9 @@ def test_a_bucket_is_never_farther_than_half_its_width(prior: AutoregressivePrio
 
 
 @torch.inference_mode()
-def test_the_cache_gives_what_the_whole_sequence_gives(stack: UnCLIP, prior: AutoregressivePrior) -> None:
+def test_the_cache_gives_what_the_whole_sequence_gives(pipeline: UnCLIP, prior: AutoregressivePrior) -> None:
     """Captions of different lengths together, token after token, against one pass."""
-    text = encode(stack, "a", "a red cube on top of a blue cube at night")
+    text = encode(pipeline, "a", "a red cube on top of a blue cube at night")
     buckets = torch.randint(prior.config.buckets, (2, 6), generator=torch.Generator().manual_seed(0))
     whole = prior(text, buckets)
     logits, caches = prior.begin(text)
@@ -54,41 +54,41 @@ def test_the_cache_gives_what_the_whole_sequence_gives(stack: UnCLIP, prior: Aut
 
 
 @torch.inference_mode()
-def test_rows_at_different_places_share_a_pass(stack: UnCLIP, prior: AutoregressivePrior) -> None:
+def test_rows_at_different_places_share_a_pass(pipeline: UnCLIP, prior: AutoregressivePrior) -> None:
     """Each gets what it gets alone."""
-    _, (ahead, behind) = prior.begin(encode(stack, "a red cube", "b"))
+    _, (ahead, behind) = prior.begin(encode(pipeline, "a red cube", "b"))
     _, (ahead,) = prior.proceed([ahead], [3], [0])
     together, _ = prior.proceed([ahead, behind], [5, 7], [1, 0])
     for row, (cache, last, place) in enumerate(((ahead, 5, 1), (behind, 7, 0))):
         assert torch.allclose(together[row], prior.proceed([cache], [last], [place])[0][0], atol=1e-5)
 
 
-def draw(stack: UnCLIP, prompts: list[str], **given: float | str) -> Tensor:
-    parameters = stack.resolve(size=64, prior="autoregressive", **given)
-    rows = [stack.caption_row(prompt, seed, parameters, prior=True) for seed, prompt in enumerate(prompts)]
-    stack.draw(rows)
+def draw(pipeline: UnCLIP, prompts: list[str], **given: float | str) -> Tensor:
+    parameters = pipeline.resolve(size=64, prior="autoregressive", **given)
+    rows = [pipeline.caption_row(prompt, seed, parameters, prior=True) for seed, prompt in enumerate(prompts)]
+    pipeline.draw(rows)
     return torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
 
 
-def test_an_embedding_is_drawn_from_the_seed_and_depends_on_nothing_beside_it(stack: UnCLIP) -> None:
+def test_an_embedding_is_drawn_from_the_seed_and_depends_on_nothing_beside_it(pipeline: UnCLIP) -> None:
     """Unit norm; guided and unguided; alone and in company."""
     for scale in (1.0, 2.0):
-        together = draw(stack, ["a red cube", "b"], prior_guidance_scale=scale)
+        together = draw(pipeline, ["a red cube", "b"], prior_guidance_scale=scale)
         assert torch.allclose(together.norm(dim=1), torch.ones(2), atol=1e-5)
-        assert torch.allclose(draw(stack, ["a red cube"], prior_guidance_scale=scale), together[:1], atol=1e-5)
+        assert torch.allclose(draw(pipeline, ["a red cube"], prior_guidance_scale=scale), together[:1], atol=1e-5)
 
 
-def test_at_temperature_0_the_seed_does_not_matter(stack: UnCLIP) -> None:
+def test_at_temperature_0_the_seed_does_not_matter(pipeline: UnCLIP) -> None:
     """The likeliest bucket each time."""
-    cold = draw(stack, ["a", "a"], prior_temperature=0.0)
-    warm = draw(stack, ["a", "a"])
+    cold = draw(pipeline, ["a", "a"], prior_temperature=0.0)
+    warm = draw(pipeline, ["a", "a"])
     assert torch.allclose(cold[0], cold[1], atol=1e-5) and not torch.allclose(warm[0], warm[1], atol=1e-3)
 
 
-def test_a_picture_comes_of_it(stack: UnCLIP) -> None:
-    """Through the whole stack, beside a row of the other prior."""
-    rows = [stack.row("a red cube", 1, stack.resolve(size=64, prior=prior)) for prior in ("autoregressive", "diffusion")]
-    stack.draw(rows)
+def test_an_image_comes_of_it(pipeline: UnCLIP) -> None:
+    """Through the whole pipeline, beside a row of the other prior."""
+    rows = [pipeline.row("a red cube", 1, pipeline.resolve(size=64, prior=prior)) for prior in ("autoregressive", "diffusion")]
+    pipeline.draw(rows)
     first, second = (row.image for row in rows)
     assert first is not None and second is not None and not first.equal(second)
     assert rows[0].fraction == 1 and "ar_prior" in rows[0].plan
@@ -112,26 +112,26 @@ def test_the_nucleus_holds_what_was_asked_and_no_more() -> None:
     assert nucleus(logits, 0.5, 1.0).tolist() == pytest.approx([p / math.fsum(squared) for p in squared])
 
 
-def test_guidance_of_1_is_none_and_0_is_the_unguided_half(stack: UnCLIP) -> None:
+def test_guidance_of_1_is_none_and_0_is_the_unguided_half(pipeline: UnCLIP) -> None:
     """Next to 1 is next to none; at 0 the caption does not matter beyond its dot product, at 3 it matters more."""
-    none, hardly = (draw(stack, ["a red cube"] * 4, prior_guidance_scale=scale) for scale in (1.0, 1.0 + 1e-7))
+    none, hardly = (draw(pipeline, ["a red cube"] * 4, prior_guidance_scale=scale) for scale in (1.0, 1.0 + 1e-7))
     assert torch.allclose(none, hardly, atol=1e-5)
-    first, second = (draw(stack, [prompt] * 4, prior_guidance_scale=0.0) for prompt in ("a red cube", "b"))
+    first, second = (draw(pipeline, [prompt] * 4, prior_guidance_scale=0.0) for prompt in ("a red cube", "b"))
     assert torch.allclose(first, second, atol=1e-5)
-    assert not torch.allclose(none, draw(stack, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3)
+    assert not torch.allclose(none, draw(pipeline, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_a_pass_that_failed_halfway_can_be_made_again(stack: UnCLIP, monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+def test_a_pass_that_failed_halfway_can_be_made_again(pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
     """As the engine does, row by row: the rows draw what they would have drawn."""
-    parameters = stack.resolve(size=64, prior="autoregressive", prior_guidance_scale=scale)
-    whole, broken = ([stack.caption_row("a red cube", seed, parameters, prior=True) for seed in range(2)] for _ in range(2))
-    stack.draw(whole)
+    parameters = pipeline.resolve(size=64, prior="autoregressive", prior_guidance_scale=scale)
+    whole, broken = ([pipeline.caption_row("a red cube", seed, parameters, prior=True) for seed in range(2)] for _ in range(2))
+    pipeline.draw(whole)
     for _ in range(3):
-        stack.step(broken)
+        pipeline.step(broken)
     with monkeypatch.context() as patched:
         patched.setattr("models.pipeline.nucleus", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            stack.step(broken)
-    stack.draw(broken)
+            pipeline.step(broken)
+    pipeline.draw(broken)
     assert [row.tokens for row in broken] == [row.tokens for row in whole]

@@ -13,7 +13,7 @@ import redis.asyncio
 from conftest import RedisServer
 
 from contracts import redis_keys
-from contracts.jobs import Beat
+from contracts.jobs import WorkerHeartbeat
 
 pytestmark = pytest.mark.anyio
 FORBIDDEN = ("torch", "open_clip", "numpy", "models", "worker", "training")
@@ -52,7 +52,7 @@ async def test_readyz_wants_redis_and_a_worker(client: httpx.AsyncClient, alone:
     await store.sadd(redis_keys.WORKERS, "w")
     assert (await client.get("/readyz")).status_code == 503
     await store.sadd(redis_keys.WORKERS, "w")
-    await store.set(redis_keys.worker("w"), Beat(pid=1, slots=2).model_dump_json(), ex=10)
+    await store.set(redis_keys.worker("w"), WorkerHeartbeat(pid=1, slots=2).model_dump_json(), ex=10)
     assert (await client.get("/readyz")).text == "ready\n"
 
 

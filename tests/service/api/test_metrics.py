@@ -12,7 +12,7 @@ import redis.asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import redis_keys
-from contracts.jobs import Beat, now, written
+from contracts.jobs import WorkerHeartbeat, now, written
 from contracts.operations import OPERATIONS
 from contracts.transitions import Reason
 
@@ -36,8 +36,8 @@ async def test_jobs_queue_and_workers_are_counted(client: httpx.AsyncClient, sto
         redis_keys.OUTCOMES, mapping={redis_keys.outcome("generate", "succeeded"): 7, redis_keys.outcome("edit", "failed", "rows"): 1}
     )
     await store.sadd(redis_keys.WORKERS, "alive", "dead")
-    await store.set(redis_keys.worker("alive"), Beat(pid=1, slots=2).model_dump_json(), ex=10)
-    await store.set(redis_keys.LAST_BEAT, "1700000000.125")
+    await store.set(redis_keys.worker("alive"), WorkerHeartbeat(pid=1, slots=2).model_dump_json(), ex=10)
+    await store.set(redis_keys.LAST_HEARTBEAT, "1700000000.125")
     await store.zadd(redis_keys.STARTED, {"job:execution": 1})
     await store.zadd(redis_keys.WEBHOOKS, {"job:succeeded": 1, "job:started": 2})
     found = await samples(client)

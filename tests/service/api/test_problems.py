@@ -29,7 +29,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"n": None}, "n", "None", "valid integer"),
         ({"size": 100}, "size", "100", "64, 256 or 1024"),
         ({"prompt": ""}, "prompt", "''", "at least 1 character"),
-        ({"prompt": "  "}, "prompt", "'  '", "it is blank: say what the picture shows"),
+        ({"prompt": "  "}, "prompt", "'  '", "it is blank: say what the image shows"),
         ({"prompt": "a\0"}, "prompt", "'a\\x00'", "leave it out"),
         ({"prompt": ["a"]}, "prompt", "['a']", "valid string"),
         ({"prompt": "x" * 1001}, "prompt", "'" + "x" * 199 + "…", "at most 1000 characters"),
@@ -69,7 +69,7 @@ async def test_what_contradicts_itself_is_refused_at_once(
 
 
 async def test_a_whole_request_is_not_sent_back(alone: httpx.AsyncClient) -> None:
-    """Of one that lacks something the names are told, and no picture."""
+    """Of one that lacks something the names are told, and no image."""
     (error,) = problem(await alone.post("/interpolate", json={"image_a": "iVBORw0KGgo="}), 422)["errors"]
     assert error["got"] == "the fields image_a"
 
@@ -141,7 +141,7 @@ async def test_a_method_that_is_not_there_is_405(alone: httpx.AsyncClient, metho
 
 @pytest.mark.parametrize("path", ["/jobs/x/images/-1.png", "/jobs/x/images/32.png", "/jobs/x/images/one.png", "/jobs/" + "x" * 101])
 async def test_a_path_that_cannot_be_is_422(alone: httpx.AsyncClient, path: str) -> None:
-    """A picture's index is 0 to 31."""
+    """An image's index is 0 to 31."""
     assert problem(await alone.get(path), 422)["errors"][0]["field"].startswith("path.")
 
 

@@ -14,7 +14,7 @@ import redis.asyncio
 from conftest import RedisServer
 
 from contracts import redis_keys
-from contracts.jobs import Beat, Preview, Progress, now, written
+from contracts.jobs import Preview, Progress, WorkerHeartbeat, now, written
 from service.jobs.events import Event, Events
 from worker.jobs.record import JobRecord
 
@@ -70,9 +70,12 @@ async def test_a_waiting_job_is_told_its_place_and_when(client: httpx.AsyncClien
     """By Little's law: two workers' five slots, jobs of 10 s, one before it: its own 4 s and a fifth of 10 s."""
     for name, slots in (("a", 2), ("b", 3)):
         await store.sadd(redis_keys.WORKERS, name)
-        await store.set(redis_keys.worker(name), Beat(pid=1, slots=slots).model_dump_json())
-    await store.hset(redis_keys.PACE, mapping={redis_keys.pace("any", None): "10", redis_keys.pace("generate", None): "4"})
-    first, second = await posted(client), await posted(client)
+        await store.set(redis_keys.worker(name), WorkerHeartbeat(pid=1, slots=slots).model_dump_json())
+    await store.hset(
+        redis_keys.MEAN_DURATIONS, mapping={redis_keys.mean_duration("any", None): "10", redis_keys.mean_duration("generate", None): "4"}
+    )
+    first = await posted(client)
+    second = await posted(client)
     job = (await client.get(f"/jobs/{second}")).json()
     assert (job["queue_position"], job["eta_seconds"]) == (1, 6.0)
     listening = asyncio.create_task(client.get(f"/jobs/{second}/events"))
@@ -93,7 +96,8 @@ async def test_a_waiting_job_is_told_its_place_and_when(client: httpx.AsyncClien
 async def test_many_listeners_share_one_reader(redis_server: RedisServer, store: redis.asyncio.Redis) -> None:
     """200 of them, some late, all hear everything once and in order; Redis sees one blocked reader."""
     await store.hset(redis_keys.job("j"), mapping=RUNNING)
-    events, job = Events(store), record(redis_server, "j")
+    events = Events(store)
+    job = record(redis_server, "j")
 
     async def listen(after: str = "0-0") -> list[Event]:
         async with aclosing(events.listen("j", after)) as heard:
@@ -177,7 +181,7 @@ class TestCancel:
         assert (await client.post("/generate", json=CUBE)).status_code == 202
 
     async def test_a_worker_cannot_change_it_any_more(self, client: httpx.AsyncClient, redis_server: RedisServer) -> None:
-        """Neither begin it nor end it, so a cancelled job has no pictures."""
+        """Neither begin it nor end it, so a cancelled job has no images."""
         job_id = await posted(client)
         await client.delete(f"/jobs/{job_id}")
         job = record(redis_server, job_id)
@@ -191,15 +195,15 @@ class TestCancel:
         assert (await client.delete(f"/jobs/{job_id}")).json()["status"] == "failed"
         assert (await client.delete("/jobs/nobody")).status_code == 404
 
-    async def test_its_pictures_go_with_it(self, client: httpx.AsyncClient, store: redis.asyncio.Redis, tmp_path: Any) -> None:
+    async def test_its_images_go_with_it(self, client: httpx.AsyncClient, store: redis.asyncio.Redis, tmp_path: Any) -> None:
         """What was uploaded for it is not kept."""
         from PIL import Image
 
         Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
         answer = await client.post("/variations", files={"image": (tmp_path / "a.png").read_bytes()})
-        assert answer.status_code == 202 and await store.exists(redis_keys.source(answer.json()["id"], "image"))
+        assert answer.status_code == 202 and await store.exists(redis_keys.input_image(answer.json()["id"], "image"))
         await client.delete(f"/jobs/{answer.json()['id']}")
-        assert not await store.exists(redis_keys.source(answer.json()["id"], "image"))
+        assert not await store.exists(redis_keys.input_image(answer.json()["id"], "image"))
 
 
 async def test_jobs_wait_in_order_of_priority(serve: Any, store: redis.asyncio.Redis) -> None:

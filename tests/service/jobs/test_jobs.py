@@ -16,7 +16,7 @@ import redis.asyncio
 from conftest import RedisServer
 
 from contracts import redis_keys
-from contracts.jobs import Beat, Picture, Progress, now
+from contracts.jobs import ImageInfo, Progress, WorkerHeartbeat, now
 from contracts.operations import GenerateFields
 from service.jobs.repository import Accepted, Jobs
 from service.requests.parse import Work
@@ -42,7 +42,7 @@ async def as_worker(server: RedisServer, job_id: str, act: Callable[[JobRecord],
 
 def succeed(record: JobRecord) -> None:
     record.start({"size": 64, "eta": 0.0})
-    record.succeed([b"\x89PNG"], [Picture(seed=5, width=64, height=64)], ["cut"], WHOLE)
+    record.succeed([b"\x89PNG"], [ImageInfo(seed=5, width=64, height=64)], ["cut"], WHOLE)
 
 
 async def test_a_job_is_accepted_and_lies_in_rqs_queue(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
@@ -86,14 +86,14 @@ async def test_places_in_the_queue_are_told(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_seed_is_drawn_and_told_where_none_is_given(client: httpx.AsyncClient) -> None:
-    """So that the picture can be drawn again; and 0 is a seed."""
+    """So that the image can be drawn again; and 0 is a seed."""
     drawn = [(await client.post("/generate", json={"prompt": "a"})).json()["parameters"]["seed"] for _ in range(2)]
     assert drawn[0] != drawn[1] and all(0 <= seed < 2**32 - 9 for seed in drawn)
     assert (await client.post("/generate", json=CUBE | {"seed": 0})).json()["parameters"]["seed"] == 0
 
 
 async def test_a_job_is_told_as_it_goes(client: httpx.AsyncClient, redis_server: RedisServer) -> None:
-    """Queued, running with progress and resolved parameters, succeeded with pictures that can be fetched."""
+    """Queued, running with progress and resolved parameters, succeeded with images that can be fetched."""
     job_id = (await client.post("/generate", json=CUBE)).json()["id"]
     path = f"/jobs/{job_id}"
     assert (await client.get(f"{path}/images/0.png")).status_code == 404
@@ -105,10 +105,10 @@ async def test_a_job_is_told_as_it_goes(client: httpx.AsyncClient, redis_server:
     ended = (await client.get(path)).json()
     assert ended["status"] == "succeeded" and ended["warnings"] == ["cut"] and ended["error"] is None and ended["finished_at"]
     assert ended["images"] == [{"seed": 5, "width": 64, "height": 64, "url": f"http://house{path}/images/0.png"}]
-    picture = await client.get(ended["images"][0]["url"])
-    assert picture.status_code == 200 and picture.headers["content-type"] == "image/png" and picture.content == b"\x89PNG"
+    image = await client.get(ended["images"][0]["url"])
+    assert image.status_code == 200 and image.headers["content-type"] == "image/png" and image.content == b"\x89PNG"
     missing = await client.get(f"{path}/images/1.png")
-    assert missing.status_code == 404 and "is succeeded and has 1 pictures; there is none at 1" in missing.json()["detail"]
+    assert missing.status_code == 404 and "is succeeded and has 1 images; there is none at 1" in missing.json()["detail"]
 
 
 async def test_a_job_that_is_not_there_is_404(client: httpx.AsyncClient) -> None:
@@ -120,9 +120,9 @@ async def test_a_job_that_is_not_there_is_404(client: httpx.AsyncClient) -> None
 
 async def test_links_lead_where_others_reach_the_service(serve: Any) -> None:
     """UNCLIP_PUBLIC_URL, where it is set."""
-    async with serve(public_url="https://pictures.example/unclip/") as client:
+    async with serve(public_url="https://images.example/unclip/") as client:
         answer = await client.post("/generate", json=CUBE)
-        assert answer.headers["location"] == f"https://pictures.example/unclip/jobs/{answer.json()['id']}" == answer.json()["links"]["self"]
+        assert answer.headers["location"] == f"https://images.example/unclip/jobs/{answer.json()['id']}" == answer.json()["links"]["self"]
 
 
 async def test_a_full_queue_refuses_and_takes_again_once_there_is_room(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
@@ -144,8 +144,8 @@ async def test_how_long_a_full_queue_takes_is_told_as_measured(client: httpx.Asy
         await client.post("/generate", json=CUBE)
     assert (await client.post("/generate", json=CUBE)).headers["retry-after"] == "30"
     await store.sadd(redis_keys.WORKERS, "w")
-    await store.set(redis_keys.worker("w"), Beat(pid=1, slots=4).model_dump_json())
-    await store.hset(redis_keys.PACE, redis_keys.pace("any", None), "50.0")
+    await store.set(redis_keys.worker("w"), WorkerHeartbeat(pid=1, slots=4).model_dump_json())
+    await store.hset(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("any", None), "50.0")
     assert (await client.post("/generate", json=CUBE)).headers["retry-after"] == "13"
 
 
@@ -182,7 +182,8 @@ class TestIdempotency:
     def test_of_fifty_threads_one_starts_a_job(self, redis_server: RedisServer) -> None:
         """Each as a service of its own would: all are told of one job, and one alone says that it is new."""
         stores = [Jobs(Settings(redis_url=redis_server.url)) for _ in range(5)]
-        work, barrier = Work("generate", GenerateFields(prompt="a red cube")), threading.Barrier(50)
+        work = Work("generate", GenerateFields(prompt="a red cube"))
+        barrier = threading.Barrier(50)
 
         def accept(at: int) -> Accepted:
             barrier.wait()
@@ -241,14 +242,14 @@ class TestWait:
         assert answer.headers["preference-applied"] == "wait=20" and answer.headers["location"].endswith(answer.json()["id"])
         assert answer.elapsed.total_seconds() < 15
 
-    async def test_the_picture_is_the_answer_where_it_is_asked_for(self, ends: Any) -> None:
-        """Accept: image/png and one picture: the PNG itself, and Location says where its job is."""
+    async def test_the_image_is_the_answer_where_it_is_asked_for(self, ends: Any) -> None:
+        """Accept: image/png and one image: the PNG itself, and Location says where its job is."""
         answer = await ends(succeed, prefer="wait=20", accept="image/png")
         assert answer.status_code == 200 and answer.headers["content-type"] == "image/png" and answer.content == b"\x89PNG"
         assert "/jobs/" in answer.headers["location"] and {"Accept", "Prefer"} <= set(answer.headers["vary"].split(", "))
 
     @pytest.mark.parametrize(("kind", "status"), [("invalid", 422), ("internal", 500)])
-    async def test_a_failed_job_has_no_picture(self, ends: Any, kind: Any, status: int) -> None:
+    async def test_a_failed_job_has_no_image(self, ends: Any, kind: Any, status: int) -> None:
         """As PNG it is a problem, with the job's own reason."""
         answer = await ends(lambda record: record.fail(kind, "because"), prefer="wait=20", accept="image/png")
         assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
@@ -277,7 +278,7 @@ class TestWait:
         answer = await client.post("/generate", json=CUBE, headers=[("prefer", "respond-async"), ("prefer", "wait=0")])
         assert answer.headers["preference-applied"] == "wait=0"
 
-    async def test_several_pictures_are_no_png(self, client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+    async def test_several_images_are_no_png(self, client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
         """406 before anything is enqueued."""
         answer = await client.post("/generate", json=CUBE | {"n": 2}, headers={"prefer": "wait=1", "accept": "image/png"})
         assert answer.status_code == 406 and "this makes 2" in answer.json()["detail"] and await store.llen(redis_keys.QUEUE_LIST) == 0

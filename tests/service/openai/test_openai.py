@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from contracts import redis_keys
-from contracts.jobs import Beat, Picture, Preview, Progress
+from contracts.jobs import ImageInfo, Preview, Progress, WorkerHeartbeat
 from service.api.problems import ProblemError
 from service.app import create_app
 from service.openai import stream
@@ -48,28 +48,29 @@ def until(true: Callable[[], Any]) -> Any:
 
 
 def png(size: int | tuple[int, int], hole: bool = False, mode: str = "RGBA", fill: str = "red") -> bytes:
-    """A picture as a file; with a hole its left half is transparent."""
+    """An image as a file; with a hole its left half is transparent."""
     side = (size, size) if isinstance(size, int) else size
-    picture = Image.new(mode, side, fill)
+    image = Image.new(mode, side, fill)
     if hole:
-        picture.paste((0, 0, 0, 0), (0, 0, side[0] // 2, side[1]))
+        image.paste((0, 0, 0, 0), (0, 0, side[0] // 2, side[1]))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def drawn(size: int, seed: int) -> bytes:
     """What a worker may have drawn: no two pixels alike in a row, and how in its text chunk."""
-    picture = Image.radial_gradient("L").resize((size, size)).convert("RGB")
-    ImageDraw.Draw(picture).text((8, 8), str(seed), "red")
-    info, buffer = PngInfo(), io.BytesIO()
+    image = Image.radial_gradient("L").resize((size, size)).convert("RGB")
+    ImageDraw.Draw(image).text((8, 8), str(seed), "red")
+    info = PngInfo()
+    buffer = io.BytesIO()
     info.add_text("unclip", json.dumps({"seed": seed}))
-    picture.save(buffer, "PNG", pnginfo=info)
+    image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
 def opened(content: bytes | str) -> Image.Image:
-    """A picture from its file, or from base64 of it."""
+    """An image from its file, or from base64 of it."""
     image = Image.open(io.BytesIO(base64.b64decode(content) if isinstance(content, str) else content))
     image.load()
     return image
@@ -102,13 +103,14 @@ class House:
         return str(self.store.hget(redis_keys.job(job_id), "status").decode())
 
     def draw(self, job_id: str) -> None:
-        """End a job with its pictures."""
+        """End a job with its images."""
         request = self.request(job_id)
-        size, seeds = request["size"] or 64, [request["seed"] + index for index in range(request["n"])]
+        size = request["size"] or 64
+        seeds = [request["seed"] + index for index in range(request["n"])]
         record = self.record(job_id)
         record.start({"size": size})
-        pictures = [Picture(seed=seed, width=size, height=size) for seed in seeds]
-        assert record.succeed([drawn(size, seed) for seed in seeds], pictures, [], WHOLE)
+        images = [ImageInfo(seed=seed, width=size, height=size) for seed in seeds]
+        assert record.succeed([drawn(size, seed) for seed in seeds], images, [], WHOLE)
 
     def during(self, call: Callable[[], Any], job: Callable[[str], Any]) -> tuple[Any, str]:
         """Make a call, and do this with its job meanwhile; what the call came to, and the job."""
@@ -133,7 +135,8 @@ class House:
 @contextmanager
 def running(redis_url: str, change: Callable[[Any], None] = lambda app: None, **settings: Any) -> Iterator[House]:
     """A service over a socket, with a client of it."""
-    app, port = create_app(Settings(redis_url=redis_url, **settings)), free_port()
+    app = create_app(Settings(redis_url=redis_url, **settings))
+    port = free_port()
     change(app)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run)
@@ -153,8 +156,8 @@ def running(redis_url: str, change: Callable[[Any], None] = lambda app: None, **
 @pytest.fixture
 def build(redis_server: RedisServer) -> Iterator[Callable[..., House]]:
     """A house with settings of the test's own."""
-    with ExitStack() as stack:
-        yield lambda *args, **settings: stack.enter_context(running(redis_server.url, *args, **settings))
+    with ExitStack() as pipeline:
+        yield lambda *args, **settings: pipeline.enter_context(running(redis_server.url, *args, **settings))
 
 
 @pytest.fixture
@@ -191,12 +194,12 @@ class TestGenerate:
         assert base64.b64decode(answer.data[0].b64_json) == drawn(1024, 7)
 
     def test_512_is_drawn_at_1024_and_reduced(self, house: House) -> None:
-        """The same picture at its url and as base64, and it says so; the url without more leads to what was drawn."""
+        """The same image at its url and as base64, and it says so; the url without more leads to what was drawn."""
         by_url, job_id = house.during(lambda: house.client.images.generate(prompt=CUBE, size="512x512", extra_body={"seed": 7}), house.draw)
         assert house.request(job_id)["size"] == 1024 and by_url.size == "512x512"
         content = httpx.get(by_url.data[0].url).content
-        picture = opened(content)
-        assert picture.size == (512, 512) and picture.text == {"unclip": '{"seed": 7}', "reduced_to": "512"}
+        image = opened(content)
+        assert image.size == (512, 512) and image.text == {"unclip": '{"seed": 7}', "reduced_to": "512"}
         assert httpx.get(by_url.data[0].url.partition("?")[0]).content == drawn(1024, 7)
         here = house.drawing(
             lambda: house.client.images.generate(prompt=CUBE, size="512x512", response_format="b64_json", extra_body={"seed": 7})
@@ -209,7 +212,7 @@ class TestGenerate:
         assert house.request(job_id)["size"] is None and answer.size == "64x64"
 
     def test_what_came_with_the_gpt_image_models_is_kept_to_or_taken_as_advice(self, house: House) -> None:
-        """Formats and their quality; they answered with the picture itself, and so does this."""
+        """Formats and their quality; they answered with the image itself, and so does this."""
 
         def call(quality: int) -> Any:
             return house.drawing(
@@ -245,12 +248,12 @@ class TestGenerate:
 class TestVariationsAndEdits:
     """images.create_variation and images.edit."""
 
-    def test_a_picture_is_varied(self, house: House) -> None:
+    def test_an_image_is_varied(self, house: House) -> None:
         """The retired call: a file, and the worker gets it."""
         stored: list[bytes] = []
 
         def work(job_id: str) -> None:
-            stored.append(house.store.get(redis_keys.source(job_id, "image")))
+            stored.append(house.store.get(redis_keys.input_image(job_id, "image")))
             house.draw(job_id)
 
         answer, job_id = house.during(
@@ -273,7 +276,7 @@ class TestVariationsAndEdits:
         masks: list[bytes] = []
 
         def work(job_id: str) -> None:
-            masks.append(house.store.get(redis_keys.source(job_id, "mask")))
+            masks.append(house.store.get(redis_keys.input_image(job_id, "mask")))
             house.draw(job_id)
 
         answer, job_id = house.during(
@@ -288,7 +291,7 @@ class TestStream:
     """stream=True."""
 
     def work(self, house: House) -> Callable[[str], None]:
-        """Show six pictures on the way, then draw."""
+        """Show six images on the way, then draw."""
 
         def show(job_id: str) -> None:
             record = house.record(job_id)
@@ -304,7 +307,7 @@ class TestStream:
 
         return show
 
-    def test_pictures_come_as_they_become(self, house: House) -> None:
+    def test_images_come_as_they_become(self, house: House) -> None:
         """Two of six, spread over the job, as large and in the format that was asked for; then the whole one."""
         events, job_id = house.during(
             lambda: list(house.client.images.generate(prompt=CUBE, size="512x512", stream=True, partial_images=2, quality="low")),
@@ -325,7 +328,7 @@ class TestStream:
         call = lambda: list(house.client.images.generate(prompt=CUBE, size="auto", output_format="webp", stream=True))  # noqa: E731
         events, job_id = house.during(call, house.draw)
         assert [event.type for event in events] == ["image_generation.completed"] and events[0].size == "64x64"
-        assert opened(events[0].b64_json).format == "WEBP" and not house.store.exists(redis_keys.watched(job_id))
+        assert opened(events[0].b64_json).format == "WEBP" and not house.store.exists(redis_keys.preview_subscribed(job_id))
 
     def test_an_edit_has_events_of_its_own_name(self, house: House) -> None:
         """The form's text says true and 1, as booleans and numbers do."""
@@ -362,7 +365,7 @@ class TestModels:
         with pytest.raises(openai.InternalServerError, match="No worker is alive that could tell"):
             house.client.images.generate(model="drawn-world", prompt=CUBE)
         house.store.sadd(redis_keys.WORKERS, "w")
-        house.store.set(redis_keys.worker("w"), Beat(pid=1, slots=1, checkpoint="drawn-world").model_dump_json())
+        house.store.set(redis_keys.worker("w"), WorkerHeartbeat(pid=1, slots=1, checkpoint="drawn-world").model_dump_json())
         assert [model.id for model in house.client.models.list()] == ["dall-e-2", "drawn-world"]
         assert house.client.models.retrieve("drawn-world").owned_by == "unclip-service"
         assert house.client.models.retrieve("dall-e-2").object == "model"
@@ -414,7 +417,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("fields", "param", "code", "message"),
         [
-            ({"image": b"no picture", "mask": png(64, hole=True)}, "image", "invalid_image", "no picture in a format read here"),
+            ({"image": b"no image", "mask": png(64, hole=True)}, "image", "invalid_image", "no image in a format read here"),
             ({"image": png((64, 32), hole=True)}, "image", "invalid_image", "it is 64×32: send a square one"),
             ({"image": png(64)}, "mask", "invalid_image", "nothing of the image is transparent"),
             ({"image": png(64), "mask": png(32, hole=True)}, "mask", "invalid_image", "it is 32×32 and the image 64×64"),
@@ -426,7 +429,7 @@ class TestErrors:
             ({"image": png(64, hole=True), "n": 11}, "n", "integer_above_max_value", "less than or equal to 10"),
         ],
     )
-    def test_a_picture_that_will_not_do(self, alone: House, fields: dict[str, Any], param: str, code: str, message: str) -> None:
+    def test_an_image_that_will_not_do(self, alone: House, fields: dict[str, Any], param: str, code: str, message: str) -> None:
         """Square, of one size, and somewhere transparent, as DALL·E 2 wanted them."""
         with pytest.raises(openai.BadRequestError) as caught:
             alone.client.images.edit(prompt=CUBE, **fields)
@@ -452,7 +455,7 @@ class TestErrors:
             assert (caught.value.status_code, caught.value.type) == (503, "server_error") and caught.value.response.headers["retry-after"]
 
     def test_a_body_too_large(self, build: Callable[..., House]) -> None:
-        """413 of a middleware, in OpenAI's form too; calls with pictures have the larger limit."""
+        """413 of a middleware, in OpenAI's form too; calls with images have the larger limit."""
         house = build(max_body_bytes=2048, max_upload_bytes=20_000)
         with pytest.raises(openai.APIStatusError, match="larger than 2048 bytes") as caught:
             house.client.images.generate(prompt=CUBE, user="x" * 3000)

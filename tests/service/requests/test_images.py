@@ -1,4 +1,4 @@
-"""Pictures that come in: what is read, what is refused, and that nothing large is decoded to find out."""
+"""Images that come in: what is read, what is refused, and that nothing large is decoded to find out."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contracts.images import MAX_SIDE, has_alpha, normalized
-from service.requests.images import FORMATS, PictureError, from_base64, opened
+from contracts.images import MAX_SIDE, has_alpha, normalize_image
+from service.requests.images import FORMATS, ImageError, from_base64, opened
 
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+RED = (255, 0, 0)
+BLUE = (0, 0, 255)
 
 
-def file(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def halves(width: int = 40, height: int = 20) -> Image.Image:
     """Red on the left, blue on the right."""
-    picture = Image.new("RGB", (width, height), RED)
-    picture.paste(BLUE, (width // 2, 0, width, height))
-    return picture
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(BLUE, (width // 2, 0, width, height))
+    return image
 
 
-def read(content: bytes, kind: Any = "picture") -> np.ndarray:
+def read(content: bytes, kind: Any = "image") -> np.ndarray:
     """What the worker would be given."""
-    picture = Image.open(io.BytesIO(normalized(opened(content, 1 << 24, 1 << 24), kind)))
-    assert picture.format == "PNG" and picture.mode == ("L" if kind == "mask" else "RGB") and picture.width == picture.height
-    return np.asarray(picture)
+    image = Image.open(io.BytesIO(normalize_image(opened(content, 1 << 24, 1 << 24), kind)))
+    assert image.format == "PNG" and image.mode == ("L" if kind == "mask" else "RGB") and image.width == image.height
+    return np.asarray(image)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -62,7 +63,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     else:
         grey = grey.convert("RGB").quantize() if mode == "P" else grey.convert(mode)
     kind = "TIFF" if mode == "CMYK" else "PNG"
-    pixels = np.asarray(Image.open(io.BytesIO(normalized(grey, "picture")))) if kind == "TIFF" else read(file(grey))
+    pixels = np.asarray(Image.open(io.BytesIO(normalize_image(grey, "image")))) if kind == "TIFF" else read(file(grey))
     assert np.abs(pixels.astype(int) - (255 if mode == "1" else 128)).max() <= 2
 
 
@@ -87,14 +88,14 @@ def test_of_an_animation_the_first_frame_counts() -> None:
         assert np.abs(pixels.astype(int) - RED).max() < 8
 
 
-def test_a_picture_just_over_the_bound_is_refused_with_its_size() -> None:
+def test_an_image_just_over_the_bound_is_refused_with_its_size() -> None:
     """Known from the header."""
-    with pytest.raises(PictureError, match="it is 40×20: send at most 799 pixels"):
+    with pytest.raises(ImageError, match="it is 40×20: send at most 799 pixels"):
         opened(file(halves()), 1 << 24, 799)
 
 
 def test_small_ones_stay_and_large_ones_shrink() -> None:
-    """1×1 is a picture."""
+    """1×1 is an image."""
     assert read(file(Image.new("RGB", (1, 1), RED))).shape == (1, 1, 3)
     assert read(file(halves(3000, 2000))).shape == (MAX_SIDE, MAX_SIDE, 3)
 
@@ -102,10 +103,10 @@ def test_small_ones_stay_and_large_ones_shrink() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_a_mask_says_what_to_redraw(mode: str) -> None:
     """White is redrawn; where there is transparency, what is transparent."""
-    picture = Image.new(mode, (4, 4), {"L": 0, "RGB": (0, 0, 0), "RGBA": (255, 255, 255, 255)}[mode])
-    picture.paste({"L": 255, "RGB": (255, 255, 255), "RGBA": (0, 0, 0, 0)}[mode], (0, 0, 2, 4))  # type: ignore[arg-type]
-    assert read(file(picture), "mask").tolist() == [[255, 255, 0, 0]] * 4
-    assert has_alpha(picture) == (mode == "RGBA")
+    image = Image.new(mode, (4, 4), {"L": 0, "RGB": (0, 0, 0), "RGBA": (255, 255, 255, 255)}[mode])
+    image.paste({"L": 255, "RGB": (255, 255, 255), "RGBA": (0, 0, 0, 0)}[mode], (0, 0, 2, 4))  # type: ignore[arg-type]
+    assert read(file(image), "mask").tolist() == [[255, 255, 0, 0]] * 4
+    assert has_alpha(image) == (mode == "RGBA")
 
 
 def bomb(side: int) -> bytes:
@@ -121,12 +122,12 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def test_a_huge_picture_in_a_small_file_is_refused_before_it_is_decoded() -> None:
+def test_a_huge_image_in_a_small_file_is_refused_before_it_is_decoded() -> None:
     """20,000×20,000 in about 50 kB."""
     content = bomb(20_000)
     assert len(content) < 60_000
     started = time.perf_counter()
-    with pytest.raises(PictureError, match="send at most 25000000 pixels"):
+    with pytest.raises(ImageError, match="send at most 25000000 pixels"):
         opened(content, 20_000_000, 25_000_000)
     assert time.perf_counter() - started < 0.5
 
@@ -135,17 +136,17 @@ def test_a_huge_picture_in_a_small_file_is_refused_before_it_is_decoded() -> Non
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"hello", "no picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
+        (b"hello", "no image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image"),
         (file(halves(400, 400))[:600], "cut short"),
         (file(halves(400, 400), "JPEG")[:900], "cut short"),
-        (file(halves(), "TIFF"), "no picture"),
+        (file(halves(), "TIFF"), "no image"),
         (bytes(4000), "send at most 3000"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_the_reason(content: bytes, message: str) -> None:
+def test_what_is_no_image_is_refused_with_the_reason(content: bytes, message: str) -> None:
     """Never an exception of the decoder's own."""
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         opened(content, 3000, 1 << 24)
 
 
@@ -154,5 +155,5 @@ def test_base64_plain_and_as_a_data_url() -> None:
     text = base64.b64encode(b"hello").decode()
     assert from_base64(text) == from_base64(f"data:image/png;base64,{text}") == from_base64(text[:4] + "\n" + text[4:]) == b"hello"
     for wrong in ("héllo", "abc", "data:image/png,abc", "data:"):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             from_base64(wrong)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.fields import MAX_GUIDANCE, MAX_PICTURES, MAX_PROMPT_CHARACTERS, MAX_SEED, MAX_STEPS, PARAMETERS
+from contracts.fields import MAX_GUIDANCE, MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, MAX_STEPS, PARAMETERS
 from contracts.operations import OPERATIONS
-from service.requests.models import REQUESTS, GenerateRequest, separated
+from service.requests.models import REQUESTS, GenerateRequest, split_images
 
 
 def fault(**fields: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_request_survives_json() -> None:
     assert request.model_fields_set == set(GenerateRequest.model_fields) - {"z_i", "mix"}, "a new field belongs in this test"
 
 
-def test_the_stack_is_given_all_but_prompt_n_and_seed() -> None:
+def test_the_pipeline_is_given_all_but_prompt_n_and_seed() -> None:
     """Those three are the rows' own."""
     given = GenerateRequest(prompt="a", size=64, negative_prompt="", seed=1, n=2).given_parameters()
     assert given == {"size": 64, "negative_prompt": ""}
@@ -74,7 +74,7 @@ def test_the_stack_is_given_all_but_prompt_n_and_seed() -> None:
     [
         {"prompt": "x"},
         {"prompt": "x" * MAX_PROMPT_CHARACTERS},
-        {"n": MAX_PICTURES},
+        {"n": MAX_IMAGES},
         {"seed": 0},
         {"seed": MAX_SEED},
         {"seed": MAX_SEED - 9, "n": 10},
@@ -96,14 +96,14 @@ def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
     [
         ({"prompt": ""}, "at least 1 character"),
         ({"prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, "at most 1000 characters"),
-        ({"prompt": " \t\n\u3000"}, "it is blank: say what the picture shows"),
+        ({"prompt": " \t\n\u3000"}, "it is blank: say what the image shows"),
         ({"prompt": "a\x00b"}, "it contains a NUL character: leave it out"),
         ({"prompt": "\ud800"}, "unicode"),
         ({"prompt": b"a red cube"}, "valid string"),
         ({"negative_prompt": "\x00"}, "it contains a NUL character: leave it out"),
         ({"negative_prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, "at most 1000 characters"),
         ({"n": 0}, "greater than or equal to 1"),
-        ({"n": MAX_PICTURES + 1}, "less than or equal to 10"),
+        ({"n": MAX_IMAGES + 1}, "less than or equal to 10"),
         ({"n": "2"}, "valid integer"),
         ({"n": True}, "valid integer"),
         ({"n": 1.5}, "valid integer"),
@@ -157,13 +157,13 @@ WHOLE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("operation", REQUESTS)
-def test_a_request_becomes_what_its_worker_reads_and_pictures_beside_it(operation: str) -> None:
-    """Nothing of the pictures stays in the fields but their names in a mixture."""
-    fields, pictures = separated(REQUESTS[operation].model_validate(WHOLE[operation]))
+def test_a_request_becomes_what_its_worker_reads_and_images_beside_it(operation: str) -> None:
+    """Nothing of the images stays in the fields but their names in a mixture."""
+    fields, images = split_images(REQUESTS[operation].model_validate(WHOLE[operation]))
     assert PIXEL not in json.dumps(fields)
     OPERATIONS[operation].model_validate(json.loads(json.dumps(fields)))
     names = {"generate": {"mix_1", "mix_3"}, "edit": {"image", "mask"}, "interpolate": {"image_a"}}.get(operation, {"image"})
-    assert set(pictures) == names
+    assert set(images) == names
     if operation == "generate":
         assert [part["image"] for part in fields["mix"]] == [None, "mix_1", None, "mix_3"]
 

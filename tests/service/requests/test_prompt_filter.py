@@ -31,7 +31,7 @@ red  cube
 
 
 def grey() -> str:
-    """A picture of one pixel."""
+    """An image of one pixel."""
     buffer = io.BytesIO()
     Image.new("L", (1, 1), 255).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -19,7 +19,7 @@ from fastapi import APIRouter
 from PIL import Image
 
 from contracts import redis_keys
-from contracts.jobs import Beat, Picture, Progress, now
+from contracts.jobs import ImageInfo, Progress, WorkerHeartbeat, now
 from service.app import create_app
 from service.security import api_keys
 from service.settings import Settings
@@ -63,10 +63,10 @@ def id_of(header: dict[str, str]) -> str:
 
 
 def drawn(blocking: redis.Redis, job_id: str, png: bytes = b"\x89PNG") -> None:
-    """The job has succeeded with one picture."""
+    """The job has succeeded with one image."""
     record = JobRecord(blocking, job_id, 100)
     record.start({})
-    assert record.succeed([png], [Picture(seed=5, width=64, height=64)], [], Progress(stage="decoder", step=1, steps=1, fraction=1.0))
+    assert record.succeed([png], [ImageInfo(seed=5, width=64, height=64)], [], Progress(stage="decoder", step=1, steps=1, fraction=1.0))
 
 
 class TestProof:
@@ -102,7 +102,7 @@ class TestProof:
                 form = openai if path.startswith("/v1/") else problem
                 assert one["responses"]["401"]["content"] == one["responses"]["429"]["content"] == form, path
 
-    async def test_a_picture_s_url_opens_that_job_s_pictures_alone(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
+    async def test_an_image_s_url_opens_that_job_s_images_alone(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """Without a key, as a browser asks: with the URL that the owner was told, and with no other."""
         ann = {"authorization": f"Bearer {api_keys.create(blocking, 'ann')[1]}"}
         first, second = [(await house.post("/generate", json=CUBE, headers=ann)).json()["id"] for _ in range(2)]
@@ -130,7 +130,9 @@ class TestProof:
         self, house: httpx.AsyncClient, blocking: redis.Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Wrong in its secret, its id or its form: the same look-up and comparison as a right one has, and the same answer."""
-        token, compare, compared = api_keys.create(blocking, "ann")[1], api_keys.hmac.compare_digest, []
+        token = api_keys.create(blocking, "ann")[1]
+        compare = api_keys.hmac.compare_digest
+        compared = []
         monkeypatch.setattr(api_keys.hmac, "compare_digest", lambda a, b: (compared.append((len(a), len(b))), compare(a, b))[1])
         wrong = [token[:-1] + ("0" if token[-1] != "0" else "1"), token.replace(token.split("_")[1], "0" * 12), token + "0", "what", "ä"]
         answers = [await house.get("/jobs", headers={"authorization": f"Bearer {one}".encode("latin-1")}) for one in wrong]
@@ -192,7 +194,8 @@ class TestOwners:
 
     async def test_others_see_nothing_of_a_job(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """404 by every route, in the very words for a job that is not there; and it cannot be cancelled."""
-        ann, bob = bearer(blocking), bearer(blocking, "bob")
+        ann = bearer(blocking)
+        bob = bearer(blocking, "bob")
         job_id = (await house.post("/generate", json=CUBE, headers=ann)).json()["id"]
         for method, path in GUARDED[3:]:
             answer = await house.request(method, path.replace("x", job_id, 1), headers=bob)
@@ -209,7 +212,8 @@ class TestOwners:
 
     async def test_the_list_holds_ones_own(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """And jobs of before keys were required are nobody's."""
-        ann, bob = bearer(blocking), bearer(blocking, "bob")
+        ann = bearer(blocking)
+        bob = bearer(blocking, "bob")
         made = [(await house.post("/generate", json=CUBE, headers=who)).json()["id"] for who in (ann, bob, ann)]
         for who, ids in ((ann, [made[2], made[0]]), (bob, [made[1]])):
             assert [job["id"] for job in (await house.get("/jobs", headers=who)).json()["jobs"]] == ids
@@ -218,17 +222,19 @@ class TestOwners:
 
     async def test_an_idempotency_key_is_ones_own(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """The same word by another starts another job, and says nothing of the first."""
-        ann, bob = bearer(blocking), bearer(blocking, "bob")
-        same = {"idempotency-key": "picture-1"}
+        ann = bearer(blocking)
+        bob = bearer(blocking, "bob")
+        same = {"idempotency-key": "image-1"}
         first, again, others = [
             (await house.post("/generate", json={"prompt": prompt}, headers=who | same)).json()["id"]
             for prompt, who in (("a", ann), ("a", ann), ("b", bob))
         ]
         assert first == again != others
 
-    async def test_a_picture_of_anothers_job_cannot_be_worked_on(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
+    async def test_an_image_of_anothers_job_cannot_be_worked_on(self, house: httpx.AsyncClient, blocking: redis.Redis) -> None:
         """In the words for one that is not there."""
-        ann, bob = bearer(blocking), bearer(blocking, "bob")
+        ann = bearer(blocking)
+        bob = bearer(blocking, "bob")
         job_id = (await house.post("/generate", json=CUBE, headers=ann)).json()["id"]
         file = io.BytesIO()
         Image.new("RGB", (8, 8), "red").save(file, "PNG")
@@ -236,7 +242,7 @@ class TestOwners:
         vary = {"image": {"job": job_id, "index": 0}}
         assert (await house.post("/variations", json=vary, headers=ann)).status_code == 202
         refused = await house.post("/variations", json=vary, headers=bob)
-        assert refused.status_code == 422 and f"there is no picture 0 of a job '{job_id}'" in refused.json()["detail"]
+        assert refused.status_code == 422 and f"there is no image 0 of a job '{job_id}'" in refused.json()["detail"]
 
     async def test_routes_that_are_added_are_guarded_too(self, redis_server: RedisServer, blocking: redis.Redis) -> None:
         """By a router, and without doing anything for it: the key is wanted, and a {job_id} has to be its own."""
@@ -248,7 +254,8 @@ class TestOwners:
             return job_id
 
         app.include_router(router)
-        ann, bob = bearer(blocking), bearer(blocking, "bob")
+        ann = bearer(blocking)
+        bob = bearer(blocking, "bob")
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://house") as client:
             job_id = (await client.post("/generate", json=CUBE, headers=ann)).json()["id"]
             statuses = [(await client.get(f"/v1/later/{job_id}", headers=who)).status_code for who in ({}, bob, ann)]
@@ -260,7 +267,8 @@ class TestRate:
 
     async def test_of_many_at_once_so_many_as_the_limit_come_in(self, serve: Any, blocking: redis.Redis) -> None:
         """Of 20 over two services, 5; whatever they ask. Others are not held up."""
-        ann, bob = bearer(blocking, rate="5/hour"), bearer(blocking, "bob", rate="5/hour")
+        ann = bearer(blocking, rate="5/hour")
+        bob = bearer(blocking, "bob", rate="5/hour")
         async with serve(api_keys="required") as one, serve(api_keys="required") as two:
             answers = await asyncio.gather(*((one, two)[at % 2].get("/jobs", headers=ann) for at in range(20)))
             assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 15
@@ -285,7 +293,7 @@ class TestRate:
         """Retry-After is not too short."""
         header = bearer(blocking, rate="60/hour")
         full = now() + timedelta(seconds=59 * 60 + 5)  # all 60 were made, the first of them 55 s ago
-        blocking.set(redis_keys.bucket(id_of(header)), round(full.timestamp() * 1_000_000))
+        blocking.set(redis_keys.rate_limit(id_of(header)), round(full.timestamp() * 1_000_000))
         answer = await house.get("/jobs", headers=header)
         assert answer.status_code == 429 and 1 <= int(answer.headers["retry-after"]) <= 5
         await asyncio.sleep(int(answer.headers["retry-after"]))
@@ -299,7 +307,7 @@ class TestRate:
         assert blocking.info("persistence")["aof_current_size"] == before
         blocking.set("any", 1)
         assert blocking.info("persistence")["aof_current_size"] > before
-        assert 0 < blocking.ttl(redis_keys.bucket(id_of(header))) <= 108
+        assert 0 < blocking.ttl(redis_keys.rate_limit(id_of(header))) <= 108
 
 
 class TestJobs:
@@ -307,7 +315,8 @@ class TestJobs:
 
     async def test_of_many_at_once_so_many_as_the_limit_are_accepted(self, serve: Any, blocking: redis.Redis) -> None:
         """Of 20 over two services, 5, and those are in the queue: none was lost, none is left of the refused."""
-        ann, bob = bearer(blocking, jobs=5), bearer(blocking, "bob", jobs=5)
+        ann = bearer(blocking, jobs=5)
+        bob = bearer(blocking, "bob", jobs=5)
         async with serve(api_keys="required") as one, serve(api_keys="required") as two:
             answers = await asyncio.gather(*((one, two)[at % 2].post("/generate", json=CUBE, headers=ann) for at in range(20)))
             assert (await one.post("/generate", json=CUBE, headers=bob)).status_code == 202
@@ -340,7 +349,7 @@ class TestJobs:
             assert (await post(**{"idempotency-key": str(at)})).json()["id"] == accepted.json()["id"]
             await end(accepted.json()["id"])
         assert (await post()).status_code == 202
-        assert blocking.scard(redis_keys.held(id_of(header))) == 1
+        assert blocking.scard(redis_keys.active_jobs(id_of(header))) == 1
 
     async def test_a_job_whose_worker_was_killed_holds_its_slot_once(
         self, house: httpx.AsyncClient, blocking: redis.Redis, redis_server: RedisServer
@@ -379,8 +388,8 @@ time.sleep(600)
 
         assert await told() == "30"
         blocking.sadd(redis_keys.WORKERS, "w")
-        blocking.set(redis_keys.worker("w"), Beat(pid=1, slots=2).model_dump_json())
-        blocking.hset(redis_keys.PACE, redis_keys.pace("any", None), "40.0")
+        blocking.set(redis_keys.worker("w"), WorkerHeartbeat(pid=1, slots=2).model_dump_json())
+        blocking.hset(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("any", None), "40.0")
         assert await told() == "40"
         blocking.lrem(redis_keys.QUEUE_LIST, 1, ids[0])
         record = JobRecord(blocking, ids[0], 100)

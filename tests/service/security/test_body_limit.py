@@ -45,7 +45,8 @@ async def test_a_body_that_does_not_say_its_length_is_cut_off(alone: httpx.Async
 
 async def test_a_body_in_many_chunks_is_read_whole(client: httpx.AsyncClient) -> None:
     """The largest that may come does."""
-    head, tail = b'{"prompt": "a', b'"}'
+    head = b'{"prompt": "a'
+    tail = b'"}'
 
     async def body() -> AsyncIterator[bytes]:
         yield head

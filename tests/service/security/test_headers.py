@@ -95,7 +95,7 @@ async def test_a_job_keeps_the_id_of_the_request_that_made_it(client: httpx.Asyn
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_the_documentation_may_load_what_it_is_made_of(alone: httpx.AsyncClient, path: str) -> None:
-    """Each script, style and picture that the page names is allowed by the policy that comes with it."""
+    """Each script, style and image that the page names is allowed by the policy that comes with it."""
     answer = await alone.get(path)
     policy = {kind: sources.split() for kind, _, sources in (part.strip().partition(" ") for part in answer.headers[POLICY].split(";"))}
     loaded = re.findall(r'<(script|link|img)[^>]*?(?:src|href)="([^"]+)"', answer.text)
@@ -118,7 +118,7 @@ async def test_no_other_origin_may_call_unless_told(alone: httpx.AsyncClient) ->
 
 
 async def test_an_origin_that_is_named_may_call_and_read() -> None:
-    """It, and no other; with the headers that a client of this service needs, and pictures too."""
+    """It, and no other; with the headers that a client of this service needs, and images too."""
     async with client_of(app_of(cors_origins="https://page.example, http://localhost:3000")) as client:
         preflight = await client.options("/generate", headers=PREFLIGHT)
         assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == "https://page.example"
@@ -135,11 +135,11 @@ async def test_an_origin_that_is_named_may_call_and_read() -> None:
 
 @pytest.mark.parametrize(
     ("host", "answered"),
-    [("pictures.example", True), ("pictures.example:8000", True), ("a.local", True), ("[::1]:80", True), ("evil.example", False)],
+    [("images.example", True), ("images.example:8000", True), ("a.local", True), ("[::1]:80", True), ("evil.example", False)],
 )
 async def test_only_hosts_that_are_trusted_are_answered_for(host: str, answered: bool) -> None:
     """A problem says so; probes ask by address, and are always answered."""
-    async with client_of(app_of(trusted_hosts="pictures.example, *.local, ::1")) as client:
+    async with client_of(app_of(trusted_hosts="images.example, *.local, ::1")) as client:
         answer = await client.get("/openapi.json", headers={"host": host})
         assert answer.status_code == (200 if answered else 400)
         assert answered or (answer.headers["content-type"], host in answer.json()["detail"]) == ("application/problem+json", True)

@@ -25,7 +25,7 @@ from conftest import RedisServer, free_port
 from standardwebhooks import Webhook as Verifier
 
 from contracts import redis_keys
-from contracts.jobs import Picture, Progress
+from contracts.jobs import ImageInfo, Progress
 from service.jobs import index
 from service.jobs.repository import Jobs
 from service.settings import Settings
@@ -33,7 +33,8 @@ from service.webhooks import dispatcher
 from worker.jobs.record import JobRecord
 
 pytestmark = pytest.mark.anyio
-SECRET, OTHER = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "A" * 44 + "AAAA"
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER = "whsec_" + "A" * 44 + "AAAA"
 ON_THIS_MACHINE: dict[str, Any] = {"webhook_hosts": "127.0.0.1,*.test", "webhook_secret": SECRET}
 ON_THIS_MACHINE |= {"webhook_http": True, "webhook_private": True}
 WAIT_S = 120.0
@@ -46,7 +47,8 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self, *answers: int | Callable[[], int]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers, self.got = list(answers), list[tuple[dict[str, str], bytes]]()
+        self.answers = list(answers)
+        self.got = list[tuple[dict[str, str], bytes]]()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/hook?of=me"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -119,8 +121,9 @@ async def ended(client: httpx.AsyncClient, server: RedisServer, act: str = "succ
             record = JobRecord(connection, job_id, 100)
             record.start({"size": 64})
             if act == "succeed":
-                picture, whole = Picture(seed=5, width=64, height=64), Progress(stage="decoder", step=6, steps=6, fraction=1.0)
-                record.succeed([b"\x89PNG"], [picture], [], whole)
+                image = ImageInfo(seed=5, width=64, height=64)
+                whole = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
+                record.succeed([b"\x89PNG"], [image], [], whole)
             elif act == "fail":
                 record.fail("internal", "because")
 
@@ -131,7 +134,7 @@ async def ended(client: httpx.AsyncClient, server: RedisServer, act: str = "succ
 async def test_the_end_is_told_signed(serve: Any, redis_server: RedisServer, receive: Any, store: redis.asyncio.Redis) -> None:
     """Once, as GET tells the job, in a way that the scheme's own library verifies; by either secret while they change."""
     receiver = receive()
-    async with serve(**ON_THIS_MACHINE | {"webhook_secret": f"{SECRET} {OTHER}"}, public_url="https://pictures.example") as client:
+    async with serve(**ON_THIS_MACHINE | {"webhook_secret": f"{SECRET} {OTHER}"}, public_url="https://images.example") as client:
         job_id = await ended(client, redis_server, webhook=receiver.url)
         await receiver.has(1)
         await nothing_left(store)
@@ -142,7 +145,7 @@ async def test_the_end_is_told_signed(serve: Any, redis_server: RedisServer, rec
         assert Verifier(secret).verify(body, headers) == told
     with pytest.raises(Exception, match="No matching signature"):
         Verifier(SECRET).verify(body.replace(b"succeeded", b"failed"), headers)
-    assert told["status"] == "succeeded" and told["images"][0]["url"].startswith("https://pictures.example/jobs/")
+    assert told["status"] == "succeeded" and told["images"][0]["url"].startswith("https://images.example/jobs/")
     assert headers["webhook-id"] == f"msg_{job_id}_succeeded" and headers[""] == "/hook?of=me"
     assert headers["content-type"] == "application/json" and headers["host"] == receiver.url.split("/")[2]
     assert 'unclip_webhook_attempts_total{outcome="delivered"} 1.0' in metrics and "webhook" not in told["parameters"]
@@ -209,7 +212,8 @@ async def test_a_delivery_is_one_senders_at_a_time(serve: Any, redis_server: Red
 async def test_a_slow_receiver_holds_nobody_up(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
     """An attempt has its time, and others go on beside it."""
     hold = threading.Event()
-    slow, quick = receive(lambda: hold.wait(WAIT_S) and 500), receive()
+    slow = receive(lambda: hold.wait(WAIT_S) and 500)
+    quick = receive()
     async with serve(**ON_THIS_MACHINE, webhook_timeout=2.0) as client:
         await ended(client, redis_server, webhook=slow.url)
         await slow.has(1)
@@ -245,7 +249,8 @@ async def test_a_sender_that_is_killed_loses_nothing(redis_server: RedisServer, 
 @asynccontextmanager
 async def behind_tls(name: str, authority: trustme.CA) -> AsyncIterator[tuple[int, list[str]]]:
     """A server with a certificate for this name, which answers 200: its port, and the names it was asked for."""
-    context, asked = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[str]()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    asked = list[str]()
     authority.issue_cert(name).configure_cert(context)
     context.sni_callback = lambda _socket, server_name, _context: asked.append(server_name)
 
@@ -357,12 +362,12 @@ async def test_nothing_is_left_when_all_has_expired(serve: Any, redis_server: Re
         await nothing_left(store)
         await asyncio.sleep(1.5)
         await index.clear(store, 0)
-    ours = set(await store.keys("unclip:*")) - {redis_keys.OUTCOMES.encode(), redis_keys.PACE.encode()}
+    ours = set(await store.keys("unclip:*")) - {redis_keys.OUTCOMES.encode(), redis_keys.MEAN_DURATIONS.encode()}
     assert ours == set()
 
 
 async def test_jobs_know_their_webhooks_but_do_not_tell(serve: Any, redis_server: RedisServer, store: Any) -> None:
-    """The URL is between the client and its receiver; pictures carry the request and must not carry it."""
+    """The URL is between the client and its receiver; images carry the request and must not carry it."""
     async with serve(**ON_THIS_MACHINE) as client:
         job = (await client.post("/generate", json={"prompt": "a", "webhook": "https://hook.test/secret"})).json()
     assert "hook.test" not in json.dumps(job)

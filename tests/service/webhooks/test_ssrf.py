@@ -34,7 +34,8 @@ PUBLIC = ["93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.
 
 def found(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
     """Let names resolve to these addresses, one answer after the other; gives the names asked for."""
-    asked, left = [], list(answers)
+    asked = []
+    left = list(answers)
 
     async def getaddrinfo(loop: Any, host: str, port: int, **_: Any) -> list[Any]:
         asked.append(host)

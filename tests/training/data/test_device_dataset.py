@@ -28,7 +28,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Table:
     folder = tmp_path_factory.mktemp("table")
     made = table(folder, COUNT, "whole", "cpu", processes=1)
     again = table(folder, COUNT, "whole", "cpu", processes=0)  # of what is there nothing is drawn anew: it could not be
-    assert torch.equal(made.pictures, again.pictures)
+    assert torch.equal(made.images, again.images)
     return again
 
 
@@ -36,10 +36,11 @@ def step(number: int = 0, batch: int = 8, rank: int = 0, ranks: int = 1) -> Step
     return Step(number, batch, CPU, torch.Generator().manual_seed(number), rank, ranks)
 
 
-def test_its_pictures_and_answers_are_the_worlds(drawn: Table) -> None:
-    world, indices = World("whole"), list(range(COUNT))
+def test_its_images_and_answers_are_the_worlds(drawn: Table) -> None:
+    world = World("whole")
+    indices = list(range(COUNT))
     scenes = world.scenes(indices)
-    assert (to_float(drawn.pictures) - world.images(indices, scenes, CPU)).abs().max() <= 1 / 127.5
+    assert (to_float(drawn.images) - world.images(indices, scenes, CPU)).abs().max() <= 1 / 127.5
     assert torch.equal(drawn.answers.long(), answers_of(scenes))
 
 
@@ -55,12 +56,12 @@ def test_its_tokens_are_captions_of_their_scenes(drawn: Table) -> None:
 
 
 def test_a_batch_is_twins_with_captions_of_their_own_and_shared_by_the_processes(drawn: Table) -> None:
-    pictures, tokens = drawn.pairs(step(3))
-    rows = [next(row for row in range(COUNT) if torch.equal(to_float(drawn.pictures[row]), picture)) for picture in pictures]
+    images, tokens = drawn.pairs(step(3))
+    rows = [next(row for row in range(COUNT) if torch.equal(to_float(drawn.images[row]), image)) for image in images]
     assert [row // 2 for row in rows[::2]] == [row // 2 for row in rows[1::2]] and len(set(rows)) > 2
     assert all(any(torch.equal(one.long(), said) for one in drawn.tokens[row]) for row, said in zip(rows, tokens, strict=True))
     halves = [drawn.pairs(step(3, rank=rank, ranks=2))[0] for rank in (0, 1)]
-    assert torch.equal(torch.cat(halves), pictures)
+    assert torch.equal(torch.cat(halves), images)
 
 
 def test_kept_crops_come_with_small_versions_of_themselves(tmp_path: Path) -> None:

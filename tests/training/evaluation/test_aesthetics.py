@@ -14,7 +14,8 @@ from training.evaluation import aesthetics
 
 def test_ratings_are_means_or_counts(tmp_path: Path) -> None:
     """AVA's counts of 1 to 10 give their mean; paths are from the CSV's folder."""
-    means, counts = tmp_path / "means.csv", tmp_path / "counts.csv"
+    means = tmp_path / "means.csv"
+    counts = tmp_path / "counts.csv"
     means.write_text("path,rating\na.png,5.5\n")
     counts.write_text("path,1,2,3,4,5,6,7,8,9,10\nb.png,0,0,0,0,1,0,0,0,0,3\n")
     assert aesthetics.read_ratings(means) == [aesthetics.Rating(tmp_path / "a.png", 5.5)]
@@ -34,7 +35,8 @@ def test_what_cannot_be_a_rating_is_named(tmp_path: Path, text: str, told: str) 
 def test_the_regression_finds_a_linear_rule() -> None:
     """From 400 embeddings with a tenth of noise: foretold ratings of others correlate with the true ones, at a penalty that was chosen."""
     numbers = torch.Generator().manual_seed(0)
-    z, weights = torch.randn(400, 16, generator=numbers), torch.randn(16, generator=numbers)
+    z = torch.randn(400, 16, generator=numbers)
+    weights = torch.randn(16, generator=numbers)
     found = aesthetics.fit_and_test(z, z @ weights + 5 + 0.1 * torch.randn(400, generator=numbers))
     assert found.held_out == 80 and found.pearson > 0.99 and found.spearman > 0.98
     assert torch.allclose(found.probe.weights.float(), weights, atol=0.05) and found.probe.bias == pytest.approx(5, abs=0.05)
@@ -45,13 +47,15 @@ def test_the_regression_finds_a_linear_rule() -> None:
 def test_the_penalty_is_chosen_by_leaving_one_out() -> None:
     """Its closed form names the penalty that fitting n times without one does."""
     numbers = torch.Generator().manual_seed(1)
-    z, y = torch.randn(24, 6, generator=numbers).double(), torch.randn(24, generator=numbers).double()
+    z = torch.randn(24, 6, generator=numbers).double()
+    y = torch.randn(24, generator=numbers).double()
 
     def error(alpha: float) -> float:
         total = 0.0
         for k in range(len(z)):
             rest = [n for n in range(len(z)) if n != k]
-            x, mean = z[rest] - z[rest].mean(0), y[rest].mean()
+            x = z[rest] - z[rest].mean(0)
+            mean = y[rest].mean()
             weights = torch.linalg.solve(x.T @ x + alpha * torch.eye(6).double(), x.T @ (y[rest] - mean))
             total += float(mean + (z[k] - z[rest].mean(0)) @ weights - y[k]) ** 2
         return total

@@ -22,7 +22,8 @@ def test_the_report_has_every_part(tiny_checkpoint: Path, tmp_path: Path, monkey
         sys, "argv", ["evaluate", "--checkpoint", str(tiny_checkpoint), "--count", "2", "--steps", "4", "--out", str(tmp_path)]
     )
     evaluate.main()
-    found, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
+    found = json.loads((tmp_path / "report.json").read_text())
+    text = (tmp_path / "report.md").read_text()
     assert list(found["sorts"]) == [*scoring.SORTS, *scoring.DETAILS] and found["parameters"]["decoder_num_inference_steps"] == 4
     for name, sort in found["sorts"].items():
         assert list(sort) == ["prior", "text", "drawings"] and all(counts["told"]["of"] == 2 for counts in sort.values())
@@ -46,11 +47,11 @@ def test_captions_of_a_detail_tell_it(name: str) -> None:
 def test_a_signs_word_is_told_by_its_drawing() -> None:
     """Of drawings nearly always, whatever stands around; and a sign with another word is not taken for it."""
     pairs = list(islice(scoring.captioned(scoring.SORTS["sign"], "objects"), 24))
-    pictures = generation.drawings([shown for shown, _ in pairs])
-    right = [scoring.legible(picture, str(said.claims["word"])) for picture, (_, said) in zip(pictures, pairs, strict=True)]
+    images = generation.drawings([shown for shown, _ in pairs])
+    right = [scoring.legible(image, str(said.claims["word"])) for image, (_, said) in zip(images, pairs, strict=True)]
     assert sum(right) >= 22
-    known = [picture for picture, (_, said) in zip(pictures, pairs, strict=True) if said.claims["word"] in {*WORDS} - {"HELLO"}]
-    assert len(known) > 10 and not any(scoring.legible(picture, "HELLO") for picture in known)
+    known = [image for image, (_, said) in zip(images, pairs, strict=True) if said.claims["word"] in {*WORDS} - {"HELLO"}]
+    assert len(known) > 10 and not any(scoring.legible(image, "HELLO") for image in known)
 
 
 def test_the_cards_tables_sum_over_sorts() -> None:

@@ -18,7 +18,8 @@ def normal(count: int, mean: list[float], deviation: list[float], seed: int = 0)
 
 def test_the_frechet_distance_of_two_gaussians_is_the_closed_form() -> None:
     """Where covariances commute: |m_a - m_b|² + sum of (s_a - s_b)²; turned together it stays the same."""
-    a, b = [1.0, 2.0, 0.5], [0.5, 2.5, 1.5]
+    a = [1.0, 2.0, 0.5]
+    b = [0.5, 2.5, 1.5]
     turn = torch.linalg.qr(normal(3, [0.0] * 3, [1.0] * 3)).Q
     means = (torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([1.0, 1.0, 0.0]).double())
     first, second = ((turn @ m, turn @ torch.diag(torch.tensor(s).double().square()) @ turn.T) for m, s in zip(means, (a, b), strict=True))
@@ -28,8 +29,10 @@ def test_the_frechet_distance_of_two_gaussians_is_the_closed_form() -> None:
 
 def test_the_frechet_distance_of_covariances_that_do_not_commute() -> None:
     """Two dimensions, where the trace of a root is known: tr(M^½) = (tr M + 2 det(M)^½)^½."""
-    a, b = torch.tensor([[2.0, 0.5], [0.5, 1.0]]).double(), torch.tensor([[1.0, -0.7], [-0.7, 3.0]]).double()
-    zero, product = torch.zeros(2).double(), a @ b
+    a = torch.tensor([[2.0, 0.5], [0.5, 1.0]]).double()
+    b = torch.tensor([[1.0, -0.7], [-0.7, 3.0]]).double()
+    zero = torch.zeros(2).double()
+    product = a @ b
     root = math.sqrt(float(product.trace()) + 2 * math.sqrt(float(torch.det(product))))
     assert metrics.frechet((zero, a), (zero, b)) == pytest.approx(3 + 4 - 2 * root, abs=1e-9)
 
@@ -37,7 +40,8 @@ def test_the_frechet_distance_of_covariances_that_do_not_commute() -> None:
 def test_distances_of_samples_have_their_bias_taken_off() -> None:
     """100 of 8 dimensions from the reference's own Gaussian are at no distance from it, within the interval; shifted ones at theirs."""
     reference = normal(20_000, [0.0] * 8, [1.0] * 8, seed=1)
-    same, moved = normal(100, [0.0] * 8, [1.0] * 8), normal(100, [1.0] + [0.0] * 7, [1.0] * 8)
+    same = normal(100, [0.0] * 8, [1.0] * 8)
+    moved = normal(100, [1.0] + [0.0] * 7, [1.0] * 8)
     raw = metrics.frechet(metrics.gaussian(same), metrics.gaussian(reference))
     found = metrics.frechet_distance(same, reference)
     assert raw > 0.2 and found.value < raw / 3 and found.low <= found.value <= found.high
@@ -47,7 +51,11 @@ def test_distances_of_samples_have_their_bias_taken_off() -> None:
 
 def test_mmd_is_the_closed_form() -> None:
     """Of Gaussians with a Gaussian kernel: E k(x, y) = (w² / (w² + s² + t²))^(D/2) exp(-|m|² / 2 (w² + s² + t²))."""
-    dimensions, width, s, t, shift = 2, 1.5, 1.0, 0.5, 1.0
+    dimensions = 2
+    width = 1.5
+    s = 1.0
+    t = 0.5
+    shift = 1.0
 
     def expected(variance: float, squared: float) -> float:
         wide = width**2 + variance
@@ -62,7 +70,8 @@ def test_mmd_is_the_closed_form() -> None:
 def test_the_bootstrap_of_a_mean_has_the_standard_errors_interval() -> None:
     """Mean ± 1.96 s / √n."""
     values = normal(400, [3.0], [2.0])[:, 0]
-    found, half = metrics.mean(values), 1.96 * float(values.std()) / 20
+    found = metrics.mean(values)
+    half = 1.96 * float(values.std()) / 20
     assert found.value == pytest.approx(float(values.mean()), abs=0.03)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.15)
     assert metrics.Estimate(1, 0.5, 1.5).apart(metrics.Estimate(2, 1.6, 2.4))
@@ -77,8 +86,9 @@ def test_wilsons_interval_is_as_published() -> None:
 
 
 def test_spread_and_kinds_of_what_is_known() -> None:
-    """Equal pictures 0, orthogonal ones 1; two values in equal parts are two kinds."""
-    same, apart = torch.ones(1, 3, 4), torch.eye(4)[None, :3]
+    """Equal images 0, orthogonal ones 1; two values in equal parts are two kinds."""
+    same = torch.ones(1, 3, 4)
+    apart = torch.eye(4)[None, :3]
     assert metrics.spread(same).value == pytest.approx(0, abs=1e-9) and metrics.spread(apart).value == pytest.approx(1, abs=1e-9)
     assert metrics.spread(torch.cat((same, apart))).value == pytest.approx(0.5, abs=0.1)
     assert metrics.kinds([1, 1, 2, 2]) == pytest.approx(2) and metrics.kinds(["a"] * 5) == pytest.approx(1)
@@ -95,5 +105,5 @@ def test_ranks_share_ties() -> None:
 
 
 def test_psnr_is_as_defined() -> None:
-    """Of pictures that are 0.2 apart on a scale of 2: 20 dB."""
+    """Of images that are 0.2 apart on a scale of 2: 20 dB."""
     assert metrics.psnr(torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.2)) == pytest.approx(20, abs=1e-4)

@@ -70,13 +70,13 @@ def test_the_page_counts_its_verdicts() -> None:
     assert page.summary({"a": f"## A\n\n{said}", "b": "## B"}).splitlines()[2:] == ["| A | 2 | 1 | 1 |"]
 
 
-def test_pictures_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same caption, seed and parameters give the picture that is there; another seed, way or scale does not."""
+def test_images_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same caption, seed and parameters give the image that is there; another seed, way or scale does not."""
     first = bench.draw(["a red cube", "a blue cube"], [0, 1])
     drawn = list[str]()
     monkeypatch.setattr(
         "training.experiments.harness.draw",
-        lambda stack, texts, *rest, **given: drawn.extend(texts) or generation.draw(stack, texts, *rest, **given),
+        lambda pipeline, texts, *rest, **given: drawn.extend(texts) or generation.draw(pipeline, texts, *rest, **given),
     )
     again = bench.draw(["a blue cube", "a green cube"], [1, 1])
     assert drawn == ["a green cube"] and torch.equal(again[0], first[1])
@@ -86,12 +86,14 @@ def test_pictures_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 
 def test_text_only_withholds_z_i(bench: Bench) -> None:
     """What stands for z_i is, to the decoder, what a dropped one is."""
-    decoder, clip = bench.stack.decoder, bench.stack.clip
-    x_t, t = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    decoder = bench.pipeline.decoder
+    clip = bench.pipeline.clip
+    x_t = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([500])
     text = clip.encode_text(clip.tokenize(["a red cube"])[0])
     torch.nn.init.normal_(decoder.null_image, std=0.5)
     with torch.inference_mode():
-        null = decoder(x_t, t, generation.null_image(bench.stack)[None], text, torch.tensor([False]))
+        null = decoder(x_t, t, generation.null_image(bench.pipeline)[None], text, torch.tensor([False]))
         dropped = decoder(x_t, t, torch.zeros(1, clip.embed_dim), text, torch.tensor([True]))
     assert torch.allclose(null, dropped, atol=1e-5)
 
@@ -121,18 +123,18 @@ def test_trials_are_true_of_their_scenes(bench: Bench) -> None:
 
 
 def test_without_noise_variations_do_not_differ(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At eta 0 all seeds draw one picture; at 1 they do not."""
+    """At eta 0 all seeds draw one image; at 1 they do not."""
     monkeypatch.setattr(operations, "ETAS", (0.0, 1.0))
-    spread = {eta: value for eta, _, value in operations.variations(bench.stack, bench.reader, 2)}
+    spread = {eta: value for eta, _, value in operations.variations(bench.pipeline, bench.reader, 2)}
     assert spread[0.0] < 1e-4 < spread[1.0]
 
 
 def test_the_prefix_cache_saves_most_of_the_priors_work(bench: Bench) -> None:
     """Of 81 positions three are computed at each step and 78 once: with five steps of one candidate that is a bit more than a fifth."""
-    found = cache.diffusion_cost(bench.stack.prior.config, 77, 5)
+    found = cache.diffusion_cost(bench.pipeline.prior.config, 77, 5)
     assert (78 + 5 * 3) / (5 * 81) * 0.9 < found.cached / found.whole < 0.4
     with torch.device("meta"):
-        prior = DiffusionPrior(bench.stack.prior.config)
+        prior = DiffusionPrior(bench.pipeline.prior.config)
     assert cache.Blocks.of(prior).passes(7, 5) == prior.config.layers * cache.counted(prior, 7, 5)
 
 

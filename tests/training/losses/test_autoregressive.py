@@ -18,7 +18,7 @@ from training.trainer.trainer import Step
 
 
 @pytest.fixture(scope="module")
-def stack(tiny_checkpoint: Path) -> UnCLIP:
+def pipeline(tiny_checkpoint: Path) -> UnCLIP:
     return UnCLIP.load(tiny_checkpoint)
 
 
@@ -30,16 +30,17 @@ class Listening(AutoregressivePrior):
         return super().forward(text, buckets)
 
 
-def test_a_dropped_caption_leaves_what_is_to_be_predicted(stack: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dropped_caption_leaves_what_is_to_be_predicted(pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its dot product too: guidance gives its unguided half the bucket that was drawn for the caption, so that half must have seen
     more buckets than that of the empty caption."""
-    assert stack.ar_prior is not None and stack.pca is not None
-    world, given = World("objects"), []
+    assert pipeline.ar_prior is not None and pipeline.pca is not None
+    world = World("objects")
+    given = []
     for share in (0.0, 1.0):
         monkeypatch.setattr(autoregressive, "DROP_TEXT_PRIOR", share)
-        prior = Listening(stack.ar_prior.config)
-        fit_buckets(prior, stack.pca, stack.clip, world, 64)
-        assert ar_prior_loss(prior, stack.pca, stack.clip, world)(
+        prior = Listening(pipeline.ar_prior.config)
+        fit_buckets(prior, pipeline.pca, pipeline.clip, world, 64)
+        assert ar_prior_loss(prior, pipeline.pca, pipeline.clip, world)(
             Step(0, 32, torch.device("cpu"), torch.Generator().manual_seed(0))
         ).isfinite()
         given.append(prior.given)
@@ -48,10 +49,10 @@ def test_a_dropped_caption_leaves_what_is_to_be_predicted(stack: UnCLIP, monkeyp
     assert not torch.allclose(z_t, z_t_dropped, atol=1e-3) and len(z_t_dropped.unique(dim=0)) == 1
 
 
-def test_scales_and_bounds_hold_what_training_shows(stack: UnCLIP) -> None:
+def test_scales_and_bounds_hold_what_training_shows(pipeline: UnCLIP) -> None:
     """Hardly any dot product and no component lies outside the buckets."""
-    assert stack.ar_prior is not None and stack.pca is not None
-    prior = AutoregressivePrior(stack.ar_prior.config)
-    fit_buckets(prior, stack.pca, stack.clip, World("objects"), 64)
+    assert pipeline.ar_prior is not None and pipeline.pca is not None
+    prior = AutoregressivePrior(pipeline.ar_prior.config)
+    fit_buckets(prior, pipeline.pca, pipeline.clip, World("objects"), 64)
     low, high = prior.dot_bounds.tolist()
-    assert -1 <= low < high <= 1 and torch.equal(prior.scales, stack.pca.variances.sqrt())
+    assert -1 <= low < high <= 1 and torch.equal(prior.scales, pipeline.pca.variances.sqrt())

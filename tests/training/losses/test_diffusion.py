@@ -35,7 +35,7 @@ def test_the_variance_is_the_posteriors_where_the_mean_is_right_and_larger_where
     assert best(100, 0.0)[1] < best(100, 1.0)[1]
 
 
-def test_at_the_last_step_it_is_the_likelihood_of_the_picture() -> None:
+def test_at_the_last_step_it_is_the_likelihood_of_the_image() -> None:
     """Of 256 grey levels, so it is finite and in nats."""
     value = best(0, 0.0)[1]
     assert 0 < value < 6
@@ -43,7 +43,9 @@ def test_at_the_last_step_it_is_the_likelihood_of_the_picture() -> None:
 
 def test_it_teaches_the_variance_alone() -> None:
     """The mean is held fast."""
-    x_0, eps = torch.zeros(1, 3, 4, 4), torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    variance, prediction = torch.zeros_like(x_0, requires_grad=True), eps.clone().requires_grad_(True)
+    x_0 = torch.zeros(1, 3, 4, 4)
+    eps = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    variance = torch.zeros_like(x_0, requires_grad=True)
+    prediction = eps.clone().requires_grad_(True)
     DENOISING.variance_loss(variance, prediction, x_0, eps, torch.tensor([300])).backward()
     assert variance.grad is not None and variance.grad.abs().sum() > 0 and prediction.grad is None

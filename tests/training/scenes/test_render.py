@@ -16,10 +16,10 @@ def one(shape: str = "sphere", colour: str = "red", **where: float) -> Scene:
     return Scene("one", (Thing(shape, colour, "large", "matte", **where),), None, "snow", "day", "photo")
 
 
-def covered(picture: Tensor, colour: str) -> Tensor:
-    """Where a picture `[3, H, W]` has the hue of a colour: `[H, W]`."""
+def covered(image: Tensor, colour: str) -> Tensor:
+    """Where an image `[3, H, W]` has the hue of a colour: `[H, W]`."""
     wanted = torch.nn.functional.normalize(torch.tensor(COLOURS[colour]), dim=0)
-    rgb = torch.nn.functional.normalize((picture + 1) / 2 + 1e-4, dim=0)
+    rgb = torch.nn.functional.normalize((image + 1) / 2 + 1e-4, dim=0)
     return (rgb * wanted[:, None, None]).sum(0) > 0.96
 
 
@@ -27,21 +27,23 @@ def covered(picture: Tensor, colour: str) -> Tensor:
 @pytest.mark.parametrize("colour", ["red", "blue", "green", "purple"])
 def test_a_thing_is_seen_in_its_colour(shape: str, colour: str) -> None:
     """In the middle, and nowhere else."""
-    picture = render([one(shape, colour)], 64)[0]
-    seen = covered(picture, colour)
+    image = render([one(shape, colour)], 64)[0]
+    seen = covered(image, colour)
     assert seen[20:44, 22:42].float().mean() > 0.3
     assert not seen[:, :12].any() and not seen[:, 52:].any()
 
 
 def test_left_is_left_and_above_is_above() -> None:
-    """x grows to the right of the picture, z upwards."""
+    """x grows to the right of the image, z upwards."""
     columns = torch.arange(64.0)
 
     def centre(scene: Scene) -> tuple[float, float]:
         seen = covered(render([scene], 64)[0], "red").float()
         return float((seen.sum(0) * columns).sum() / seen.sum()), float((seen.sum(1) * columns).sum() / seen.sum())
 
-    middle, left, high = centre(one()), centre(one(x=-1.2)), centre(one(z=1.5))
+    middle = centre(one())
+    left = centre(one(x=-1.2))
+    high = centre(one(z=1.5))
     assert left[0] < middle[0] - 8 and high[1] < middle[1] - 8
 
 
@@ -50,9 +52,9 @@ def test_what_is_in_front_hides_what_is_behind() -> None:
     front = Thing("cube", "red", "large", "matte", y=-2.0)
     behind = Thing("cube", "blue", "small", "matte", y=0.2)
     for things in ((front, behind), (behind, front)):
-        picture = render([replace(one(), things=things, kind="pair")], 64)[0]
-        assert covered(picture, "red").sum() > 100
-        assert covered(picture, "blue").sum() < 20
+        image = render([replace(one(), things=things, kind="pair")], 64)[0]
+        assert covered(image, "red").sum() > 100
+        assert covered(image, "blue").sum() < 20
 
 
 def test_a_crop_is_a_window_of_the_whole() -> None:
@@ -65,14 +67,16 @@ def test_a_crop_is_a_window_of_the_whole() -> None:
 
 def test_sizes_show_the_same_scene() -> None:
     """A large drawing, reduced, is the small one."""
-    small, large = render([one("cylinder", "green")], 64), render([one("cylinder", "green")], 256)
+    small = render([one("cylinder", "green")], 64)
+    large = render([one("cylinder", "green")], 256)
     assert float((torch.nn.functional.avg_pool2d(large, 4) - small).abs().mean()) < 0.03
 
 
 def test_batches_do_not_mix() -> None:
     """A scene looks the same alone and beside others of every style."""
     others = [replace(one("cube"), style=style) for style in ("pixel art", "pencil sketch")] + [replace(one(), word="HELLO", kind="sign")]
-    alone, among = render([one("cone", "blue")], 64), render([one("cone", "blue"), *others], 64)
+    alone = render([one("cone", "blue")], 64)
+    among = render([one("cone", "blue"), *others], 64)
     assert torch.allclose(alone[0], among[0], atol=1e-4)
 
 

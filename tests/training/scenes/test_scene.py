@@ -61,7 +61,8 @@ def test_captions_are_held_out_by_their_words(held: bool) -> None:
 def test_every_claim_of_a_caption_is_true_of_its_scene() -> None:
     """What a caption claims, the drawing's own truths bear out: nothing is said that does not show."""
     for index, shown in enumerate(scenes()):
-        said, seen = caption(shown, random.Random(index)), truths(shown)
+        said = caption(shown, random.Random(index))
+        seen = truths(shown)
         for question, answer in asked(said).items():
             if said.claims.get("kind") != "sign" or not question[-1].isdigit() or question.startswith("letter"):
                 assert seen[question] == answer, (said.text, question, shown)

@@ -19,8 +19,8 @@ CLOSE = 1e-4
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures with captions."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Twelve images with captions."""
+    folder = tmp_path_factory.mktemp("images")
     for k in range(12):
         Image.linear_gradient("L").rotate(30 * k).convert("RGB").save(folder / f"{k}.png")
         (folder / f"{k}.txt").write_text(f"a gradient turned by {30 * k} degrees")
@@ -47,10 +47,10 @@ def trained(out: Path, checkpoint: Path, data: Path, processes: int, *given: str
     """A run in the folder `out`, with `given` on its command line."""
     program = out.with_suffix(".py")
     program.write_text(PROGRAM)
-    devtools.launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     always = ["--data", str(data), "--checkpoint", str(checkpoint), "--out", str(out), "--threads", "1", "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *devtools.launch, str(program), "tune", *given, *always]
+    command = [sys.executable, *launcher, str(program), "tune", *given, *always]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000, check=False)
     assert done.returncode == 0, done.stderr[-12000:]
 
@@ -80,7 +80,7 @@ def alone(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def test_two_processes_learn_what_one_does(alone: Path, tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None:
-    """By DDP; CLIP's contrast is over the pictures of both."""
+    """By DDP; CLIP's contrast is over the images of both."""
     trained(tmp_path / "run", tiny_checkpoint, data, 2, "decoder", "clip", "prior")
     for name in ("decoder", "clip", "prior"):
         compare(alone, tmp_path / "run", name)

@@ -31,13 +31,14 @@ CONFIG = read_config(DEFAULT_FOLDER)
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten drawings of the world, on a sky of green, as files with captions."""
-    folder, world = tmp_path_factory.mktemp("drawings"), World("objects", split="fresh")
+    folder = tmp_path_factory.mktemp("drawings")
+    world = World("objects", split="fresh")
     step = Step(0, 10, CPU, torch.Generator().manual_seed(0))
     scenes = world.scenes(world.indices(step))
-    pictures = to_uint8(world.images(world.indices(step), scenes, CPU)) // 2
-    pictures[:, 1] += 100
-    for k, (picture, text) in enumerate(zip(pictures, captions(scenes, step), strict=True)):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{k}.png")
+    images = to_uint8(world.images(world.indices(step), scenes, CPU)) // 2
+    images[:, 1] += 100
+    for k, (image, text) in enumerate(zip(images, captions(scenes, step), strict=True)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{k}.png")
         (folder / f"{k}.txt").write_text(text)
     return folder
 
@@ -59,7 +60,8 @@ def test_ten_drawings_are_learned(tuned: Path) -> None:
     """The loss on them falls."""
     with (tuned / "decoder-loss.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
-    early, late = sum(losses[:8]) / 8, sum(losses[-8:]) / 8
+    early = sum(losses[:8]) / 8
+    late = sum(losses[-8:]) / 8
     assert late < 0.8 * early, (early, late)
 
 
@@ -78,18 +80,19 @@ def test_the_merged_checkpoint_loads_and_draws_what_was_learned(tuned: Path, tmp
     out = tmp_path / "merged"
     monkeypatch.setattr(sys, "argv", ["merge", str(tuned), "--out", str(out)])
     merge.main()
-    stack = UnCLIP.load(out)
-    assert stack.name == "merged" and stack.sizes == UnCLIP.load().sizes
-    picture = stack.generate(["a red cube"], size=64)
-    assert torch.isfinite(picture).all() and not torch.equal(picture, UnCLIP.load().generate(["a red cube"], size=64))
+    pipeline = UnCLIP.load(out)
+    assert pipeline.name == "merged" and pipeline.sizes == UnCLIP.load().sizes
+    image = pipeline.generate(["a red cube"], size=64)
+    assert torch.isfinite(image).all() and not torch.equal(image, UnCLIP.load().generate(["a red cube"], size=64))
     beside = Run(PRESETS["tune"], tuned, data="", start=DEFAULT_FOLDER, lora=4).network("decoder")
     beside.load_state_dict(torch.load(tuned / "decoder.pt", weights_only=True)["averaged"], strict=False)
     begun = load_network(DEFAULT_FOLDER, "decoder", CONFIG["decoder"])
     said = []
     with torch.inference_mode():
-        text = stack.clip.encode_text(stack.clip.tokenize(["a red cube", "a cone"])[0])
-        x, z_i = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), text.z_t
-        for decoder in (beside.eval(), stack.decoder, begun):
+        text = pipeline.clip.encode_text(pipeline.clip.tokenize(["a red cube", "a cone"])[0])
+        x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        z_i = text.z_t
+        for decoder in (beside.eval(), pipeline.decoder, begun):
             said.append(decoder(x, torch.tensor([100, 800]), z_i, text, torch.tensor([False, True])))
     changed = (said[0] - said[2]).norm()
     assert (said[0] - said[1]).norm() < 0.02 * changed  # weights are rounded to fp16 on disk
@@ -100,7 +103,9 @@ def test_the_merged_checkpoint_loads_and_draws_what_was_learned(tuned: Path, tmp
 
 def test_karlos_parts_are_tuned_and_merged(tmp_path: Path) -> None:
     """Its folder is begun with as ours is: the prior by its own statistics, the decoder with its variance."""
-    karlo, data, out = tmp_path / "karlo", tmp_path / "data", tmp_path / "run"
+    karlo = tmp_path / "karlo"
+    data = tmp_path / "data"
+    out = tmp_path / "run"
     karlo.mkdir()
     data.mkdir()
     runpy.run_path(str(Path(__file__).parents[2] / "models" / "checkpoints" / "karlo_reference.py"))["write_folder"](
@@ -116,8 +121,8 @@ def test_karlos_parts_are_tuned_and_merged(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="was distilled"):
         Run(run.preset, tmp_path / "whole", data=str(data), start=karlo).train("upsampler_256")
     assert merge.merge(out, tmp_path / "merged", "mine") == {"prior": 2, "decoder": 2}
-    picture = UnCLIP.load(tmp_path / "merged").generate(["a gradient"], size=64, decoder_num_inference_steps=2, prior_num_inference_steps=2)
-    assert torch.isfinite(picture).all()
+    image = UnCLIP.load(tmp_path / "merged").generate(["a gradient"], size=64, decoder_num_inference_steps=2, prior_num_inference_steps=2)
+    assert torch.isfinite(image).all()
 
 
 @pytest.mark.parametrize("name", TARGETS)

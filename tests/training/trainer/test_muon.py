@@ -25,7 +25,8 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
 def test_a_convolution_is_stepped_alike_in_both_memory_formats() -> None:
     """As the matrix [out, in·h·w]; its rows' root mean square is the rate's share."""
     torch.manual_seed(0)
-    weight, gradient = torch.randn(8, 4, 3, 3), torch.randn(8, 4, 3, 3)
+    weight = torch.randn(8, 4, 3, 3)
+    gradient = torch.randn(8, 4, 3, 3)
     steps = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         parameter = nn.Parameter(weight.clone(memory_format=memory_format))
@@ -54,7 +55,8 @@ def test_only_inner_matrices_are_its() -> None:
 def test_it_learns() -> None:
     """A linear map is found from its action."""
     torch.manual_seed(0)
-    target, weight = torch.randn(6, 10), nn.Parameter(torch.zeros(6, 10))
+    target = torch.randn(6, 10)
+    weight = nn.Parameter(torch.zeros(6, 10))
     optimizer = Muon([weight], lr=0.05)
     for _ in range(200):
         x = torch.randn(64, 10)

@@ -16,15 +16,16 @@ from worker.engine.memory import SHARE, fitted, peaks, rows_that_fit
 class PixelMeter:
     """A device on which a step takes as many bytes as its rows have numbers, and 100 more."""
 
-    def __init__(self, stack: UnCLIP, free: int) -> None:
-        self.left, self.taken = free, 0
-        step = stack.step
+    def __init__(self, pipeline: UnCLIP, free: int) -> None:
+        self.left = free
+        self.taken = 0
+        step = pipeline.step
 
         def metered(rows):
             self.taken = 100 + sum(row.x_t.numel() if row.x_t is not None else 1 for row in rows)
             step(rows)
 
-        stack.step = metered
+        pipeline.step = metered
 
     def begin(self) -> None:
         self.taken = 0
@@ -52,9 +53,9 @@ def test_rows_that_fit(free: int, one: int, two: int, fit: int) -> None:
 
 def test_limits_come_down_to_what_the_device_has_room_for(tiny_checkpoint: Path) -> None:
     """Each stage by its own rows: a 1024² step takes 256 times what one at 64² does."""
-    stack = UnCLIP.load(tiny_checkpoint)
+    pipeline = UnCLIP.load(tiny_checkpoint)
     row = 3 * 64**2
-    limits = fitted(batch_limits(512), stack, PixelMeter(stack, int((100 + 20.5 * row) / SHARE)))
+    limits = fitted(batch_limits(512), pipeline, PixelMeter(pipeline, int((100 + 20.5 * row) / SHARE)))
     assert limits["decoder"] == 20
     assert limits["upsampler_256"] == 1 and limits["upsampler_1024"] == 1
     assert limits["text"] == 512
@@ -63,8 +64,8 @@ def test_limits_come_down_to_what_the_device_has_room_for(tiny_checkpoint: Path)
 
 def test_every_stage_of_a_drawing_is_measured(tiny_checkpoint: Path) -> None:
     """With both priors."""
-    stack = UnCLIP.load(tiny_checkpoint)
-    found = peaks(stack, 1, PixelMeter(stack, 0))
+    pipeline = UnCLIP.load(tiny_checkpoint)
+    found = peaks(pipeline, 1, PixelMeter(pipeline, 0))
     assert set(found) == {"text", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024"}
     assert found["upsampler_256"] == 100 + 3 * 256**2
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from contracts import redis_keys
 from contracts.jobs import Progress, now, read_record, written
-from contracts.transitions import end
+from contracts.transitions import finish_job
 from models import UnCLIP
 from models.row import Row
 from worker.engine.core import Engine, batch_limits
@@ -30,17 +30,18 @@ SLOW = {"prompt": "a red cube", "seed": 7, "n": 2, "size": 64, "decoder_num_infe
 class House:
     """An engine and what listens for it; `steps` counts the rows' names of each pass."""
 
-    def __init__(self, client: redis.Redis, stack: UnCLIP) -> None:
-        self.client, self.passes = client, list[list[str]]()
+    def __init__(self, client: redis.Redis, pipeline: UnCLIP) -> None:
+        self.client = client
+        self.passes = list[list[str]]()
         self.engine = Engine(self, batch_limits(8))
         self.cancellations = Cancellations(client, self.engine)
-        self.stack = stack
-        install(Context(stack, self.engine, client, self.cancellations, 100))
+        self.pipeline = pipeline
+        install(Context(pipeline, self.engine, client, self.cancellations, 100))
         self.engine.start()
 
     def step(self, rows: Sequence[Row]) -> None:
         self.passes.append([row.prompt for row in rows])
-        self.stack.step(rows)
+        self.pipeline.step(rows)
 
     def begin(self, job_id: str, request: dict[str, Any]) -> threading.Thread:
         """A thread that draws the job."""
@@ -54,7 +55,7 @@ class House:
         """As the service does."""
         record = read_record(self.client.hgetall(redis_keys.job(job_id)))
         with self.client.pipeline() as pipe:
-            end(pipe, job_id, record, "cancelled", 100)
+            finish_job(pipe, job_id, record, "cancelled", 100)
             pipe.publish(redis_keys.CANCELLED, job_id)
             pipe.execute()
 
@@ -81,7 +82,7 @@ def until(true: Callable[[], Any]) -> Any:
 
 
 def test_a_cancelled_job_leaves_and_its_neighbours_stay(house: House) -> None:
-    """Its rows are in no pass from the next but one on; the others' picture is what it would have been."""
+    """Its rows are in no pass from the next but one on; the others' image is what it would have been."""
     house.cancellations.start()
     until(lambda: house.client.pubsub_numsub(redis_keys.CANCELLED)[0][1])
     neighbour = SLOW | {"prompt": "a blue cone", "n": 1, "decoder_num_inference_steps": 200}
@@ -117,8 +118,8 @@ def test_a_cancellation_nobody_heard_is_seen_in_the_record(house: House) -> None
 
 
 def test_previews_are_made_while_somebody_watches(house: House) -> None:
-    """Of each picture, small and as WebP; none where nobody looks."""
-    house.client.set(redis_keys.watched("a"), "1")
+    """Of each image, small and as WebP; none where nobody looks."""
+    house.client.set(redis_keys.preview_subscribed("a"), "1")
     threads = [house.begin(job_id, SLOW | {"decoder_num_inference_steps": 300}) for job_id in "ab"]
     for thread in threads:
         thread.join(WAIT_S)
@@ -139,4 +140,4 @@ def test_the_time_left_is_told_from_what_steps_took(house: House) -> None:
     told = [fields[b"data"] for _, fields in house.client.xrange(redis_keys.events("a")) if fields[b"event"] == b"progress"]
     etas = [Progress.model_validate_json(data).eta_seconds for data in told]
     assert etas[0] is not None and etas[-1] is not None and etas[-1] < etas[0] and took / 5 < etas[0] < took * 5
-    assert float(house.client.hget(redis_keys.PACE, redis_keys.pace("generate", 64)) or 0) > 0
+    assert float(house.client.hget(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("generate", 64)) or 0) > 0

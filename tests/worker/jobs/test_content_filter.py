@@ -33,20 +33,22 @@ SMALL = {"seed": 1, "size": 64}
 
 
 @pytest.fixture(scope="module")
-def stack() -> UnCLIP:
+def pipeline() -> UnCLIP:
     return UnCLIP.load()
 
 
 @pytest.fixture(scope="module")
-def check(stack: UnCLIP) -> ContentCheck:
-    return ContentCheck(stack, NO_RED_CUBES)
+def check(pipeline: UnCLIP) -> ContentCheck:
+    return ContentCheck(pipeline, NO_RED_CUBES)
 
 
 @pytest.fixture(scope="module")
-def drawn(stack: UnCLIP) -> list[Row]:
+def drawn(pipeline: UnCLIP) -> list[Row]:
     """A red cube from seed 1, and a blue sphere from seed 2."""
-    rows = [stack.row(text, seed, stack.resolve(size=64)) for text, seed in (("a red cube on grass", 1), ("a blue sphere on grass", 2))]
-    stack.draw(rows)
+    rows = [
+        pipeline.row(text, seed, pipeline.resolve(size=64)) for text, seed in (("a red cube on grass", 1), ("a blue sphere on grass", 2))
+    ]
+    pipeline.draw(rows)
     return rows
 
 
@@ -59,14 +61,14 @@ def cube(drawn: list[Row]) -> bytes:
 
 @pytest.fixture
 def working(redis_server: Any) -> Iterator[Callable[..., AbstractContextManager[redis.Redis]]]:
-    """Redis, with the task set up to draw from it with a stack and its check."""
+    """Redis, with the task set up to draw from it with a pipeline and its check."""
 
     @contextmanager
-    def work(stack: UnCLIP, check: ContentCheck | None) -> Iterator[redis.Redis]:
+    def work(pipeline: UnCLIP, check: ContentCheck | None) -> Iterator[redis.Redis]:
         client = redis.Redis.from_url(redis_server.url)
-        engine = Engine(stack, batch_limits(8))
+        engine = Engine(pipeline, batch_limits(8))
         engine.start()
-        install(Context(stack, engine, client, Cancellations(client, engine), 100, content=check))
+        install(Context(pipeline, engine, client, Cancellations(client, engine), 100, content=check))
         try:
             yield client
         finally:
@@ -77,29 +79,29 @@ def working(redis_server: Any) -> Iterator[Callable[..., AbstractContextManager[
     return work
 
 
-def operated(client: redis.Redis, operation: str, request: dict[str, Any], **pictures: bytes) -> Record:
+def operated(client: redis.Redis, operation: str, request: dict[str, Any], **images: bytes) -> Record:
     """The record of a job after it was drawn."""
     client.flushall()
-    fields = written(operation=operation, status="queued", request=request, inputs=list(pictures), created_at=now())
+    fields = written(operation=operation, status="queued", request=request, inputs=list(images), created_at=now())
     client.hset(redis_keys.job("j"), mapping=fields)
-    for name, content in pictures.items():
-        client.set(redis_keys.source("j", name), content)
-    client.set(redis_keys.watched("j"), 1)
+    for name, content in images.items():
+        client.set(redis_keys.input_image("j", name), content)
+    client.set(redis_keys.preview_subscribed("j"), 1)
     draw("j")
     record = JobRecord(client, "j", 100).read()
     assert record is not None
     return record
 
 
-def flagged(pictures: str) -> float:
-    return REGISTRY.get_sample_value("unclip_pictures_flagged_total", {"pictures": pictures}) or 0.0
+def flagged(images: str) -> float:
+    return REGISTRY.get_sample_value("unclip_images_flagged_total", {"images": images}) or 0.0
 
 
 def test_what_is_drawn_is_delivered_only_where_it_is_not_flagged(
-    working: Callable[..., AbstractContextManager[redis.Redis]], stack: UnCLIP, check: ContentCheck
+    working: Callable[..., AbstractContextManager[redis.Redis]], pipeline: UnCLIP, check: ContentCheck
 ) -> None:
     """A flagged drawing fails its job, leaves nothing behind, and is counted; another is drawn as ever, to its whole progress."""
-    with working(stack, check) as client:
+    with working(pipeline, check) as client:
         before = flagged("drawn")
         record = operated(client, "generate", SMALL | {"prompt": "a red cube on grass"})
         assert record.status == "failed" and record.error is not None and record.error.kind == "content"
@@ -113,11 +115,11 @@ def test_what_is_drawn_is_delivered_only_where_it_is_not_flagged(
         assert flagged("drawn") == before + 1
 
 
-def test_a_picture_that_is_given_is_looked_at_before_any_work(
-    working: Callable[..., AbstractContextManager[redis.Redis]], stack: UnCLIP, check: ContentCheck, cube: bytes
+def test_an_image_that_is_given_is_looked_at_before_any_work(
+    working: Callable[..., AbstractContextManager[redis.Redis]], pipeline: UnCLIP, check: ContentCheck, cube: bytes
 ) -> None:
     """Under whatever name it comes; and a mask, which shows nothing, is not."""
-    with working(stack, check) as client:
+    with working(pipeline, check) as client:
         before = flagged("given")
         for operation, request, name in (
             ("embeddings", {}, "image"),
@@ -129,33 +131,35 @@ def test_a_picture_that_is_given_is_looked_at_before_any_work(
         assert flagged("given") == before + 3
 
     def first_stages(name: str) -> list[str]:
-        guarded = check.guard(operations.embeddings(stack, "a", stack.resolve()), {name: tensor(cube)}, stack.resolve(), singly=False)
+        guarded = check.guard(
+            operations.embeddings(pipeline, "a", pipeline.resolve()), {name: tensor(cube)}, pipeline.resolve(), singly=False
+        )
         return list(next(guarded).rows[0].plan)
 
     assert first_stages("image") == ["image"] and first_stages("mask") == ["text"]
 
 
-def test_of_several_pictures_those_that_are_flagged_are_left_out(stack: UnCLIP, check: ContentCheck, drawn: list[Row]) -> None:
+def test_of_several_images_those_that_are_flagged_are_left_out(pipeline: UnCLIP, check: ContentCheck, drawn: list[Row]) -> None:
     """With a warning that names the seed; where they belong together, or none is left, the job fails."""
 
     def made(rows: list[Row]) -> Operation:
-        yield Phase([stack.caption_row("a", 0, stack.resolve(), prior=False)])
+        yield Phase([pipeline.caption_row("a", 0, pipeline.resolve(), prior=False)])
         return Outcome(rows, {"told": 1}, ["cut"])
 
-    outcome = operations.run(stack, check.guard(made(drawn), {}, stack.resolve(), singly=True))
+    outcome = operations.run(pipeline, check.guard(made(drawn), {}, pipeline.resolve(), singly=True))
     assert [row.seed for row in outcome.rows] == [2] and outcome.result == {"told": 1}
-    assert outcome.warnings == ["cut", "The picture of seed 1 is left out: it shows what this service does not deliver."]
+    assert outcome.warnings == ["cut", "The image of seed 1 is left out: it shows what this service does not deliver."]
     for rows, singly in ((drawn, False), (drawn[:1], True)):
         with pytest.raises(ContentError, match="does not deliver"):
-            operations.run(stack, check.guard(made(rows), {}, stack.resolve(), singly=singly))
+            operations.run(pipeline, check.guard(made(rows), {}, pipeline.resolve(), singly=singly))
 
 
-def test_concepts_that_are_alike_share_a_probability(stack: UnCLIP, cube: bytes) -> None:
+def test_concepts_that_are_alike_share_a_probability(pipeline: UnCLIP, cube: bytes) -> None:
     """Two names of one thing halve each other's share, and add up again; the threshold is met by equality too."""
-    z_i = stack.clip.encode_image(tensor(cube)[None])[0]
-    once = ContentCheck(stack, NO_RED_CUBES).probability(z_i)
-    twice = ContentCheck(stack, Concepts(concepts=["a red cube"] * 2, neutral=NEUTRAL, threshold=0.5)).probability(z_i)
-    other = ContentCheck(stack, Concepts(concepts=["a white cone"], neutral=["a red cube"], threshold=0.5)).probability(z_i)
+    z_i = pipeline.clip.encode_image(tensor(cube)[None])[0]
+    once = ContentCheck(pipeline, NO_RED_CUBES).probability(z_i)
+    twice = ContentCheck(pipeline, Concepts(concepts=["a red cube"] * 2, neutral=NEUTRAL, threshold=0.5)).probability(z_i)
+    other = ContentCheck(pipeline, Concepts(concepts=["a white cone"], neutral=["a red cube"], threshold=0.5)).probability(z_i)
     assert 0.9 < once <= twice <= 1 and other < 0.1
 
 
@@ -166,9 +170,9 @@ def test_nobody_sees_a_preview_of_what_was_not_looked_at(
     """With the check there are none, and without it there are."""
     for name in ("POLL_S", "TELL_EVERY_S", "SHOW_EVERY_S"):
         monkeypatch.setattr(drawing, name, 0.001)
-    stack = UnCLIP.load(tiny_checkpoint)
-    lenient = ContentCheck(stack, NO_RED_CUBES.model_copy(update={"threshold": 1.0}))
-    with working(stack, lenient if checked else None) as client:
+    pipeline = UnCLIP.load(tiny_checkpoint)
+    lenient = ContentCheck(pipeline, NO_RED_CUBES.model_copy(update={"threshold": 1.0}))
+    with working(pipeline, lenient if checked else None) as client:
         record = operated(client, "generate", SMALL | {"prompt": "a", "decoder_num_inference_steps": 300})
         events = {fields[b"event"] for _, fields in client.xrange(redis_keys.events("j"))}
     assert record.status == "succeeded" and events == {b"progress", b"ended"} | (set() if checked else {b"preview"})
@@ -193,16 +197,16 @@ def test_a_file_that_will_not_do_says_where(tmp_path: Path, text: str | None, re
 
 
 def test_a_checkpoint_that_cannot_look_is_told_at_once(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = UnCLIP.load(tiny_checkpoint)
-    monkeypatch.setattr(stack.clip, "has_image_encoder", False)
+    pipeline = UnCLIP.load(tiny_checkpoint)
+    monkeypatch.setattr(pipeline.clip, "has_image_encoder", False)
     with pytest.raises(ValueError, match="checkpoint 'tiny' has no image encoder"):
-        ContentCheck(stack, NO_RED_CUBES)
+        ContentCheck(pipeline, NO_RED_CUBES)
 
 
-def test_a_picture_as_large_as_they_come_is_looked_at_too(stack: UnCLIP, check: ContentCheck, cube: bytes) -> None:
+def test_an_image_as_large_as_they_come_is_looked_at_too(pipeline: UnCLIP, check: ContentCheck, cube: bytes) -> None:
     """At CLIP's own size: what is flagged at 64² is flagged at 1024²."""
     large = io.BytesIO()
     Image.open(io.BytesIO(cube)).resize((1024, 1024), Image.Resampling.BICUBIC).save(large, "PNG")
-    operation = operations.embeddings(stack, "a", stack.resolve())
+    operation = operations.embeddings(pipeline, "a", pipeline.resolve())
     with pytest.raises(ContentError):
-        operations.run(stack, check.guard(operation, {"image": tensor(large.getvalue())}, stack.resolve(), singly=False))
+        operations.run(pipeline, check.guard(operation, {"image": tensor(large.getvalue())}, pipeline.resolve(), singly=False))

@@ -1,4 +1,4 @@
-"""Pictures at the door: what goes into a PNG comes out of it."""
+"""Images at the door: what goes into a PNG comes out of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def opened(content: bytes) -> Image.Image:
     return image
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -38,7 +38,7 @@ def test_every_level_round_trips() -> None:
 
 def test_width_and_height_are_not_swapped() -> None:
     """`[3, H, W]` becomes W by H pixels."""
-    assert opened(png(picture(), {})).size == (5, 4)
+    assert opened(png(image(), {})).size == (5, 4)
 
 
 @pytest.mark.parametrize(("value", "level"), [(-3.0, 0), (3.0, 255), (0.0, 128), (1 / 255, 128), (-1.01 / 255, 127)])
@@ -49,23 +49,23 @@ def test_values_are_clamped_and_rounded_not_wrapped(value: float, level: int) ->
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_float_will_do(dtype: torch.dtype) -> None:
-    """A stack in half precision gives the picture its numbers mean, and its tensor stays as it was."""
-    given = picture().to(dtype)
+    """A pipeline in half precision gives the image its numbers mean, and its tensor stays as it was."""
+    given = image().to(dtype)
     before = given.clone()
     assert png(given, {}) == png(given.float(), {})
     assert torch.equal(given, before)
 
 
-def test_the_same_picture_and_provenance_give_the_same_bytes() -> None:
-    """In whatever order the provenance's fields come; another picture or provenance gives others."""
+def test_the_same_image_and_provenance_give_the_same_bytes() -> None:
+    """In whatever order the provenance's fields come; another image or provenance gives others."""
     turned = dict(reversed(PROVENANCE.items()))
-    assert png(picture(), PROVENANCE) == png(picture().clone(), turned)
-    assert png(picture(), PROVENANCE) != png(-picture(), PROVENANCE)
-    assert png(picture(), PROVENANCE) != png(picture(), PROVENANCE | {"seed": 1})
+    assert png(image(), PROVENANCE) == png(image().clone(), turned)
+    assert png(image(), PROVENANCE) != png(-image(), PROVENANCE)
+    assert png(image(), PROVENANCE) != png(image(), PROVENANCE | {"seed": 1})
 
 
 def test_the_provenance_stands_in_a_text_chunk() -> None:
     """Any PNG reader finds it, whatever characters the prompt has, and it is JSON."""
-    content = png(picture(), PROVENANCE)
+    content = png(image(), PROVENANCE)
     assert b"tEXt" + TEXT_KEY.encode() + b"\0" in content
     assert json.loads(opened(content).text[TEXT_KEY]) == PROVENANCE  # type: ignore[attr-defined]

@@ -11,20 +11,20 @@ import pytest
 import redis
 
 from contracts import redis_keys
-from contracts.jobs import Picture, Progress, now, written
+from contracts.jobs import ImageInfo, Progress, now, written
 from contracts.transitions import EVENTS_KEPT
 from worker.jobs.record import JobRecord
 
 TTL = 100
 HALF = Progress(stage="decoder", step=3, steps=6, fraction=0.5)
 WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
-PICTURES = [Picture(seed=7, width=64, height=64), Picture(seed=8, width=64, height=64)]
+IMAGES = [ImageInfo(seed=7, width=64, height=64), ImageInfo(seed=8, width=64, height=64)]
 
 CHANGES: dict[str, Callable[[JobRecord], bool]] = {
     "start": lambda record: record.start({"size": 256}),
     "progress": lambda record: record.progress(HALF),
     "requeue": lambda record: record.requeue(),
-    "succeed": lambda record: record.succeed([b"other", b"bytes"], PICTURES, [], WHOLE),
+    "succeed": lambda record: record.succeed([b"other", b"bytes"], IMAGES, [], WHOLE),
     "fail": lambda record: record.fail("internal", "too late"),
 }
 
@@ -49,17 +49,17 @@ def everything(client: redis.Redis) -> dict[bytes, Any]:
 
 
 def test_a_job_runs_and_succeeds(client: redis.Redis) -> None:
-    """Status, times, progress, pictures and events, step by step."""
+    """Status, times, progress, images and events, step by step."""
     record = accepted(client)
     assert record.start({"size": 64})
     running = record.read()
     assert running is not None and running.status == "running" and running.parameters == {"size": 64}
     assert running.started_at is not None and running.finished_at is None
     assert record.progress(HALF)
-    assert record.succeed([b"one", b"two"], PICTURES, ["cut"], WHOLE)
+    assert record.succeed([b"one", b"two"], IMAGES, ["cut"], WHOLE)
     ended = record.read()
     assert ended is not None and ended.status == "succeeded" and ended.progress == WHOLE and ended.warnings == ["cut"]
-    assert ended.images == PICTURES and [client.get(redis_keys.image("j", index)) for index in (0, 1)] == [b"one", b"two"]
+    assert ended.images == IMAGES and [client.get(redis_keys.image("j", index)) for index in (0, 1)] == [b"one", b"two"]
     assert ended.finished_at is not None and ended.created_at <= running.started_at <= ended.finished_at
     events = [(fields[b"event"], json.loads(fields[b"data"])) for _, fields in client.xrange(redis_keys.events("j"))]
     assert events == [(b"progress", HALF.model_dump()), (b"ended", {"status": "succeeded"})]
@@ -82,12 +82,12 @@ def test_a_failure_says_whose_it_is_and_why(client: redis.Redis, kind: Any, titl
 
 
 def test_what_an_ended_job_leaves_behind_expires(client: redis.Redis) -> None:
-    """Record, pictures and events go after the result's time to live; a waiting job does not expire."""
+    """Record, images and events go after the result's time to live; a waiting job does not expire."""
     record = accepted(client)
     record.start({})
     assert client.ttl(redis_keys.job("j")) == -1
     record.progress(HALF)
-    record.succeed([b"one", b"two"], PICTURES, [], WHOLE)
+    record.succeed([b"one", b"two"], IMAGES, [], WHOLE)
     for key in (redis_keys.job("j"), redis_keys.image("j", 0), redis_keys.image("j", 1), redis_keys.events("j")):
         assert TTL - 5 <= client.ttl(key) <= TTL, key
 
@@ -99,7 +99,7 @@ def test_an_ended_job_is_never_changed_again(client: redis.Redis, end: str, late
     record = accepted(client)
     record.start({"size": 64})
     if end == "succeed":
-        record.succeed([b"one", b"two"], PICTURES, ["cut"], WHOLE)
+        record.succeed([b"one", b"two"], IMAGES, ["cut"], WHOLE)
     else:
         record.fail("invalid", "first")
     before = everything(client)
@@ -116,13 +116,14 @@ def test_a_job_that_is_gone_stays_gone(client: redis.Redis, late: str) -> None:
 
 
 def test_of_many_that_end_a_job_at_once_one_does(client: redis.Redis) -> None:
-    """Two workers with the same job: one outcome, counted once, with the pictures of the one that won."""
-    record, told = accepted(client), []
+    """Two workers with the same job: one outcome, counted once, with the images of the one that won."""
+    record = accepted(client)
+    told = []
     barrier = threading.Barrier(8)
 
     def end(index: int) -> None:
         barrier.wait()
-        if record.succeed([b"%d" % index], PICTURES[:1], [str(index)], WHOLE):
+        if record.succeed([b"%d" % index], IMAGES[:1], [str(index)], WHOLE):
             told.append(index)
 
     threads = [threading.Thread(target=end, args=(index,)) for index in range(8)]

@@ -1,4 +1,4 @@
-"""The task itself, on a real Redis, engine and (tiny) stack: from a job's record to its pictures."""
+"""The task itself, on a real Redis, engine and (tiny) pipeline: from a job's record to its images."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ CUBE: dict[str, Any] = {"prompt": "a red cube", "seed": 7, "n": 1, "size": 64}
 
 
 @pytest.fixture(scope="module")
-def stack(tiny_checkpoint: Path) -> UnCLIP:
+def pipeline(tiny_checkpoint: Path) -> UnCLIP:
     return UnCLIP.load(tiny_checkpoint)
 
 
 @pytest.fixture
-def client(redis_server: Any, stack: UnCLIP) -> Iterator[redis.Redis]:
+def client(redis_server: Any, pipeline: UnCLIP) -> Iterator[redis.Redis]:
     """Redis, with the task set up to draw from it."""
     client = redis.Redis.from_url(redis_server.url)
-    engine = Engine(stack, batch_limits(8))
+    engine = Engine(pipeline, batch_limits(8))
     engine.start()
     cancellations = Cancellations(client, engine)
     cancellations.start()
-    install(Context(stack, engine, client, cancellations, 100))
+    install(Context(pipeline, engine, client, cancellations, 100))
     yield client
     install(None)
     cancellations.stop()
@@ -55,17 +55,17 @@ def drawn(client: redis.Redis, request: dict[str, Any]) -> Record:
     return record
 
 
-def test_a_job_is_drawn_as_the_stack_draws_it(client: redis.Redis, stack: UnCLIP) -> None:
-    """Picture i from seed + i, as PNGs that say how they were drawn; the record tells what was used."""
+def test_a_job_is_drawn_as_the_pipeline_draws_it(client: redis.Redis, pipeline: UnCLIP) -> None:
+    """Image i from seed + i, as PNGs that say how they were drawn; the record tells what was used."""
     counts = [f"unclip_{name}_seconds_count" for name in ("queue_wait", "job_duration")]
     before = [REGISTRY.get_sample_value(name, {"operation": "generate"}) or 0 for name in counts]
     record = drawn(client, CUBE | {"n": 2})
     assert [REGISTRY.get_sample_value(name, {"operation": "generate"}) for name in counts] == [count + 1 for count in before]
-    assert record.status == "succeeded" and [picture.seed for picture in record.images] == [7, 8]
-    assert record.parameters == stack.resolve(size=64).as_dict() and record.error is None and record.warnings == []
+    assert record.status == "succeeded" and [image.seed for image in record.images] == [7, 8]
+    assert record.parameters == pipeline.resolve(size=64).as_dict() and record.error is None and record.warnings == []
     for index, seed in enumerate((7, 8)):
         image = Image.open(io.BytesIO(client.get(redis_keys.image("j", index))))
-        wanted = stack.generate(["a red cube"], seeds=[seed], size=64)[0]
+        wanted = pipeline.generate(["a red cube"], seeds=[seed], size=64)[0]
         pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(64, 64, 3)
         assert (pixels.permute(2, 0, 1).float() - (wanted + 1) * 127.5).abs().max() <= 1
         told = json.loads(image.text["unclip"])  # type: ignore[attr-defined]
@@ -82,19 +82,19 @@ def test_what_can_never_work_fails_as_invalid_and_is_not_tried_again(client: red
     assert record.status == "failed" and record.error is not None and record.error.kind == "invalid" and reason in record.error.detail
 
 
-def test_a_job_fails_where_a_picture_of_it_does(client: redis.Redis, stack: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_fails_where_an_image_of_it_does(client: redis.Redis, pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the row's own reason, and how many."""
-    step = stack.step
+    step = pipeline.step
 
     def failing(rows: Any) -> None:
         if any(row.seed == 8 and row.stage == "decoder" for row in rows):
             raise RuntimeError("a cosmic ray")
         step(rows)
 
-    monkeypatch.setattr(stack, "step", failing)
+    monkeypatch.setattr(pipeline, "step", failing)
     record = drawn(client, CUBE | {"n": 2})
     assert record.status == "failed" and record.images == [] and record.error is not None and record.error.kind == "internal"
-    assert record.error.detail == "1 of 2 pictures failed: the decoder failed: RuntimeError: a cosmic ray"
+    assert record.error.detail == "1 of 2 images failed: the decoder failed: RuntimeError: a cosmic ray"
     assert client.hgetall(redis_keys.OUTCOMES) == {b"generate:failed:rows": b"1"}
 
 
@@ -129,19 +129,19 @@ def test_the_task_cannot_run_outside_a_worker() -> None:
         draw("j")
 
 
-def picture(colour: Any, mode: str = "RGB", size: int = 64) -> bytes:
+def image(colour: Any, mode: str = "RGB", size: int = 64) -> bytes:
     """A square of one colour, as the service stores it."""
     buffer = io.BytesIO()
     Image.new(mode, (size, size), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def operated(client: redis.Redis, operation: str, request: dict[str, Any], **pictures: bytes) -> Record:
+def operated(client: redis.Redis, operation: str, request: dict[str, Any], **images: bytes) -> Record:
     """The record of a job of any operation after it was drawn."""
-    fields = written(operation=operation, status="queued", request=request, inputs=list(pictures), created_at=now())
+    fields = written(operation=operation, status="queued", request=request, inputs=list(images), created_at=now())
     client.hset(redis_keys.job("j"), mapping=fields)
-    for name, content in pictures.items():
-        client.set(redis_keys.source("j", name), content)
+    for name, content in images.items():
+        client.set(redis_keys.input_image("j", name), content)
     draw("j")
     record = JobRecord(client, "j", 100).read()
     assert record is not None
@@ -150,24 +150,24 @@ def operated(client: redis.Redis, operation: str, request: dict[str, Any], **pic
 
 SMALL = {"seed": 3, "size": 64, "decoder_num_inference_steps": 4}
 OPERATIONS: list[tuple[str, dict[str, Any], dict[str, bytes], int]] = [
-    ("variations", SMALL | {"n": 2}, {"image": picture("red")}, 2),
-    ("interpolate", SMALL | {"frames": 3, "prompt_b": "b", "animation": "apng"}, {"image_a": picture("red")}, 3),
-    ("text-diff", SMALL | {"frames": 2, "prompt_to": "b", "animation": "webp"}, {"image": picture("red")}, 2),
-    ("edit", SMALL | {"prompt": "a"}, {"image": picture("red"), "mask": picture(255, "L")}, 1),
-    ("probe", SMALL | {"labels": ["a", "b"], "components": [2]}, {"image": picture("red")}, 1),
+    ("variations", SMALL | {"n": 2}, {"image": image("red")}, 2),
+    ("interpolate", SMALL | {"frames": 3, "prompt_b": "b", "animation": "apng"}, {"image_a": image("red")}, 3),
+    ("text-diff", SMALL | {"frames": 2, "prompt_to": "b", "animation": "webp"}, {"image": image("red")}, 2),
+    ("edit", SMALL | {"prompt": "a"}, {"image": image("red"), "mask": image(255, "L")}, 1),
+    ("probe", SMALL | {"labels": ["a", "b"], "components": [2]}, {"image": image("red")}, 1),
     ("embeddings", {"prompt": "a"}, {}, 0),
-    ("embeddings", {}, {"image": picture("red")}, 0),
-    ("generate", SMALL | {"mix": [{"prompt": "a"}, {"image": "mix_1", "weight": 0.5}]}, {"mix_1": picture("red")}, 1),
+    ("embeddings", {}, {"image": image("red")}, 0),
+    ("generate", SMALL | {"mix": [{"prompt": "a"}, {"image": "mix_1", "weight": 0.5}]}, {"mix_1": image("red")}, 1),
     ("generate", SMALL | {"z_i": [1.0] * 16}, {}, 1),
 ]
 
 
-@pytest.mark.parametrize(("operation", "request_", "pictures", "count"), OPERATIONS)
+@pytest.mark.parametrize(("operation", "request_", "images", "count"), OPERATIONS)
 def test_every_operation_is_drawn_and_leaves_no_source_behind(
-    client: redis.Redis, operation: str, request_: dict[str, Any], pictures: dict[str, bytes], count: int
+    client: redis.Redis, operation: str, request_: dict[str, Any], images: dict[str, bytes], count: int
 ) -> None:
-    """As many pictures as asked for, whose own text says how; animations; what was found; progress that only grows."""
-    record = operated(client, operation, request_, **pictures)
+    """As many images as asked for, whose own text says how; animations; what was found; progress that only grows."""
+    record = operated(client, operation, request_, **images)
     assert record.status == "succeeded", record.error
     assert len(record.images) == count and not client.keys("*:input:*")
     for index in range(count):
@@ -184,13 +184,13 @@ def test_every_operation_is_drawn_and_leaves_no_source_behind(
 
 def test_an_operation_that_cannot_be_done_fails_as_invalid(client: redis.Redis) -> None:
     """Found when it moves: too many components, a z_i of another length, a source that is gone."""
-    for operation, request_, pictures, reason in (
-        ("probe", SMALL | {"components": [99]}, {"image": picture("red")}, "keeps 6"),
+    for operation, request_, images, reason in (
+        ("probe", SMALL | {"components": [99]}, {"image": image("red")}, "keeps 6"),
         ("generate", SMALL | {"z_i": [1.0]}, {}, "has 1 numbers"),
-        ("edit", SMALL | {"prompt": "a", "sampler": "dpm++"}, {"image": picture("red"), "mask": picture(255, "L")}, "looks back"),
+        ("edit", SMALL | {"prompt": "a", "sampler": "dpm++"}, {"image": image("red"), "mask": image(255, "L")}, "looks back"),
     ):
         client.flushall()
-        record = operated(client, operation, request_, **pictures)
+        record = operated(client, operation, request_, **images)
         assert record.error is not None and record.error.kind == "invalid" and reason in record.error.detail
     client.flushall()
     fields = written(operation="variations", status="queued", request=SMALL, inputs=["image"], created_at=now())
@@ -219,5 +219,5 @@ def test_a_kept_part_comes_back_byte_for_byte(client: redis.Redis) -> None:
 def test_what_clip_did_not_read_is_told_of_every_prompt(client: redis.Redis) -> None:
     """Also of those whose rows draw nothing themselves."""
     long = "red " * 75 + "tail end"
-    record = operated(client, "text-diff", SMALL | {"prompt_to": long, "frames": 2}, image=picture("red"))
+    record = operated(client, "text-diff", SMALL | {"prompt_to": long, "frames": 2}, image=image("red"))
     assert record.warnings == ["A prompt is longer than CLIP reads; cut was: tail end"]

@@ -1,6 +1,6 @@
 """RQ underneath, on a real Redis: jobs in threads, slots, retries, timeouts, and what a dead worker leaves behind.
 
-The task is RQ's by name, and finds no stack here unless a test gives it one: then it raises, as a broken worker would.
+The task is RQ's by name, and finds no pipeline here unless a test gives it one: then it raises, as a broken worker would.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_a_worker_is_seen_while_it_lives_and_signs_off(client: redis.Redis, work
     """Its beat expires by itself should it die, and goes at once when it stops; when the last one came is kept."""
     told = threading.Event()
     worker.on_beat = told.set
-    assert told.wait(WAIT_S) and 0 <= time.time() - float(client.get(redis_keys.LAST_BEAT)) < WAIT_S
+    assert told.wait(WAIT_S) and 0 <= time.time() - float(client.get(redis_keys.LAST_HEARTBEAT)) < WAIT_S
     until(lambda: client.get(redis_keys.worker(worker.name)))
     assert client.smembers(redis_keys.WORKERS) == {worker.name.encode()} and 0 < client.ttl(redis_keys.worker(worker.name)) <= 10
     worker.stop()
@@ -122,23 +122,24 @@ def test_a_maintenance_lock_left_by_a_killed_worker_does_not_last(client: redis.
     assert 0 < client.ttl(queue.registry_cleaning_key) <= MAINTENANCE_LOCK_S <= 30
 
 
-class TestWithAStack:
-    """Jobs that draw, on an engine whose stack can be held."""
+class TestWithAPipeline:
+    """Jobs that draw, on an engine whose pipeline can be held."""
 
     @pytest.fixture
     def gate(self, client: redis.Redis, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         """Passes wait until it is set."""
-        stack, gate = UnCLIP.load(tiny_checkpoint), threading.Event()
-        step = stack.step
+        pipeline = UnCLIP.load(tiny_checkpoint)
+        gate = threading.Event()
+        step = pipeline.step
 
         def held(rows: Sequence[Row]) -> None:
             gate.wait(WAIT_S)
             step(rows)
 
-        monkeypatch.setattr(stack, "step", held)
-        engine = Engine(stack, batch_limits(8))
+        monkeypatch.setattr(pipeline, "step", held)
+        engine = Engine(pipeline, batch_limits(8))
         engine.start()
-        install(Context(stack, engine, client, Cancellations(client, engine), 100))
+        install(Context(pipeline, engine, client, Cancellations(client, engine), 100))
         yield gate
         install(None)
         gate.set()
@@ -179,7 +180,8 @@ class TestWithAStack:
 
     def test_a_job_whose_worker_died_is_drawn_by_another(self, client: redis.Redis, gate: threading.Event) -> None:
         """And one whose workers died each time it was tried fails, saying so."""
-        again, never = enqueue(client, "again", retries=1), enqueue(client, "never")
+        again = enqueue(client, "again", retries=1)
+        never = enqueue(client, "never")
         dead = InThread(client, slots=2, result_ttl=100)
         for _ in range(2):  # a worker that had begun both and gave no sign since
             job, queue = dead.dequeue_job_and_maintain_ttl(1) or pytest.fail("there is no job")
@@ -202,7 +204,8 @@ class TestWithAStack:
         is taken away."""
         handed = f"{redis_keys.QUEUE_LIST}:intermediate"
         gate.set()
-        ended_before, worker = enqueue(client, "before"), InThread(client, slots=2, result_ttl=100)
+        ended_before = enqueue(client, "before")
+        worker = InThread(client, slots=2, result_ttl=100)
         worker.start()
         try:
             assert ended(ended_before).status == "succeeded"
@@ -211,7 +214,8 @@ class TestWithAStack:
         lost = enqueue(client, "lost")
         assert client.lmove(redis_keys.QUEUE_LIST, handed) == b"lost"
         client.lpush(handed, "before", "gone")
-        started, other = time.monotonic(), InThread(client, slots=2, result_ttl=100)
+        started = time.monotonic()
+        other = InThread(client, slots=2, result_ttl=100)
         other.start()
         try:
             assert ended(lost).status == "succeeded" and time.monotonic() - started < 15

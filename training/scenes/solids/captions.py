@@ -1,6 +1,6 @@
 """What can be said of a scene: full, partial and reordered captions, and which of them training never sees.
 
-A caption carries the claims it makes, so that a judge can hold a picture to what was said and to nothing else.
+A caption carries the claims it makes, so that a judge can hold an image to what was said and to nothing else.
 """
 
 from __future__ import annotations

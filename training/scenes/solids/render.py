@@ -1,7 +1,7 @@
 """Draws scenes: a batched ray tracer with closed forms, in plain tensor maths, at any resolution or crop.
 
 Spheres, cubes, cylinders and cones on a floor, one distant light with a hard shadow, highlights, fog toward a sky, a
-sign board, and three styles. Everything is a function of where a ray goes, so a crop of a large picture costs
+sign board, and three styles. Everything is a function of where a ray goes, so a crop of a large image costs
 only its own rays, and a scene looks the same at 64² and at 1024².
 """
 
@@ -21,10 +21,13 @@ from training.scenes.solids.scene import COLOURS, MAX_WORD, PLACES, SHAPES, STYL
 FAR = 1e6
 CAMERA = (0.0, -8.0, 3.4)
 LOOK_AT = (0.0, 0.0, 1.15)
-FIELD_OF_VIEW = math.radians(34)  # vertical and horizontal: pictures are square
+FIELD_OF_VIEW = math.radians(34)  # vertical and horizontal: images are square
 PIXEL_ART_CELLS = 32
-SKETCH_LINE = 0.006  # half the width of a pencil line, as a fraction of the picture
-FLOOR, BOARD, SKY = -1, -2, -3  # what a ray hit, beside the indices of things
+SKETCH_LINE = 0.006  # half the width of a pencil line, as a fraction of the image
+# what a ray hit, beside the indices of things
+FLOOR = -1
+BOARD = -2
+SKY = -3
 
 # Per time of day: direction to the light, its colour, ambient, sky at the horizon, sky above.
 _LIGHT = {
@@ -37,10 +40,10 @@ _PAPER = (0.96, 0.95, 0.91)
 
 @dataclass(frozen=True)
 class _Batch:
-    """Scenes as tensors. M things in all, laid out as [B, N] with padding; `which` tells the thing's picture."""
+    """Scenes as tensors. M things in all, laid out as [B, N] with padding; `which` tells the thing's image."""
 
-    which: Tensor  # [M] picture of each thing
-    slot: Tensor  # [M] place of each thing among its picture's
+    which: Tensor  # [M] image of each thing
+    slot: Tensor  # [M] place of each thing among its image's
     shape: Tensor  # [B, N] index into SHAPES, -1 for none
     foot: Tensor  # [B, N, 3]
     radius: Tensor  # [B, N]
@@ -103,7 +106,7 @@ def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corne
         offsets = torch.tensor([(0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875)], device=device)
         samples = ((at[:, :, None] + offsets) / size).flatten(1, 2)  # (B, 4K, 2)
         fine = _shade(batch, samples)[0].unflatten(1, (most, 4)).mean(2)
-        # A calmer picture than its batch has places left over: those stay as they are, whatever is drawn beside it.
+        # A calmer image than its batch has places left over: those stay as they are, whatever is drawn beside it.
         fine = torch.where(busy.gather(1, order)[..., None], fine, colour.gather(1, order[..., None].expand(-1, -1, 3)))
         colour = colour.scatter(1, order[..., None].expand(-1, -1, 3), fine)
     return colour.clamp(0, 1).mul(2).sub(1).transpose(1, 2).reshape(-1, 3, width, width)
@@ -112,7 +115,8 @@ def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corne
 def _edges(key: Tensor) -> Tensor:
     """`[B, H, W]` what each pixel shows -> True where one of its four neighbours shows something else."""
     edge = torch.zeros_like(key, dtype=torch.bool)
-    across, down = key[:, :, 1:] != key[:, :, :-1], key[:, 1:] != key[:, :-1]
+    across = key[:, :, 1:] != key[:, :, :-1]
+    down = key[:, 1:] != key[:, :-1]
     edge[:, :, 1:] |= across
     edge[:, :, :-1] |= across
     edge[:, 1:] |= down
@@ -121,19 +125,21 @@ def _edges(key: Tensor) -> Tensor:
 
 
 def _directions(uv: Tensor) -> Tensor:
-    """Where on the picture (`[…, 2]` in 0..1, y down) -> unit directions of the camera's rays."""
+    """Where on the image (`[…, 2]` in 0..1, y down) -> unit directions of the camera's rays."""
     camera, look_at = (torch.tensor(v, device=uv.device) for v in (CAMERA, LOOK_AT))
     ahead = F.normalize(look_at - camera, dim=0)
     right = F.normalize(torch.linalg.cross(ahead, torch.tensor((0.0, 0.0, 1.0), device=uv.device)), dim=0)
     up = torch.linalg.cross(right, ahead)
     reach = math.tan(FIELD_OF_VIEW / 2)
-    x, y = (2 * uv[..., :1] - 1) * reach, (1 - 2 * uv[..., 1:]) * reach
+    x = (2 * uv[..., :1] - 1) * reach
+    y = (1 - 2 * uv[..., 1:]) * reach
     return F.normalize(ahead + x * right + y * up, dim=-1)
 
 
 def _shade(batch: _Batch, uv: Tensor) -> tuple[Tensor, Tensor]:
     """Colours `[B, R, 3]` in 0..1 (about) of the rays through `uv` `[B, R, 2]`, and a key that differs between regions."""
-    pixel_art, sketch = batch.style == 1, batch.style == 2
+    pixel_art = batch.style == 1
+    sketch = batch.style == 2
     if pixel_art.any():
         cells = ((uv * PIXEL_ART_CELLS).floor() + 0.5) / PIXEL_ART_CELLS
         uv = torch.where(pixel_art[:, None, None], cells, uv)
@@ -149,7 +155,9 @@ def _shade(batch: _Batch, uv: Tensor) -> tuple[Tensor, Tensor]:
         """Each ray's own of values `[B, N, …]` a thing -> `[B, R, …]`."""
         return values.gather(1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:]))
 
-    is_thing, is_floor, is_board = (hit >= 0)[..., None], (hit == FLOOR)[..., None], (hit == BOARD)[..., None]
+    is_thing = (hit >= 0)[..., None]
+    is_floor = (hit == FLOOR)[..., None]
+    is_board = (hit == BOARD)[..., None]
 
     normal = _normals(pick(batch.shape), (point - pick(batch.foot)) / pick(batch.radius)[..., None], pick(batch.yaw))
     up = torch.tensor((0.0, 0.0, 1.0), device=uv.device)
@@ -190,7 +198,8 @@ def _sky(light: Tensor, direction: Tensor) -> Tensor:
 
 def _floor(place: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
     """Colour of the floor at points `[B, R, 3]`, and a key of its tiles."""
-    x, y = point[..., 0], point[..., 1]
+    x = point[..., 0]
+    y = point[..., 1]
     ripple = torch.sin(2.1 * x + 1.3 * torch.sin(1.7 * y)) * torch.sin(1.9 * y + 0.8 * torch.sin(2.3 * x))
     blades = torch.sin(9 * x + 4 * torch.sin(3 * y)) * torch.sin(8 * y + 3 * torch.sin(4 * x))
     plank = (y / 0.9).floor()
@@ -214,7 +223,11 @@ def _floor(place: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
     return base[place][:, None] * shade.gather(2, index), tiles.long()
 
 
-_BOARD_Y, _BOARD_FOOT, _BOARD_TOP, _CELL = 0.6, 1.35, 2.75, 0.125  # the board's plane, its rim, and a pixel of its letters
+# the board's plane, its rim, and a pixel of its letters
+_BOARD_Y = 0.6
+_BOARD_FOOT = 1.35
+_BOARD_TOP = 2.75
+_CELL = 0.125
 
 
 def _board_half(letter_count: Tensor) -> Tensor:
@@ -228,7 +241,8 @@ def _board(batch: _Batch, point: Tensor) -> tuple[Tensor, Tensor]:
     column = ((point[..., 0] + half) / _CELL - 1).floor().long()
     top = (_BOARD_TOP + _BOARD_FOOT) / 2 + GLYPH_HEIGHT * _CELL / 2
     row = ((top - point[..., 2]) / _CELL).floor().long()
-    letter_at, within = column.div(GLYPH_WIDTH + 1, rounding_mode="floor"), column % (GLYPH_WIDTH + 1)
+    letter_at = column.div(GLYPH_WIDTH + 1, rounding_mode="floor")
+    within = column % (GLYPH_WIDTH + 1)
     letter = batch.letters.gather(1, letter_at.clamp(0, MAX_WORD - 1))
     valid = (column >= 0) & (letter_at < batch.letter_count[:, None]) & (within < GLYPH_WIDTH) & (row >= 0) & (row < GLYPH_HEIGHT)
     ink = glyphs().to(point.device)[letter.clamp(min=0), row.clamp(0, GLYPH_HEIGHT - 1), within.clamp(max=GLYPH_WIDTH - 1)]
@@ -258,19 +272,21 @@ def _nearest(batch: _Batch, origin: Tensor, direction: Tensor, *, shadow: bool =
     """First hit of rays `[B, R, 3]`: distance (FAR for none) and what (a thing's slot, FLOOR, BOARD or SKY).
 
     Shadow rays ask only for things and the board: the floor cannot stand before a light above it."""
-    pictures, rays = origin.shape[:2]
-    distance = origin.new_full((pictures, batch.shape.shape[1], rays), FAR)
+    images, rays = origin.shape[:2]
+    distance = origin.new_full((images, batch.shape.shape[1], rays), FAR)
     kinds = batch.shape[batch.which, batch.slot]
     for kind, intersect in enumerate((_sphere, _cube, _cylinder, _cone)):
         chosen = (kinds == kind).nonzero()[:, 0]
         if not len(chosen):
             continue
-        b, n = batch.which[chosen], batch.slot[chosen]
+        b = batch.which[chosen]
+        n = batch.slot[chosen]
         radius = batch.radius[b, n][:, None]
         o = ((origin[b] - batch.foot[b, n][:, None]) / radius[..., None]).unbind(-1)
         d = direction[b].unbind(-1)
         if kind == 1:
-            o, d = _turn(o, batch.yaw[b, n]), _turn(d, batch.yaw[b, n])
+            o = _turn(o, batch.yaw[b, n])
+            d = _turn(d, batch.yaw[b, n])
         t = intersect(o, d)
         distance[b, n] = torch.where(t < FAR, t * radius, FAR)
     t, hit = distance.min(1)
@@ -282,28 +298,36 @@ def _nearest(batch: _Batch, origin: Tensor, direction: Tensor, *, shadow: bool =
         on_board = (x.abs() < half) & (z > _BOARD_FOOT) & (z < _BOARD_TOP)
         on_post = (x.abs() < 0.09) & (z > 0) & (z <= _BOARD_FOOT) & (half > 0)
         nearer = (on_board | on_post) & (along > 1e-3) & (along < t)
-        t, hit = torch.where(nearer, along, t), torch.where(nearer, BOARD, hit)
+        t = torch.where(nearer, along, t)
+        hit = torch.where(nearer, BOARD, hit)
     if not shadow:
         down = torch.where(direction[..., 2] < -1e-4, -origin[..., 2] / direction[..., 2], FAR)
         nearer = (down > 0) & (down < t) & (down < 60.0)
-        t, hit = torch.where(nearer, down, t), torch.where(nearer, FLOOR, hit)
+        t = torch.where(nearer, down, t)
+        hit = torch.where(nearer, FLOOR, hit)
     return t, hit
 
 
 Coordinates = tuple[Tensor, ...]
-_CUBE_HALF, _CYLINDER_RADIUS, _CYLINDER_HEIGHT, _CONE_HEIGHT = 0.8, 0.8, 1.8, 2.0  # in radii
+# in radii
+_CUBE_HALF = 0.8
+_CYLINDER_RADIUS = 0.8
+_CYLINDER_HEIGHT = 1.8
+_CONE_HEIGHT = 2.0
 
 
 def _turn(v: Coordinates, yaw: Tensor) -> Coordinates:
     """Into the frame of a thing turned by `yaw` about the vertical."""
-    c, s = yaw.cos()[:, None], yaw.sin()[:, None]
+    c = yaw.cos()[:, None]
+    s = yaw.sin()[:, None]
     return c * v[0] + s * v[1], -s * v[0] + c * v[1], v[2]
 
 
 def _roots(a: Tensor, half_b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Roots of a·t² + 2·half_b·t + c, ordered; nan where there are none."""
     root = (half_b * half_b - a * c).sqrt()
-    first, second = (-half_b - root) / a, (-half_b + root) / a
+    first = (-half_b - root) / a
+    second = (-half_b + root) / a
     return torch.minimum(first, second), torch.maximum(first, second)
 
 
@@ -318,17 +342,21 @@ def _sphere(o: Coordinates, d: Coordinates) -> Tensor:
 
 
 def _cube(o: Coordinates, d: Coordinates) -> Tensor:
-    enter, leave = torch.full_like(o[0], -FAR), torch.full_like(o[0], FAR)
+    enter = torch.full_like(o[0], -FAR)
+    leave = torch.full_like(o[0], FAR)
     for axis, centre in enumerate((0.0, 0.0, _CUBE_HALF)):
         inverse = 1 / torch.where(d[axis].abs() < 1e-9, 1e-9, d[axis])
-        one, other = (centre - _CUBE_HALF - o[axis]) * inverse, (centre + _CUBE_HALF - o[axis]) * inverse
-        enter, leave = torch.maximum(enter, torch.minimum(one, other)), torch.minimum(leave, torch.maximum(one, other))
+        one = (centre - _CUBE_HALF - o[axis]) * inverse
+        other = (centre + _CUBE_HALF - o[axis]) * inverse
+        enter = torch.maximum(enter, torch.minimum(one, other))
+        leave = torch.minimum(leave, torch.maximum(one, other))
     return _ahead(enter, enter < leave)
 
 
 def _cap(o: Coordinates, d: Coordinates, height: float, radius: float) -> Tensor:
     t = (height - o[2]) / torch.where(d[2].abs() < 1e-9, 1e-9, d[2])
-    x, y = o[0] + t * d[0], o[1] + t * d[1]
+    x = o[0] + t * d[0]
+    y = o[1] + t * d[1]
     return _ahead(t, x * x + y * y < radius * radius)
 
 
@@ -355,7 +383,8 @@ def _normals(shape: Tensor, p: Tensor, yaw: Tensor) -> Tensor:
     x, y, z = p.unbind(-1)
     zero = torch.zeros_like(x)
     sphere = torch.stack((x, y, z - 1), -1)
-    c, s = yaw.cos(), yaw.sin()
+    c = yaw.cos()
+    s = yaw.sin()
     local = torch.stack((c * x + s * y, -s * x + c * y, z - _CUBE_HALF), -1)
     axis = F.one_hot(local.abs().argmax(-1), 3) * local.sign()
     cube = torch.stack((c * axis[..., 0] - s * axis[..., 1], s * axis[..., 0] + c * axis[..., 1], axis[..., 2]), -1)

@@ -1,4 +1,4 @@
-"""What stands in one picture of the drawn world: a scene is a pure function of an integer.
+"""What stands in one image of the drawn world: a scene is a pure function of an integer.
 
 The world is a small one in the manner of CLEVR (Johnson et al. 2017, arXiv 1612.06890), made so that caption
 fidelity can be counted instead of looked at. Lengths are in world units: a large object is 1.7 wide, x points
@@ -75,7 +75,7 @@ WORDS = [
     "TEA",
 ]
 MAX_WORD = 5  # letters on a sign
-MAX_COUNT = 5  # objects in a picture
+MAX_COUNT = 5  # objects in an image
 RADIUS = {"small": 0.55, "large": 0.85}
 HEIGHT = {"sphere": 2.0, "cube": 1.6, "cylinder": 1.8, "cone": 2.0}  # in radii
 
@@ -118,7 +118,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows. `relation` holds between things[0] and things[1] of a pair, `word` is a sign's."""
+    """All that an image shows. `relation` holds between things[0] and things[1] of a pair, `word` is a sign's."""
 
     kind: str
     things: tuple[Thing, ...]
@@ -178,7 +178,8 @@ def _thing(rng: random.Random) -> Thing:
 
 def stand(rng: random.Random, first: Thing, second: Thing, relation: str) -> tuple[Thing, Thing]:
     """The two things placed so that `first` is left of / on top of / in front of `second`."""
-    x, y = rng.uniform(-0.25, 0.25), rng.uniform(-0.2, 0.2)
+    x = rng.uniform(-0.25, 0.25)
+    y = rng.uniform(-0.2, 0.2)
     if relation == "left":
         gap = rng.uniform(1.05, 1.3)
         return replace(first, x=x - gap, y=y, z=0.0), replace(second, x=x + gap, y=y + rng.uniform(-0.2, 0.2), z=0.0)

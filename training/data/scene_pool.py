@@ -1,0 +1,106 @@
+"""A pool of rendered scenes on disk: 64² images and the image tower's features, in shards.
+
+Scenes are a pure function of their index, so the pool holds no captions: those are drawn anew at each step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from models.networks.image_tower import ImageTower
+from training.errors import TrainingError
+from training.scenes.illustrated.compose import render
+from training.scenes.illustrated.scene import Scene, draw_scene
+from training.scenes.illustrated.world import World
+
+SHARD_SCENES = 5000
+BATCH = 100
+CANVAS_PX = 128  # what the image tower sees, before its own resize
+BASE_PX = 64
+
+
+@dataclass(frozen=True)
+class ScenePool:
+    """Scenes of one mix. `images` and `features` are memory-mapped, a list entry a shard."""
+
+    world: World
+    mix: str
+    images: list[NDArray[np.uint8]]  # [SHARD_SCENES, 64, 64, 3]
+    features: list[NDArray[np.float16]]  # [SHARD_SCENES, W]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.images))
+
+    def image_batch(self, indices: Tensor) -> Tensor:
+        """Return images `[B, 3, 64, 64]` in [-1, 1]."""
+        batch = np.stack([self.images[index // SHARD_SCENES][index % SHARD_SCENES] for index in indices.tolist()])
+        return torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def feature_batch(self, indices: Tensor) -> Tensor:
+        """Return features `[B, W]`."""
+        batch = np.stack([self.features[index // SHARD_SCENES][index % SHARD_SCENES] for index in indices.tolist()])
+        return torch.from_numpy(batch).float()
+
+    def scene(self, index: int) -> Scene:
+        """Return the scene of this index."""
+        return draw_scene(self.world, index, self.mix)
+
+
+def build_pool(folder: Path, world: World, tower: ImageTower, mix: str, shards: int) -> None:
+    """Render shards 0 … `shards` - 1 that are not there yet. A shard appears under its final name only when complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        if not _shard_path(folder, shard, "features").exists():
+            images, features = render_scenes(world, tower, mix, range(shard * SHARD_SCENES, (shard + 1) * SHARD_SCENES), f"shard {shard}")
+            _write(_shard_path(folder, shard, "images"), images)
+            _write(_shard_path(folder, shard, "features"), features)
+
+
+@torch.inference_mode()
+def render_scenes(
+    world: World, tower: ImageTower, mix: str, indices: range, label: str = "scenes", kind: str | None = None, held_out: str | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Return images `[N, 64, 64, 3]` and features `[N, W]` of scenes."""
+    images, features = [], []
+    tower = tower.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for start in tqdm(range(indices.start, indices.stop, BATCH), desc=label, unit_scale=BATCH, unit="scene", mininterval=5):
+        scenes = [draw_scene(world, index, mix, kind, held_out=held_out) for index in range(start, min(start + BATCH, indices.stop))]
+        canvas = render(world, scenes, CANVAS_PX, supersampling=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            features.append(tower.features(canvas.contiguous(memory_format=torch.channels_last)).half())
+        small = F.avg_pool2d(canvas, CANVAS_PX // BASE_PX)
+        images.append(((small + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1))
+    return torch.cat(images).numpy(), torch.cat(features).numpy()
+
+
+def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
+    """Map the shards of a pool, as many as there are without a gap. Raises TrainingError when there are none."""
+    images: list[Any] = []
+    features: list[Any] = []
+    while _shard_path(folder, len(images), "features").exists():
+        shard = len(images)
+        images.append(np.load(_shard_path(folder, shard, "images"), mmap_mode="r"))
+        features.append(np.load(_shard_path(folder, shard, "features"), mmap_mode="r"))
+    if not images:
+        raise TrainingError(f"{folder} holds no scenes: build the pool first")
+    return ScenePool(world, mix, images, features)
+
+
+def _shard_path(folder: Path, shard: int, kind: str) -> Path:
+    return folder / f"{shard:04}-{kind}.npy"
+
+
+def _write(path: Path, array: NDArray[Any]) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, array)
+    os.replace(part, path)
