@@ -22,9 +22,13 @@ from benchmarks.serving import load, reliability, scaling
 
 def _pipeline(size: str) -> dict[str, Any]:
     try:
-        from benchmarks.models.compare_diffusers import compare  # only now: it needs what no other measure does
+        from benchmarks.models.compare_diffusers import (
+            compare,
+        )  # only now: it needs what no other measure does
     except ImportError as error:
-        raise SystemExit(f"{error}: pip install '.[bench]' has what benchmarks.models.compare_diffusers needs") from error
+        raise SystemExit(
+            f"{error}: pip install '.[bench]' has what benchmarks.models.compare_diffusers needs"
+        ) from error
     return compare(size)
 
 
@@ -42,12 +46,23 @@ BRIEF = ("images", "overhead")
 
 def main() -> None:
     """Run those asked for."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and what was started ends too
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # and what was started ends too
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*ALL, []], default=[], metavar="NAME", help=", ".join(ALL))
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of NAME.json and NAME.png (%(default)s)")
+    parser.add_argument(
+        "names", nargs="*", choices=[*ALL, []], default=[], metavar="NAME", help=", ".join(ALL)
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks"),
+        help="folder of NAME.json and NAME.png (%(default)s)",
+    )
     arguments = parser.parse_args()
-    print(f"| {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} | |\n| --- | --- |")
+    print(
+        f"| {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} | |\n| --- | --- |"
+    )
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or BRIEF:
         found = ALL[name]()

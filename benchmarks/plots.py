@@ -15,7 +15,9 @@ def panels(path: Path, of: Sequence[tuple[str, str, Curves]], *, log: bool = Fal
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(of), figsize=(3.4 * len(of), 3.2), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(of), figsize=(3.4 * len(of), 3.2), layout="constrained", squeeze=False
+    )
     for ax, (x, y, curves) in zip(axes[0], of, strict=True):
         for name, curve in curves.items():
             ax.plot([float(k) for k in curve], list(curve.values()), "o-", markersize=3, label=name)

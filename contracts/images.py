@@ -22,7 +22,9 @@ def normalize_image(image: Image.Image, kind: Kind) -> bytes:
     """The centre square, at most MAX_SIDE wide, as PNG: RGB on white; a mask as L, white where to redraw (what is transparent, or
     else what is bright)."""
     if kind == "mask":
-        image = ImageOps.invert(_alpha(image)) if has_alpha(image) else _eight_bit(image).convert("L")
+        image = (
+            ImageOps.invert(_alpha(image)) if has_alpha(image) else _eight_bit(image).convert("L")
+        )
         image = image.point(lambda value: 255 if value > 127 else 0)
     elif has_alpha(image):
         image = image.convert("RGBA")
@@ -35,7 +37,11 @@ def normalize_image(image: Image.Image, kind: Kind) -> bytes:
     box = (left, top, left + side, top + side)
     # Of a mask every touched pixel counts, so it is not averaged away.
     resample = Image.Resampling.NEAREST if kind == "mask" else Image.Resampling.LANCZOS
-    image = image.crop(box).resize((MAX_SIDE, MAX_SIDE), resample) if side > MAX_SIDE else image.crop(box)
+    image = (
+        image.crop(box).resize((MAX_SIDE, MAX_SIDE), resample)
+        if side > MAX_SIDE
+        else image.crop(box)
+    )
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

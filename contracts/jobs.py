@@ -24,18 +24,24 @@ ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 class Progress(BaseModel):
     """How far a job's slowest image is."""
 
-    stage: str = Field(description="What is at work: text, image, prior, ar_prior, inversion, decoder, upsampler_256 or upsampler_1024.")
+    stage: str = Field(
+        description="What is at work: text, image, prior, ar_prior, inversion, decoder, upsampler_256 or upsampler_1024."
+    )
     step: int = Field(description="Steps done in this stage.")
     steps: int = Field(description="Steps of this stage.")
     fraction: float = Field(ge=0, le=1, description="Share of the whole job's work that is done.")
-    eta_seconds: float | None = Field(None, description="Seconds to the job's end, from what this worker's stages took lately.")
+    eta_seconds: float | None = Field(
+        None, description="Seconds to the job's end, from what this worker's stages took lately."
+    )
 
 
 class Preview(BaseModel):
     """An image as far as it is."""
 
     index: int = Field(description="Which of the job's images.")
-    image: str = Field(description="The decoder's or upsampler's present estimate of it, as a data URL.")
+    image: str = Field(
+        description="The decoder's or upsampler's present estimate of it, as a data URL."
+    )
 
 
 class WorkerHeartbeat(BaseModel):
@@ -92,14 +98,26 @@ class Job(BaseModel):
     priority: int = Field(description="Waiting jobs run in this order, highest first.")
     progress: Progress | None = Field(description="Null until the job runs.")
     queue_position: int | None = Field(description="Jobs before this one; null once it runs.")
-    eta_seconds: float | None = Field(description="Seconds to its end, as estimated; null where nothing was measured, and once it ended.")
-    parameters: dict[str, Any] = Field(description="The request; once the job runs, everything that was left open too.")
-    warnings: list[str] = Field(description="What was not done as asked, such as a prompt that was cut.")
+    eta_seconds: float | None = Field(
+        description="Seconds to its end, as estimated; null where nothing was measured, and once it ended."
+    )
+    parameters: dict[str, Any] = Field(
+        description="The request; once the job runs, everything that was left open too."
+    )
+    warnings: list[str] = Field(
+        description="What was not done as asked, such as a prompt that was cut."
+    )
     images: list[Image]
-    animation: AnimatedImage | None = Field(description="The frames as one animated image, where it was asked for.")
-    result: dict[str, Any] | None = Field(description="What was found beside images: a probe's labels, an embedding.")
+    animation: AnimatedImage | None = Field(
+        description="The frames as one animated image, where it was asked for."
+    )
+    result: dict[str, Any] | None = Field(
+        description="What was found beside images: a probe's labels, an embedding."
+    )
     error: JobError | None
-    request_id: str | None = Field(description="X-Request-ID of the request that made it, as it stands in the logs.")
+    request_id: str | None = Field(
+        description="X-Request-ID of the request that made it, as it stands in the logs."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -142,12 +160,16 @@ def read_record(fields: Mapping[bytes, bytes]) -> Record:
 
 def record_of(fields: Mapping[str, str]) -> Record:
     """The same, decoded."""
-    return Record.model_validate({key: value if key in _TEXT else json.loads(value) for key, value in fields.items()})
+    return Record.model_validate(
+        {key: value if key in _TEXT else json.loads(value) for key, value in fields.items()}
+    )
 
 
 def written(**fields: Any) -> dict[str, str]:
     """Some of a record's fields as they go into the hash."""
-    return {key: _text(value) if key in _TEXT else json.dumps(value) for key, value in fields.items()}
+    return {
+        key: _text(value) if key in _TEXT else json.dumps(value) for key, value in fields.items()
+    }
 
 
 def _text(value: Any) -> str:

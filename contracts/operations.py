@@ -26,14 +26,18 @@ def exactly_one(fields: RequestFields, *names: str) -> None:
     """ValueError unless one of these fields was given, and only one."""
     given = [name for name in names if getattr(fields, name) is not None]
     if len(given) != 1:
-        raise ValueError(f"give exactly one of {', '.join(names)}: {', '.join(given) if given else 'none'} was given")
+        raise ValueError(
+            f"give exactly one of {', '.join(names)}: {', '.join(given) if given else 'none'} was given"
+        )
 
 
 class MixedFields(RequestFields):
     """One part of a mixture: a caption, a z_i, or the name of an input image."""
 
     prompt: Prompt | None = Field(None, description="A caption; its z_i is drawn by the prior.")
-    z_i: Embedding | None = Field(None, description="An image embedding, as POST /embeddings gives it.")
+    z_i: Embedding | None = Field(
+        None, description="An image embedding, as POST /embeddings gives it."
+    )
     image: str | None = Field(None, description="An image.")
     weight: Weight = Field(1.0, description="How much of it; may be negative.")
 
@@ -54,11 +58,15 @@ class GenerateFields(BatchFields, SamplingFields, PriorFields):
     """A caption, an image embedding, or a mixture, to be drawn."""
 
     prompt: Prompt | None = Field(
-        None, description="What the image shows. Beyond 77 CLIP tokens the end is not seen; the job then says what was cut."
+        None,
+        description="What the image shows. Beyond 77 CLIP tokens the end is not seen; the job then says what was cut.",
     )
-    z_i: Embedding | None = Field(None, description="In place of a prompt: an image embedding, as POST /embeddings gives it.")
+    z_i: Embedding | None = Field(
+        None, description="In place of a prompt: an image embedding, as POST /embeddings gives it."
+    )
     mix: Annotated[list[MixedFields], Field(min_length=1, max_length=8)] | None = Field(
-        None, description="In place of a prompt: captions, images and embeddings, whose weighted sum is drawn."
+        None,
+        description="In place of a prompt: captions, images and embeddings, whose weighted sum is drawn.",
     )
 
     @model_validator(mode="after")
@@ -78,26 +86,35 @@ class InterpolateFields(SamplingFields, PriorFields):
     prompt_b: Prompt | None = Field(None, description="The last end, as a caption; or image_b.")
     frames: Frames = Field(8, description="How many images, both ends among them.")
     noise: Literal["slerp", "fixed"] = Field(
-        "slerp", description="slerp: the noise goes along, so that the ends are the images given. fixed: one noise, from the seed."
+        "slerp",
+        description="slerp: the noise goes along, so that the ends are the images given. fixed: one noise, from the seed.",
     )
-    animation: Animation | None = Field(None, description="Also make one animated image of the frames.")
+    animation: Animation | None = Field(
+        None, description="Also make one animated image of the frames."
+    )
 
 
 class TextDiffFields(SamplingFields):
     """Frames of an image that moves as one caption differs from another."""
 
-    prompt_from: Prompt | None = Field(None, description="What the image shows. Left out, it moves towards prompt_to itself.")
+    prompt_from: Prompt | None = Field(
+        None, description="What the image shows. Left out, it moves towards prompt_to itself."
+    )
     prompt_to: Prompt = Field(description="What it should show.")
     frames: Frames = Field(8, description="How many images, the given one first.")
     theta_max: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
         0.5, description="How far along the last frame is; 0.25 to 0.5 in the paper."
     )
-    animation: Animation | None = Field(None, description="Also make one animated image of the frames.")
+    animation: Animation | None = Field(
+        None, description="Also make one animated image of the frames."
+    )
 
     @model_validator(mode="after")
     def _some_difference(self) -> Self:
         if self.prompt_from == self.prompt_to:
-            raise ValueError("prompt_from and prompt_to are the same: the image moves as they differ")
+            raise ValueError(
+                "prompt_from and prompt_to are the same: the image moves as they differ"
+            )
         return self
 
 
@@ -110,14 +127,18 @@ class EditFields(BatchFields, SamplingFields, PriorFields):
     @classmethod
     def _forward_and_back(cls, sampler: Sampler | None) -> Sampler | None:
         if sampler not in (None, "ddpm", "ddim"):
-            raise ValueError("it looks back at earlier steps, and an edit makes each step several times: take 'ddpm' or 'ddim'")
+            raise ValueError(
+                "it looks back at earlier steps, and an edit makes each step several times: take 'ddpm' or 'ddim'"
+            )
         return sampler
 
 
 class ProbeFields(SamplingFields):
     """An image whose image embedding is looked into."""
 
-    labels: Annotated[list[Prompt], Field(max_length=64)] = Field([], description="Captions to choose from: CLIP's probability of each.")
+    labels: Annotated[list[Prompt], Field(max_length=64)] = Field(
+        [], description="Captions to choose from: CLIP's probability of each."
+    )
     components: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=32)] = Field(
         [], description="For each k, an image drawn from the first k principal components of z_i."
     )

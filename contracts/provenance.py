@@ -18,18 +18,25 @@ class Provenance(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     operation: str
-    seed: int = Field(description="Of this image. Its job's is `index` less, where it drew `n` images.")
-    index: int = Field(description="Which of the images that its job drew, those among it that were left out.")
+    seed: int = Field(
+        description="Of this image. Its job's is `index` less, where it drew `n` images."
+    )
+    index: int = Field(
+        description="Which of the images that its job drew, those among it that were left out."
+    )
     parameters: dict[str, Any] = Field(description="Every parameter, with nothing left open.")
     inputs: dict[str, str] = Field(
         description="Of each image that came with the request, by name, the SHA-256 of what was drawn from: "
         "its mode and width, as in 'RGB 256' and a line feed, then its pixels."
     )
     prior_candidate: int | None = Field(
-        None, description="Which z_i the diffusion prior kept, of prior_num_candidates; null where it drew none for this image alone."
+        None,
+        description="Which z_i the diffusion prior kept, of prior_num_candidates; null where it drew none for this image alone.",
     )
     checkpoint: str = Field(description="The checkpoint's name.")
-    checkpoint_digest: str = Field(description="SHA-256 of the lines that sha256sum prints for its .json and weight files, by path.")
+    checkpoint_digest: str = Field(
+        description="SHA-256 of the lines that sha256sum prints for its .json and weight files, by path."
+    )
     version: str = Field(description="Of this software.")
     torch: str = Field(description="Its version.")
     device: str = Field(description="cpu, or the GPU's name.")
@@ -48,5 +55,7 @@ def read_provenance(png: bytes) -> Provenance:
     except OSError as error:
         raise ValueError("it is no PNG") from error
     if text is None:
-        raise ValueError(f"it has no text chunk {TEXT_KEY!r}: it was not drawn here, or was saved anew without its metadata")
+        raise ValueError(
+            f"it has no text chunk {TEXT_KEY!r}: it was not drawn here, or was saved anew without its metadata"
+        )
     return Provenance.model_validate_json(text)

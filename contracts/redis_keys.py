@@ -8,8 +8,12 @@ QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
 STARTED = f"rq:wip:{QUEUE}"  # sorted set: where RQ keeps those that run
 WORKERS = "unclip:workers"  # set: names of workers, living or not
 LAST_HEARTBEAT = "unclip:last-heartbeat"  # string: when any worker last gave a sign of life, in seconds since 1970
-OUTCOMES = "unclip:outcomes"  # hash: jobs ended, by operation, outcome and reason, since Redis was set up
-WEBHOOKS = "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
+OUTCOMES = (
+    "unclip:outcomes"  # hash: jobs ended, by operation, outcome and reason, since Redis was set up
+)
+WEBHOOKS = (
+    "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
+)
 WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
 RESULTS_PREFIX = "jobs"  # folder of the object store that holds all results
 CLEANUP_LOCK = "unclip:cleanup-lock"  # string with a short life: the object store was swept lately

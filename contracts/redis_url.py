@@ -16,7 +16,13 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, RedisDsn, TypeAdapter
 
 SENTINEL_PORT = 26379
-TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")  # redis-py's names
+TLS = (
+    "ssl_ca_certs",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+)  # redis-py's names
 SENTINEL = ("sentinel_username", "sentinel_password")
 
 
@@ -39,9 +45,13 @@ def parse_sentinels(url: str) -> Sentinels | None:
     places = [urlsplit(f"//{host}") for host in hosts.split(",")]
     named = re.fullmatch(r"/([^/]+)(?:/(\d+))?/?", parts.path)
     if named is None or not all(place.hostname for place in places):
-        raise ValueError("name the Sentinels and what they call the master: redis+sentinel://host:26379,host:26379/mymaster/0")
+        raise ValueError(
+            "name the Sentinels and what they call the master: redis+sentinel://host:26379,host:26379/mymaster/0"
+        )
     addresses = [(str(place.hostname), place.port or SENTINEL_PORT) for place in places]
-    return Sentinels(addresses, named[1], f"{scheme}://{who}{at}master/{named[2] or 0}?{parts.query}")
+    return Sentinels(
+        addresses, named[1], f"{scheme}://{who}{at}master/{named[2] or 0}?{parts.query}"
+    )
 
 
 def redact_credentials(text: str) -> str:
@@ -56,7 +66,11 @@ def _checked(url: str) -> str:
     known = (TLS if parts.scheme.startswith("rediss") else ()) + (SENTINEL if found else ())
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            others = f"there are {', '.join(known)}" if known else "with redis:// there are none, with rediss:// those of TLS"
+            others = (
+                f"there are {', '.join(known)}"
+                if known
+                else "with redis:// there are none, with rediss:// those of TLS"
+            )
             raise ValueError(f"there is no option {name!r}; {others}")
     return url
 

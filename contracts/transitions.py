@@ -30,7 +30,10 @@ def finish_job(
     seconds and its Idempotency-Key with it, the images that came with it, the count of outcomes, the last event, and its webhook.
     `record`: as it was before; `reason`: of one that failed."""
     ended = now()
-    pipe.hset(redis_keys.job(job_id), mapping={**(fields or {}), **written(status=status, finished_at=ended)})
+    pipe.hset(
+        redis_keys.job(job_id),
+        mapping={**(fields or {}), **written(status=status, finished_at=ended)},
+    )
     pipe.expire(redis_keys.job(job_id), ttl)
     if record.idempotency:
         pipe.expire(redis_keys.idempotency(record.idempotency), ttl)
@@ -44,5 +47,7 @@ def finish_job(
 def publish_event(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl: int) -> None:
     """Queue an event of the job on a pipeline."""
     stream = redis_keys.events(job_id)
-    pipe.xadd(stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)
+    pipe.xadd(
+        stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True
+    )
     pipe.expire(stream, ttl)

@@ -19,18 +19,24 @@ def _address(text: str) -> str:
     """The URL in its normal form: 0177.1 becomes 127.0.0.1, a name in other letters its xn-- form."""
     url = _URL.validate_python(text)
     if url.username or url.password:
-        raise ValueError("it holds a user or a password: leave them out, the signature tells who calls")
+        raise ValueError(
+            "it holds a user or a password: leave them out, the signature tells who calls"
+        )
     return str(url)
 
 
 class WebhookFields(RequestFields):
     """What every request may say of who is to be told of its job."""
 
-    webhook: Annotated[str, Field(max_length=MAX_URL_CHARACTERS), AfterValidator(_address)] | None = Field(
-        None, description="URL that is called with the job, signed, by POST, when it ends. The service says which hosts it calls."
+    webhook: (
+        Annotated[str, Field(max_length=MAX_URL_CHARACTERS), AfterValidator(_address)] | None
+    ) = Field(
+        None,
+        description="URL that is called with the job, signed, by POST, when it ends. The service says which hosts it calls.",
     )
     webhook_events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=4)] | None = Field(
-        None, description="When to call it: started, succeeded, failed, cancelled. Left out, at the end, whichever it is."
+        None,
+        description="When to call it: started, succeeded, failed, cancelled. Left out, at the end, whichever it is.",
     )
 
     @model_validator(mode="after")
@@ -48,7 +54,9 @@ class Webhook(BaseModel):
     base_url: str  # what the links in the job begin with, as the request reached the service
 
 
-def schedule_webhook(pipe: Any, job_id: str, webhook: Webhook | None, event: WebhookEvent, at: float) -> None:
+def schedule_webhook(
+    pipe: Any, job_id: str, webhook: Webhook | None, event: WebhookEvent, at: float
+) -> None:
     """Queue a delivery, due at once (`at`: now, in seconds since 1970), in the transaction that makes the event true."""
     if webhook is not None and event in webhook.events:
         pipe.zadd(redis_keys.WEBHOOKS, {f"{job_id}:{event}": at})

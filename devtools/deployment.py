@@ -55,22 +55,51 @@ def process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 class House:
     """Everything from `with` on. Workers run `python -m` what is named: the product's own, or another to compare with."""
 
-    def __init__(self, workers: int = 1, worker: Sequence[str] = ("worker",), **settings: object) -> None:
+    def __init__(
+        self, workers: int = 1, worker: Sequence[str] = ("worker",), **settings: object
+    ) -> None:
         self.worker_command = worker
         self.count = workers
         self.folder = tempfile.TemporaryDirectory(prefix="unclip-")
         redis_port = free_port()
         port = free_port()
         url = f"redis://127.0.0.1:{redis_port}/0"
-        self.environment = {**os.environ, "UNCLIP_REDIS_URL": url, "UNCLIP_PORT": str(port), "UNCLIP_MAX_QUEUED_JOBS": "1000000"}
-        self.environment |= {f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()}
+        self.environment = {
+            **os.environ,
+            "UNCLIP_REDIS_URL": url,
+            "UNCLIP_PORT": str(port),
+            "UNCLIP_MAX_QUEUED_JOBS": "1000000",
+        }
+        self.environment |= {
+            f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()
+        }
         self.address = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.address, timeout=PATIENCE_S, limits=httpx.Limits(max_connections=1000))
+        self.http = httpx.Client(
+            base_url=self.address, timeout=PATIENCE_S, limits=httpx.Limits(max_connections=1000)
+        )
         self.store: Any = redis.Redis.from_url(url)
         self.workers: list[subprocess.Popen[bytes]] = []
-        self._logs: dict[subprocess.Popen[bytes], Path] = {}  # of every process, in the order that they were started in
-        options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--dir", self.folder.name, "--save", ""]
-        self.redis_command = [redis_binary(), *options, "--appendonly", "yes", "--appendfsync", "always"]
+        self._logs: dict[
+            subprocess.Popen[bytes], Path
+        ] = {}  # of every process, in the order that they were started in
+        options = [
+            "--port",
+            str(redis_port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self.folder.name,
+            "--save",
+            "",
+        ]
+        self.redis_command = [
+            redis_binary(),
+            *options,
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ]
 
     def __enter__(self) -> Self:
         try:
@@ -79,14 +108,21 @@ class House:
             self.service = self.run([sys.executable, "-m", "service"], "service")
             for _ in range(self.count):
                 self.start_worker()
-            self.until(lambda: self.store.scard(redis_keys.WORKERS) == self.count, "the workers are up")
+            self.until(
+                lambda: self.store.scard(redis_keys.WORKERS) == self.count, "the workers are up"
+            )
             self.until(self._ready, "the service is ready")
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for process in reversed(self._logs):
             process.kill()
             process.wait()
@@ -100,7 +136,9 @@ class House:
         def true_or_over() -> bool:
             for process, log in self._logs.items():
                 if process.poll() is not None:
-                    raise RuntimeError(f"not {what}: {log.stem} has ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+                    raise RuntimeError(
+                        f"not {what}: {log.stem} has ended with {process.returncode}:\n{log.read_text()[-3000:]}"
+                    )
             return bool(true())
 
         until(true_or_over, what)
@@ -109,7 +147,9 @@ class House:
         """A process that ends with the house, its output in a file of the folder."""
         path = Path(self.folder.name) / f"{name}-{len(self._logs)}.log"
         with path.open("wb") as log:
-            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
         self._logs[process] = path
         return process
 
@@ -143,13 +183,19 @@ class House:
 
     def succeeded(self) -> int:
         """How many jobs of /generate have."""
-        return int(self.store.hget(redis_keys.OUTCOMES, redis_keys.outcome("generate", "succeeded")) or 0)
+        return int(
+            self.store.hget(redis_keys.OUTCOMES, redis_keys.outcome("generate", "succeeded")) or 0
+        )
 
     def name_of(self, worker: subprocess.Popen[bytes]) -> str:
         """What a worker calls itself in Redis."""
         names = [name.decode() for name in self.store.smembers(redis_keys.WORKERS)]
         beats = {name: self.store.get(redis_keys.worker(name)) for name in names}
-        return next(str(name) for name, beat in beats.items() if beat and WorkerHeartbeat.model_validate_json(beat).pid == worker.pid)
+        return next(
+            str(name)
+            for name, beat in beats.items()
+            if beat and WorkerHeartbeat.model_validate_json(beat).pid == worker.pid
+        )
 
     def owner(self, job_id: str) -> str | None:
         """The worker that runs a job, or ran it last, by RQ's books; None where there is none, or no more."""

@@ -47,8 +47,13 @@ class Child:
             if time.monotonic() >= self.due:
                 self.start()
         elif (code := self.process.poll()) is not None:
-            self.delay = 1.0 if time.monotonic() - self.started > STEADY_S else min(self.delay * 2, 30.0)
-            print(f"The {self.name} ended with {code}; starting it again in {self.delay:.0f} s.", flush=True)
+            self.delay = (
+                1.0 if time.monotonic() - self.started > STEADY_S else min(self.delay * 2, 30.0)
+            )
+            print(
+                f"The {self.name} ended with {code}; starting it again in {self.delay:.0f} s.",
+                flush=True,
+            )
             self.process = None
             self.due = time.monotonic() + self.delay
 
@@ -63,7 +68,8 @@ class Child:
             self.process.kill()
             self.process.wait()
             print(
-                f"The {self.name} did not end within {GRACE_S:.0f} s and was killed. What it was at goes on at the next start.", flush=True
+                f"The {self.name} did not end within {GRACE_S:.0f} s and was killed. What it was at goes on at the next start.",
+                flush=True,
             )
 
 
@@ -136,7 +142,9 @@ def run() -> None:
     host = os.environ.get("UNCLIP_HOST", "127.0.0.1")
     port = os.environ.get("UNCLIP_PORT", "8000")
     if not port.isdigit() or not is_free(host, int(port)):
-        sys.exit(f"Port {port} of {host} is taken or cannot be used. Choose another: UNCLIP_PORT=8001 make run")
+        sys.exit(
+            f"Port {port} of {host} is taken or cannot be used. Choose another: UNCLIP_PORT=8001 make run"
+        )
     children = []
     url = os.environ.get("UNCLIP_REDIS_URL")
     if not url:
@@ -189,10 +197,18 @@ Ready: {host}   (Ctrl-C stops it)
 
 def beside(module: str, *arguments: str) -> None:
     """One more worker, or a command of the service, on the Redis of a running `make run`, or on UNCLIP_REDIS_URL."""
-    url = os.environ.get("UNCLIP_REDIS_URL") or (URL_FILE.read_text() if URL_FILE.exists() else None)
+    url = os.environ.get("UNCLIP_REDIS_URL") or (
+        URL_FILE.read_text() if URL_FILE.exists() else None
+    )
     if url is None:
-        sys.exit("Nothing to work for: `make run` is not running in this folder, and UNCLIP_REDIS_URL is not set.")
-    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], {**os.environ, "UNCLIP_REDIS_URL": url})
+        sys.exit(
+            "Nothing to work for: `make run` is not running in this folder, and UNCLIP_REDIS_URL is not set."
+        )
+    os.execve(
+        sys.executable,
+        [sys.executable, "-m", module, *arguments],
+        {**os.environ, "UNCLIP_REDIS_URL": url},
+    )
 
 
 if __name__ == "__main__":

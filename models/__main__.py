@@ -17,11 +17,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     fetching = commands.add_parser("pull", help="fetch a checkpoint from the hub and convert it")
     fetching.add_argument("name", choices=["karlo-v1-alpha"])
-    fetching.add_argument("--out", type=Path, help="the checkpoint folder to write; NAME in this folder where not given")
-    fetching.add_argument("--revision", default="main", help="commit of kakaobrain/karlo-v1-alpha; the newest where not given")
-    fetching.add_argument("--image-revision", default="main", help="commit of its sister, which has the image encoder")
-    fetching.add_argument("--half", action="store_true", help="write fp16: half the disk, images differ by rounding")
-    fetching.add_argument("--keep", action="store_true", help="keep what was fetched, in OUT.download")
+    fetching.add_argument(
+        "--out",
+        type=Path,
+        help="the checkpoint folder to write; NAME in this folder where not given",
+    )
+    fetching.add_argument(
+        "--revision",
+        default="main",
+        help="commit of kakaobrain/karlo-v1-alpha; the newest where not given",
+    )
+    fetching.add_argument(
+        "--image-revision", default="main", help="commit of its sister, which has the image encoder"
+    )
+    fetching.add_argument(
+        "--half", action="store_true", help="write fp16: half the disk, images differ by rounding"
+    )
+    fetching.add_argument(
+        "--keep", action="store_true", help="keep what was fetched, in OUT.download"
+    )
     given = parser.parse_args(arguments)
     out = given.out or Path(given.name)
     try:

@@ -59,28 +59,43 @@ def run(pipeline: UnCLIP, operation: Operation) -> Outcome:
         pipeline.draw(phase.rows)
 
 
-def generate(pipeline: UnCLIP, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
+def generate(
+    pipeline: UnCLIP, prompt: str, seeds: Sequence[int], parameters: Parameters
+) -> Operation:
     """An image of the caption for each seed."""
     rows = [pipeline.row(prompt, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
 
 
-def compose(pipeline: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], parameters: Parameters) -> Operation:
+def compose(
+    pipeline: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], parameters: Parameters
+) -> Operation:
     """An image of a weighted sum of image embeddings for each seed. Captions go through the prior first, with the first seed;
     the sum has unit norm again, or else the parts' mean norm where the checkpoint's embeddings have no unit norm."""
-    sources = [_end_row(pipeline, part.content, seeds[0], parameters) for part in mixture if not _is_embedding(part.content)]
+    sources = [
+        _end_row(pipeline, part.content, seeds[0], parameters)
+        for part in mixture
+        if not _is_embedding(part.content)
+    ]
     blank = pipeline.caption_row("", 0, parameters, prior=False)
     yield Phase([*sources, blank], LATENTS_DONE)
     found = iter(sources)
     parts = [
-        cast(Tensor, part.content).to(pipeline.device) if _is_embedding(part.content) else cast(Tensor, _latent(next(found)).z_i)
+        cast(Tensor, part.content).to(pipeline.device)
+        if _is_embedding(part.content)
+        else cast(Tensor, _latent(next(found)).z_i)
         for part in mixture
     ]
     wrong = [part for part in parts if part.shape != (pipeline.clip.embed_dim,)]
     if wrong:
-        raise ValueError(f"z_i has {len(wrong[0])} numbers: checkpoint {pipeline.name!r} has image embeddings of {pipeline.clip.embed_dim}")
-    total = sum((part.weight * z_i for part, z_i in zip(mixture, parts, strict=True)), torch.zeros_like(parts[0]))
+        raise ValueError(
+            f"z_i has {len(wrong[0])} numbers: checkpoint {pipeline.name!r} has image embeddings of {pipeline.clip.embed_dim}"
+        )
+    total = sum(
+        (part.weight * z_i for part, z_i in zip(mixture, parts, strict=True)),
+        torch.zeros_like(parts[0]),
+    )
     if not total.norm() > 0:
         raise ValueError("the mix adds up to nothing: change its weights")
     norm = 1.0 if pipeline.clip.unit_norm else float(torch.stack(parts).norm(dim=1).mean())
@@ -90,7 +105,9 @@ def compose(pipeline: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int
     return Outcome(rows)
 
 
-def variations(pipeline: UnCLIP, image: Tensor, seeds: Sequence[int], parameters: Parameters) -> Operation:
+def variations(
+    pipeline: UnCLIP, image: Tensor, seeds: Sequence[int], parameters: Parameters
+) -> Operation:
     """Images that share an image's meaning: its (z_i, x_T), decoded by DDIM. `eta` 0 gives the image back; the larger it is,
     the farther they stray."""
     source = pipeline.image_row(image, parameters, invert=True)
@@ -101,7 +118,13 @@ def variations(pipeline: UnCLIP, image: Tensor, seeds: Sequence[int], parameters
 
 
 def interpolate(
-    pipeline: UnCLIP, ends: tuple[str | Tensor, str | Tensor], frames: int, seed: int, parameters: Parameters, *, noise: str = "slerp"
+    pipeline: UnCLIP,
+    ends: tuple[str | Tensor, str | Tensor],
+    frames: int,
+    seed: int,
+    parameters: Parameters,
+    *,
+    noise: str = "slerp",
 ) -> Operation:
     """Frames along slerp(z_a, z_b, θ), θ from 0 to 1, between captions or images. `noise` "slerp": x_T goes from the one end's to
     the other's, so that the first and last frame are the images given (a caption's x_T is drawn from the seed); "fixed": one x_T
@@ -118,7 +141,9 @@ def interpolate(
         if invert and not (a.x_T is None and b.x_T is None):
             drawn = cast(Tensor, pipeline.latent_row(replace(a, x_T=None), seed, parameters).x_t)
             x_T = slerp(drawn if a.x_T is None else a.x_T, drawn if b.x_T is None else b.x_T, theta)
-        rows.append(pipeline.latent_row(replace(a, z_i=slerp(z_a, z_b, theta), x_T=x_T), seed, parameters))
+        rows.append(
+            pipeline.latent_row(replace(a, z_i=slerp(z_a, z_b, theta), x_T=x_T), seed, parameters)
+        )
     yield Phase(rows)
     return Outcome(rows)
 
@@ -136,7 +161,11 @@ def text_diff(
     """An image moved by language (paper §3.3): slerp(z_i, z_d, θ) with z_d = norm(z_t - z_t0), θ from 0 to `theta_max`, on the x_T
     that DDIM inversion finds. Without `prompt_from`, z_d is norm(z_t). The first frame is the image itself."""
     source = pipeline.image_row(image, parameters, invert=True)
-    captions = [pipeline.caption_row(text, 0, parameters, prior=False) for text in (prompt_to, prompt_from) if text is not None]
+    captions = [
+        pipeline.caption_row(text, 0, parameters, prior=False)
+        for text in (prompt_to, prompt_from)
+        if text is not None
+    ]
     yield Phase([source, *captions], LATENTS_DONE)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
@@ -146,12 +175,22 @@ def text_diff(
         raise ValueError("prompt_from and prompt_to mean the same to CLIP: say what should differ")
     z_d = F.normalize(difference, dim=0) * z_i.norm()
     thetas = torch.linspace(0, theta_max, frames).tolist()
-    rows = [pipeline.latent_row(replace(latent, z_i=slerp(z_i, z_d, theta)), seed, parameters) for theta in thetas]
+    rows = [
+        pipeline.latent_row(replace(latent, z_i=slerp(z_i, z_d, theta)), seed, parameters)
+        for theta in thetas
+    ]
     yield Phase(rows)
     return Outcome(rows)
 
 
-def edit(pipeline: UnCLIP, image: Tensor, mask: Tensor, prompt: str, seeds: Sequence[int], parameters: Parameters) -> Operation:
+def edit(
+    pipeline: UnCLIP,
+    image: Tensor,
+    mask: Tensor,
+    prompt: str,
+    seeds: Sequence[int],
+    parameters: Parameters,
+) -> Operation:
     """The image `[3, S, S]` redrawn by a caption where the mask `[1, S, S]` is above 0, for each seed.
 
     At every size the kept pixels stand in the estimate of x_0 from the first step on, as noised as the rest; the decoder makes
@@ -164,7 +203,12 @@ def edit(pipeline: UnCLIP, image: Tensor, mask: Tensor, prompt: str, seeds: Sequ
 
 
 def probe(
-    pipeline: UnCLIP, image: Tensor, labels: Sequence[str], components: Sequence[int], seed: int, parameters: Parameters
+    pipeline: UnCLIP,
+    image: Tensor,
+    labels: Sequence[str],
+    components: Sequence[int],
+    seed: int,
+    parameters: Parameters,
 ) -> Operation:
     """What z_i holds of an image: CLIP's zero-shot probabilities of labels, and images decoded from its first k principal
     components, for each k, all from one seed (paper §4, Fig. 6 and 7)."""
@@ -176,20 +220,31 @@ def probe(
     told: dict[str, Any] = {}
     if captions:
         z_t = F.normalize(torch.cat([_latent(row).text.z_t for row in captions]), dim=1)
-        logits = pipeline.clip.network.logit_scale.exp().clamp(max=100) * (z_t @ F.normalize(z_i, dim=0))
-        told["labels"] = [{"label": label, "probability": p} for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)]
+        logits = pipeline.clip.network.logit_scale.exp().clamp(max=100) * (
+            z_t @ F.normalize(z_i, dim=0)
+        )
+        told["labels"] = [
+            {"label": label, "probability": p}
+            for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)
+        ]
     rows = []
     if components:
         pca = pipeline.pca
         if pca is None:
-            raise ValueError(f"checkpoint {pipeline.name!r} has no principal components: ask for labels only")
+            raise ValueError(
+                f"checkpoint {pipeline.name!r} has no principal components: ask for labels only"
+            )
         if max(components) > pca.config.components:
-            raise ValueError(f"components asks for {max(components)}: checkpoint {pipeline.name!r} keeps {pca.config.components}")
+            raise ValueError(
+                f"components asks for {max(components)}: checkpoint {pipeline.name!r} keeps {pca.config.components}"
+            )
         told["components"] = []
         for k in components:
             kept = pca.reconstruct(pca.project(z_i)[:k])
             kept = F.normalize(kept, dim=0) if pipeline.clip.unit_norm else kept
-            told["components"].append({"components": k, "cosine": float(F.cosine_similarity(kept, z_i, dim=0))})
+            told["components"].append(
+                {"components": k, "cosine": float(F.cosine_similarity(kept, z_i, dim=0))}
+            )
             rows.append(pipeline.latent_row(replace(latent, z_i=kept), seed, parameters))
         yield Phase(rows)
     return Outcome(rows, told)
@@ -205,21 +260,35 @@ def embeddings(pipeline: UnCLIP, content: str | Tensor, parameters: Parameters) 
     )
     yield Phase([row])
     z = _latent(row).text.z_t[0] if caption else cast(Tensor, _latent(row).z_i)
-    told = {"kind": "z_t" if caption else "z_i", "embedding": z.tolist(), "dimensions": len(z), "norm": float(z.norm())}
+    told = {
+        "kind": "z_t" if caption else "z_i",
+        "embedding": z.tolist(),
+        "dimensions": len(z),
+        "norm": float(z.norm()),
+    }
     return Outcome((), told)
 
 
 def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
     """Spherical interpolation (Shoemake 1985) from a at θ = 0 to b at θ = 1, over all elements; a straight line where they point
     the same way."""
-    cosine = float(F.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0).clamp(-1, 1))
+    cosine = float(
+        F.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0).clamp(-1, 1)
+    )
     omega = math.acos(cosine)
     if math.sin(omega) < 1e-6:
         return a + theta * (b - a)
     return (math.sin((1 - theta) * omega) * a + math.sin(theta * omega) * b) / math.sin(omega)
 
 
-def _end_row(pipeline: UnCLIP, content: str | Tensor, seed: int, parameters: Parameters, *, invert: bool = False) -> Row:
+def _end_row(
+    pipeline: UnCLIP,
+    content: str | Tensor,
+    seed: int,
+    parameters: Parameters,
+    *,
+    invert: bool = False,
+) -> Row:
     if isinstance(content, str):
         return pipeline.caption_row(content, seed, parameters, prior=True)
     return pipeline.image_row(content, parameters, invert=invert)

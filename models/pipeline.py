@@ -20,7 +20,14 @@ from models.acceleration.cuda_graphs import Graphs, Pass, Recorder
 from models.acceleration.offload import WeightOffloader
 from models.acceleration.onednn import pack
 from models.checkpoints import external_upsampler, karlo
-from models.checkpoints.checkpoint import BASE_SIZE, DEFAULT_FOLDER, UPSAMPLERS, Checkpoint, digest, load
+from models.checkpoints.checkpoint import (
+    BASE_SIZE,
+    DEFAULT_FOLDER,
+    UPSAMPLERS,
+    Checkpoint,
+    digest,
+    load,
+)
 from models.diffusion.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.diffusion.schedule import alphas_cumprod
 from models.networks.ar_prior import AutoregressivePrior, nucleus, upper_half
@@ -34,11 +41,17 @@ from models.row import Conditioning, Row, Source, advance, sent
 
 # What an operation leaves open differently from the checkpoint: DDIM is the sampler that can be run backwards, and guidance
 # would make the way back another than the way there.
-_INVERTED = {"sampler": "ddim", "eta": 0.0, "decoder_num_inference_steps": 50, "decoder_guidance_scale": 1.0}
+_INVERTED = {
+    "sampler": "ddim",
+    "eta": 0.0,
+    "decoder_num_inference_steps": 50,
+    "decoder_guidance_scale": 1.0,
+}
 OPERATION_DEFAULTS: dict[str, dict[str, Any]] = {
     "variations": _INVERTED | {"eta": 0.7},
     "interpolate": _INVERTED,
-    "text-diff": _INVERTED | {"decoder_guidance_scale": 2.0},  # or the new colour comes at the cost of the shape
+    "text-diff": _INVERTED
+    | {"decoder_guidance_scale": 2.0},  # or the new colour comes at the cost of the shape
     "edit": {"sampler": "ddpm"},
     "probe": {"decoder_guidance_scale": 1.0},
 }
@@ -75,7 +88,12 @@ _LATER_DEFAULTS: dict[str, Any] = {
 class UnCLIP:
     """A loaded pipeline. Not thread-safe: one thread owns it."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", residents: WeightOffloader | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device | str = "cpu",
+        residents: WeightOffloader | None = None,
+    ) -> None:
         """`residents`: where the networks take turns on the device."""
         self.residents = residents
         self.checkpoint = checkpoint
@@ -89,7 +107,11 @@ class UnCLIP:
         self.ar_prior = cast(AutoregressivePrior | None, networks.get("ar_prior"))
         self.priors = ("diffusion",) if self.ar_prior is None else ("diffusion", "autoregressive")
         self.pca = cast(PCA | None, networks.get("pca"))
-        self.upsamplers = {size: network for size, part in UPSAMPLERS.items() if isinstance(network := networks.get(part), Upsampler)}
+        self.upsamplers = {
+            size: network
+            for size, part in UPSAMPLERS.items()
+            if isinstance(network := networks.get(part), Upsampler)
+        }
         self.sizes = (BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks))
         self.graphs: Graphs | None = None  # see `record`
         # Of the last pass of decoder and prior: what its rows were given, and the same side by side.
@@ -115,12 +137,24 @@ class UnCLIP:
         from elsewhere, see `upscaler.borrowed`. `device_memory`: bytes of weights on the device at a time; the others wait in host memory
         (None: all are on the device)."""
         home = device if device_memory is None else "cpu"
-        with ThreadPoolExecutor(1) as beside:  # of Karlo the digest takes seconds, as loading it does
-            found = beside.submit(digest, folder or DEFAULT_FOLDER, *([upsampler] if upsampler else []))
-            checkpoint = karlo.load(folder, home, dtype) if folder is not None and karlo.is_karlo(folder) else load(folder, home, dtype)
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # of Karlo the digest takes seconds, as loading it does
+            found = beside.submit(
+                digest, folder or DEFAULT_FOLDER, *([upsampler] if upsampler else [])
+            )
+            checkpoint = (
+                karlo.load(folder, home, dtype)
+                if folder is not None and karlo.is_karlo(folder)
+                else load(folder, home, dtype)
+            )
             if upsampler is not None:
                 checkpoint = external_upsampler.borrowed(checkpoint, Path(upsampler), home, dtype)
-        residents = None if device_memory is None else WeightOffloader(checkpoint.networks, torch.device(device), device_memory)
+        residents = (
+            None
+            if device_memory is None
+            else WeightOffloader(checkpoint.networks, torch.device(device), device_memory)
+        )
         pipeline = cls(checkpoint, device, residents)
         pipeline.digest = found.result()
         return pipeline
@@ -133,39 +167,71 @@ class UnCLIP:
         known = Parameters.__dataclass_fields__
         unknown = given.keys() - known.keys()
         if unknown:
-            raise ValueError(f"unknown parameter {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+            raise ValueError(
+                f"unknown parameter {', '.join(sorted(unknown))}: known are {', '.join(known)}"
+            )
         if given.get("negative_prompt") and defaults["decoder_guidance_scale"] == 1:
             defaults["decoder_guidance_scale"] = AWAY_FROM_NEGATIVE
-        parameters = Parameters(**{name: defaults[name] if given.get(name) is None else given[name] for name in known})
+        parameters = Parameters(
+            **{name: defaults[name] if given.get(name) is None else given[name] for name in known}
+        )
         if parameters.size not in self.sizes:
-            raise ValueError(f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}")
+            raise ValueError(
+                f"size is {parameters.size}: checkpoint {self.name!r} draws {', '.join(map(str, self.sizes))}"
+            )
         if parameters.decoder_guidance_start > parameters.decoder_guidance_stop:
             raise ValueError(
                 f"decoder_guidance_start is {parameters.decoder_guidance_start:g} and decoder_guidance_stop "
                 f"{parameters.decoder_guidance_stop:g}: the start comes first"
             )
         if parameters.prior not in self.priors:
-            raise ValueError(f"prior is {parameters.prior!r}: checkpoint {self.name!r} has {' and '.join(map(repr, self.priors))}")
+            raise ValueError(
+                f"prior is {parameters.prior!r}: checkpoint {self.name!r} has {' and '.join(map(repr, self.priors))}"
+            )
         for stage in ("prior", "decoder", *self._upsampler_stages(parameters)):
             self._table(stage, parameters)
         return parameters
 
-    def row(self, prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
+    def row(
+        self, prompt: str, seed: int, parameters: Parameters, source: Source | None = None
+    ) -> Row:
         """A row from a caption to an image; with a source, to its image redrawn where its mask says so. Runs no network."""
         return self._row(
-            ("text", _PRIOR_STAGES[parameters.prior], "decoder", *self._upsampler_stages(parameters)), prompt, seed, parameters, source
+            (
+                "text",
+                _PRIOR_STAGES[parameters.prior],
+                "decoder",
+                *self._upsampler_stages(parameters),
+            ),
+            prompt,
+            seed,
+            parameters,
+            source,
         )
 
     def caption_row(self, prompt: str, seed: int, parameters: Parameters, *, prior: bool) -> Row:
         """A row that ends with the encoded caption, and with `prior` also with an image embedding for it."""
-        return self._row(("text", _PRIOR_STAGES[parameters.prior]) if prior else ("text",), prompt, seed, parameters)
+        return self._row(
+            ("text", _PRIOR_STAGES[parameters.prior]) if prior else ("text",),
+            prompt,
+            seed,
+            parameters,
+        )
 
     def image_row(self, image: Tensor, parameters: Parameters, *, invert: bool) -> Row:
         """A row that ends with the z_i of an image `[3, S, S]`, and with `invert` also with its x_T: DDIM run backwards by the
         decoder given z_i and no caption (paper §3)."""
         if not self.clip.has_image_encoder:
-            raise ValueError(f"checkpoint {self.name!r} has no image encoder: use one that has, or give a prompt instead of an image")
-        return self._row(("image", "inversion") if invert else ("image",), "", 0, parameters, Source(image.to(self.device)))
+            raise ValueError(
+                f"checkpoint {self.name!r} has no image encoder: use one that has, or give a prompt instead of an image"
+            )
+        return self._row(
+            ("image", "inversion") if invert else ("image",),
+            "",
+            0,
+            parameters,
+            Source(image.to(self.device)),
+        )
 
     def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:
         """A row that decodes a latent, (z_i, x_T) or z_i alone, beside the text it holds."""
@@ -174,9 +240,20 @@ class UnCLIP:
         self._enter(row, "decoder")
         return row
 
-    def _row(self, stages: Sequence[str], prompt: str, seed: int, parameters: Parameters, source: Source | None = None) -> Row:
+    def _row(
+        self,
+        stages: Sequence[str],
+        prompt: str,
+        seed: int,
+        parameters: Parameters,
+        source: Source | None = None,
+    ) -> Row:
         return Row(
-            prompt, seed, parameters, {stage: _STEP_COST[stage] * self._steps(stage, parameters, source) for stage in stages}, source
+            prompt,
+            seed,
+            parameters,
+            {stage: _STEP_COST[stage] * self._steps(stage, parameters, source) for stage in stages},
+            source,
         )
 
     def _steps(self, stage: str, parameters: Parameters, source: Source | None = None) -> int:
@@ -188,11 +265,17 @@ class UnCLIP:
     def _upsampler_stages(self, parameters: Parameters) -> list[str]:
         return [UPSAMPLERS[size] for size in self.sizes[1:] if size <= parameters.size]
 
-    def _table(self, stage: str, parameters: Parameters, source: Source | None = None) -> Table | None:
+    def _table(
+        self, stage: str, parameters: Parameters, source: Source | None = None
+    ) -> Table | None:
         """The sampler table of a stage; None for the encoders, which have no steps."""
         defaults = self.checkpoint.defaults
         if stage == "prior":
-            return sampler_table(defaults["prior_sampler"], self.prior.config.schedule, parameters.prior_num_inference_steps)
+            return sampler_table(
+                defaults["prior_sampler"],
+                self.prior.config.schedule,
+                parameters.prior_num_inference_steps,
+            )
         if stage in ("decoder", "inversion"):
             schedule = self.decoder.config.schedule
             steps = parameters.decoder_num_inference_steps
@@ -206,7 +289,11 @@ class UnCLIP:
         if _size(stage) not in self.upsamplers:
             return _ONE_STEP
         sampler = defaults.get(f"{stage}_sampler", defaults["upsampler_sampler"])
-        return sampler_table(sampler, self.upsamplers[_size(stage)].config.schedule, parameters.upsampler_num_inference_steps)
+        return sampler_table(
+            sampler,
+            self.upsamplers[_size(stage)].config.schedule,
+            parameters.upsampler_num_inference_steps,
+        )
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> None:
@@ -214,7 +301,9 @@ class UnCLIP:
         finite ends with an error; the others go on."""
         stages = {row.stage for row in rows}
         if len(stages) != 1 or None in stages:
-            raise ValueError(f"rows of one step must need one and the same stage, these need {stages}")
+            raise ValueError(
+                f"rows of one step must need one and the same stage, these need {stages}"
+            )
         stage = str(rows[0].stage)
         if self.residents is not None:
             self.residents.need(_NETWORKS.get(stage, stage))
@@ -235,23 +324,35 @@ class UnCLIP:
             x_0s, variances = self._decoder_x_0(rows)
         else:
             x_0s = self._upsampler_x_0(rows)
-        kept = [x_0 if row.source is None or stage == "prior" else row.source.keep(x_0) for row, x_0 in zip(rows, x_0s, strict=True)]
+        kept = [
+            x_0 if row.source is None or stage == "prior" else row.source.keep(x_0)
+            for row, x_0 in zip(rows, x_0s, strict=True)
+        ]
         ended = advance(rows, kept, variances)
         # The one place where the host waits for the device, when all of the step's work has been handed over.
         for row, fine, last in zip(rows, torch.stack(_finite(x_0s)).tolist(), ended, strict=True):
             if not fine:
-                row.end(error=f"step {row.step} of {row.steps} of the {stage} gave numbers that are not finite")
+                row.end(
+                    error=f"step {row.step} of {row.steps} of the {stage} gave numbers that are not finite"
+                )
             elif last:
                 self._leave(row)
 
     def _encode(self, rows: Sequence[Row]) -> None:
         """The text stage: prompts, and what stands for no prompt (the negative prompt, or "")."""
         pairs = [(row.prompt, row.parameters.negative_prompt) for row in rows]
-        prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))  # each once, however many images are drawn of it
+        prompts = list(
+            dict.fromkeys(prompt for pair in pairs for prompt in pair)
+        )  # each once, however many images are drawn of it
         tokens, cut = self.clip.tokenize(prompts)
         encoding = self.clip.encode_text(tokens)
         encoded = {
-            prompt: (TextEncoding(encoding.z_t[k : k + 1], encoding.hidden[k : k + 1], encoding.mask[k : k + 1]), cut[k])
+            prompt: (
+                TextEncoding(
+                    encoding.z_t[k : k + 1], encoding.hidden[k : k + 1], encoding.mask[k : k + 1]
+                ),
+                cut[k],
+            )
             for k, prompt in enumerate(prompts)
         }
         for row, (prompt, negative) in zip(rows, pairs, strict=True):
@@ -261,16 +362,28 @@ class UnCLIP:
 
     def _encode_images(self, rows: Sequence[Row]) -> None:
         """The image stage: z_i of the rows' images, and what stands for no prompt."""
-        z_i = self.clip.encode_image(torch.stack([_source(row).at(self.clip.image_size).image for row in rows]))
-        empty = self.clip.encode_text(self.clip.tokenize([row.parameters.negative_prompt for row in rows])[0])
+        z_i = self.clip.encode_image(
+            torch.stack([_source(row).at(self.clip.image_size).image for row in rows])
+        )
+        empty = self.clip.encode_text(
+            self.clip.tokenize([row.parameters.negative_prompt for row in rows])[0]
+        )
         for index, row in enumerate(rows):
-            text = TextEncoding(empty.z_t[index : index + 1], empty.hidden[index : index + 1], empty.mask[index : index + 1])
+            text = TextEncoding(
+                empty.z_t[index : index + 1],
+                empty.hidden[index : index + 1],
+                empty.mask[index : index + 1],
+            )
             row.conditioning = Conditioning(text, text, z_i[index])
 
     def _draw_tokens(self, rows: Sequence[Row]) -> None:
         """The autoregressive prior: every row draws its next bucket, whichever that is. Guidance is on the logits."""
         prior = cast(AutoregressivePrior, self.ar_prior)
-        halves = [(row, half) for row in rows for half in range(1 if row.parameters.prior_guidance_scale == 1 else 2)]
+        halves = [
+            (row, half)
+            for row in rows
+            for half in range(1 if row.parameters.prior_guidance_scale == 1 else 2)
+        ]
         first = [(row, half) for row, half in halves if not row.tokens]
         later = [(row, half) for row, half in halves if row.tokens]
         logits: dict[tuple[int, int], Tensor] = {}
@@ -279,11 +392,16 @@ class UnCLIP:
             if not part:
                 continue
             if part is first:
-                texts = [_conditioning(row).empty if half else _conditioning(row).text for row, half in part]
+                texts = [
+                    _conditioning(row).empty if half else _conditioning(row).text
+                    for row, half in part
+                ]
                 found, caches = prior.begin(_stacked(texts))
             else:
                 found, caches = prior.proceed(
-                    [row.caches[half] for row, half in part], [row.tokens[-1] for row, _ in part], [len(row.tokens) - 1 for row, _ in part]
+                    [row.caches[half] for row, half in part],
+                    [row.tokens[-1] for row, _ in part],
+                    [len(row.tokens) - 1 for row, _ in part],
                 )
             for (row, half), one, cache in zip(part, found.float(), caches, strict=True):
                 logits[id(row), half] = one
@@ -294,11 +412,15 @@ class UnCLIP:
             if scale != 1:
                 guided = logits[id(row), 1] + scale * (guided - logits[id(row), 1])
             if not guided.isfinite().all():
-                row.end(error=f"step {row.step + 1} of {row.steps} of the autoregressive prior gave numbers that are not finite")
+                row.end(
+                    error=f"step {row.step + 1} of {row.steps} of the autoregressive prior gave numbers that are not finite"
+                )
                 continue
             if not row.tokens:
                 guided = upper_half(guided)
-            probabilities = nucleus(guided, row.parameters.prior_temperature, row.parameters.prior_top_p).cpu()
+            probabilities = nucleus(
+                guided, row.parameters.prior_temperature, row.parameters.prior_top_p
+            ).cpu()
             row.tokens.append(int(torch.multinomial(probabilities, 1, generator=row.generator)))
             # Only now, together with its token: a pass that failed halfway is made again, row by row.
             row.caches = [longer[id(row), half] for half in range(1 if scale == 1 else 2)]
@@ -317,11 +439,15 @@ class UnCLIP:
             z_i = self.prior.denormalize(_state(row))  # (K, D)
             unit = F.normalize(z_i, dim=-1)
             best = row.candidate = (unit @ conditioning.text.z_t[0]).argmax()
-            conditioning.z_i = (unit if self.clip.unit_norm else z_i).index_select(0, best[None])[0]  # [best] would wait for the device
+            conditioning.z_i = (unit if self.clip.unit_norm else z_i).index_select(0, best[None])[
+                0
+            ]  # [best] would wait for the device
         elif row.stage == "ar_prior":
             prior = cast(AutoregressivePrior, self.ar_prior)
             pca = cast(PCA, self.pca)
-            z_i = pca.reconstruct(prior.dequantize(torch.tensor(row.tokens[1:], device=self.device)[None]))[0]
+            z_i = pca.reconstruct(
+                prior.dequantize(torch.tensor(row.tokens[1:], device=self.device)[None])
+            )[0]
             conditioning.z_i = F.normalize(z_i, dim=0) if self.clip.unit_norm else z_i
         elif row.stage == "inversion":
             conditioning.x_T = x
@@ -342,12 +468,19 @@ class UnCLIP:
         x_T = None
         shape = (3, BASE_SIZE, BASE_SIZE)
         if stage == "prior":
-            row.begin(stage, table, (row.parameters.prior_num_candidates, self.clip.embed_dim), self.device)
+            row.begin(
+                stage,
+                table,
+                (row.parameters.prior_num_candidates, self.clip.embed_dim),
+                self.device,
+            )
             return
         if stage == "inversion":
             # The image as it is at the table's first timestep, with noise from the row's own numbers.
             a = float(self._alphas[self.decoder.config.schedule][table.timesteps[0]])
-            noise = torch.randn(shape, generator=torch.Generator().manual_seed(row.seed)).to(self.device)
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(row.seed)).to(
+                self.device
+            )
             x_T = a**0.5 * _source(row).at(BASE_SIZE).image + (1 - a) ** 0.5 * noise
         elif stage == "decoder":
             x_T = _conditioning(row).x_T
@@ -365,16 +498,30 @@ class UnCLIP:
         """The prior's estimates, `[K, D]` a row, guided and clamped."""
         config = self.prior.config
         t, alpha, sigma = self._alpha_sigma(rows, config.schedule)
-        halves = [(k, half) for k, row in enumerate(rows) for half in range(1 if row.parameters.prior_guidance_scale == 1 else 2)]
+        halves = [
+            (k, half)
+            for k, row in enumerate(rows)
+            for half in range(1 if row.parameters.prior_guidance_scale == 1 else 2)
+        ]
         fresh = [(k, half) for k, half in halves if not rows[k].caches[half:]]
         if fresh:
-            texts = [_conditioning(rows[k]).empty if half else _conditioning(rows[k]).text for k, half in fresh]
+            texts = [
+                _conditioning(rows[k]).empty if half else _conditioning(rows[k]).text
+                for k, half in fresh
+            ]
             for (k, _), cache in zip(fresh, self.prior.begin(_stacked(texts)), strict=True):
                 rows[k].caches.append(cache)
         counts = [len(_state(rows[k])) for k, _ in halves]
         x_t = torch.cat([_state(rows[k]) for k, _ in halves])
-        each = sent(torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]), self.device)
-        caches = [rows[k].caches[half] for (k, half), count in zip(halves, counts, strict=True) for _ in range(count)]
+        each = sent(
+            torch.cat([t[k].expand(count) for (k, _), count in zip(halves, counts, strict=True)]),
+            self.device,
+        )
+        caches = [
+            rows[k].caches[half]
+            for (k, half), count in zip(halves, counts, strict=True)
+            for _ in range(count)
+        ]
         flat = self._pass("prior", self._prior_pass, [x_t, each], self._cached(caches))
         found = dict(zip(halves, flat.split(counts), strict=True))
         x_0s = []
@@ -397,12 +544,18 @@ class UnCLIP:
         return self._last_caches[1]
 
     def _prior_pass(self, fresh: Sequence[Tensor], held: Sequence[Tensor]) -> Tensor:
-        return self.prior.after(fresh[0], fresh[1], list(zip(held[1::2], held[2::2], strict=True)), held[0])
+        return self.prior.after(
+            fresh[0], fresh[1], list(zip(held[1::2], held[2::2], strict=True)), held[0]
+        )
 
     def _decoder_pass(self, fresh: Sequence[Tensor], held: Sequence[Tensor]) -> Tensor:
-        mask = None if len(held) % 2 else held[1]  # beside pairs of keys and values there is emb alone, or a mask too
+        mask = (
+            None if len(held) % 2 else held[1]
+        )  # beside pairs of keys and values there is emb alone, or a mask too
         keys = held[1:] if mask is None else held[2:]
-        return self.decoder.proceed(fresh[0], fresh[1], Batch(held[0], list(zip(keys[::2], keys[1::2], strict=True)), mask))
+        return self.decoder.proceed(
+            fresh[0], fresh[1], Batch(held[0], list(zip(keys[::2], keys[1::2], strict=True)), mask)
+        )
 
     def _decoder_x_0(self, rows: Sequence[Row]) -> tuple[list[Tensor], Sequence[Tensor | None]]:
         """The decoder's estimates, `[3, 64, 64]` a row, and the variance it learned, if it did, from the conditional half. The
@@ -414,16 +567,27 @@ class UnCLIP:
         order = [*range(len(rows)), *guided]
         given = self._given([(rows[k], int(place >= len(rows))) for place, k in enumerate(order)])
         index = torch.tensor(order)
-        batch = (x_t[sent(index, self.device)] if guided else x_t).contiguous(memory_format=torch.channels_last)
-        said = self._pass("decoder", self._decoder_pass, [batch, sent(t[index], self.device)], given)
+        batch = (x_t[sent(index, self.device)] if guided else x_t).contiguous(
+            memory_format=torch.channels_last
+        )
+        said = self._pass(
+            "decoder", self._decoder_pass, [batch, sent(t[index], self.device)], given
+        )
         prediction, variance = said.split((3, self.decoder.variance_channels), dim=1)
-        prediction = _guide(prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows])
+        prediction = _guide(
+            prediction, len(rows), guided, [row.parameters.decoder_guidance_scale for row in rows]
+        )
         x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), config.prediction_type)
         if any(row.parameters.dynamic_threshold for row in rows):
-            x_0s = [_thresholded(one, row.parameters.dynamic_threshold) for one, row in zip(x_0, rows, strict=True)]
+            x_0s = [
+                _thresholded(one, row.parameters.dynamic_threshold)
+                for one, row in zip(x_0, rows, strict=True)
+            ]
         else:
             x_0s = list(_clamped(x_0, 1.0))
-        return x_0s, list(variance[: len(rows)]) if self.decoder.variance_channels else [None] * len(rows)
+        return x_0s, list(variance[: len(rows)]) if self.decoder.variance_channels else [
+            None
+        ] * len(rows)
 
     def _given(self, halves: Sequence[tuple[Row, int]]) -> list[Tensor]:
         """What the decoder is given for each half (1: the unconditional one) of some rows, as `_decoder_pass` takes it: made when a row has
@@ -431,14 +595,23 @@ class UnCLIP:
         fresh = [(row, half) for row, half in halves if len(row.given) <= half]
         if fresh:
             held = [_conditioning(row) for row, _ in fresh]
-            texts = [conditioning.empty if half else conditioning.text for conditioning, (_, half) in zip(held, fresh, strict=True)]
+            texts = [
+                conditioning.empty if half else conditioning.text
+                for conditioning, (_, half) in zip(held, fresh, strict=True)
+            ]
             z_i = torch.stack([cast(Tensor, conditioning.z_i) for conditioning in held])
             dropped = torch.tensor([bool(half) for _, half in fresh], device=self.device)
-            for (row, _), one in zip(fresh, self.decoder.begin(z_i, _stacked(texts), dropped), strict=True):
+            for (row, _), one in zip(
+                fresh, self.decoder.begin(z_i, _stacked(texts), dropped), strict=True
+            ):
                 row.given.append(one)
         rows = [row.given[half] for row, half in halves]
         if self._last_given is None or not _same(self._last_given[0], rows):
-            least = 0 if self.graphs is None else _eights(self.decoder.config.image_tokens + self.prior.config.context_length)
+            least = (
+                0
+                if self.graphs is None
+                else _eights(self.decoder.config.image_tokens + self.prior.config.context_length)
+            )
             given = batched(rows, least)
             masks = [] if given.mask is None else [given.mask]
             self._last_given = rows, [given.emb, *masks, *(x for pair in given.keys for x in pair)]
@@ -446,7 +619,9 @@ class UnCLIP:
 
     def _upsampler_x_0(self, rows: Sequence[Row]) -> list[Tensor]:
         """An upsampler's estimates, `[3, S, S]` a row; no guidance."""
-        x_t = torch.stack([_state(row) for row in rows]).contiguous(memory_format=torch.channels_last)
+        x_t = torch.stack([_state(row) for row in rows]).contiguous(
+            memory_format=torch.channels_last
+        )
         low = torch.stack([cast(Tensor, _conditioning(row).low) for row in rows])
         if x_t.shape[-1] not in self.upsamplers:
             return list(self.checkpoint.networks[UPSAMPLERS[x_t.shape[-1]]](low))
@@ -456,14 +631,26 @@ class UnCLIP:
 
         def run(last: bool, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
             name = f"{stage}'s last" if last else stage
-            return self._pass(name, lambda fresh, _: upsampler.predicted(last, *fresh), [x_t, sent(t, self.device), low])
+            return self._pass(
+                name,
+                lambda fresh, _: upsampler.predicted(last, *fresh),
+                [x_t, sent(t, self.device), low],
+            )
 
         prediction = upsampler(x_t, t, low, run)
-        x_0 = to_x_0(prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), upsampler.config.prediction_type)
+        x_0 = to_x_0(
+            prediction, x_t, _like(alpha, x_t), _like(sigma, x_t), upsampler.config.prediction_type
+        )
         return list(_clamped(x_0, 1.0))
 
-    def _pass(self, name: str, network: Pass, fresh: list[Tensor], held: Sequence[Tensor] = ()) -> Tensor:
-        return network(fresh, held) if self.graphs is None else self.graphs.run(name, network, fresh, held)
+    def _pass(
+        self, name: str, network: Pass, fresh: list[Tensor], held: Sequence[Tensor] = ()
+    ) -> Tensor:
+        return (
+            network(fresh, held)
+            if self.graphs is None
+            else self.graphs.run(name, network, fresh, held)
+        )
 
     def generate(
         self,
@@ -477,11 +664,15 @@ class UnCLIP:
         `resolve`; `on_step` sees the rows after each step. RuntimeError if a row failed."""
         resolved = self.resolve(**parameters)
         seeds = range(len(prompts)) if seeds is None else seeds
-        rows = [self.row(prompt, seed, resolved) for prompt, seed in zip(prompts, seeds, strict=True)]
+        rows = [
+            self.row(prompt, seed, resolved) for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
         self.draw(rows, on_step)
         return torch.stack([cast(Tensor, row.image) for row in rows])
 
-    def draw(self, rows: Sequence[Row], on_step: Callable[[Sequence[Row]], None] | None = None) -> None:
+    def draw(
+        self, rows: Sequence[Row], on_step: Callable[[Sequence[Row]], None] | None = None
+    ) -> None:
         """Move rows to their end; `on_step` sees them after each step. RuntimeError if a row failed."""
         while moving := [row for row in rows if row.stage is not None]:
             self.step([row for row in moving if row.stage == moving[0].stage])
@@ -511,7 +702,9 @@ class UnCLIP:
 
     def short_rows(self, count: int, **parameters: Any) -> list[Row]:
         """Rows that go through every network that their size needs, with as few steps as do: for warming up and for measuring."""
-        steps: dict[str, Any] = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
+        steps: dict[str, Any] = {
+            f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")
+        }
         resolved = self.resolve(**steps, **parameters)
         return [self.row("warm-up", seed, resolved) for seed in range(count)]
 
@@ -530,7 +723,9 @@ def _finite(x_0s: Sequence[Tensor]) -> list[Tensor]:
 
 def _same(held: Sequence[object], asked: Sequence[object]) -> bool:
     """Whether both are the same objects in the same order."""
-    return len(held) == len(asked) and all(one is other for one, other in zip(held, asked, strict=True))
+    return len(held) == len(asked) and all(
+        one is other for one, other in zip(held, asked, strict=True)
+    )
 
 
 def _eights(count: int) -> int:
@@ -598,7 +793,9 @@ def _guide(predictions: Tensor, count: int, guided: list[int], scales: Sequence[
     scale = _like(sent(torch.tensor([scales[k] for k in guided]), predictions.device), conditional)
     unconditional = predictions[count:]
     index = sent(torch.tensor(guided), predictions.device)
-    return conditional.index_copy(0, index, unconditional + scale * (conditional[index] - unconditional))
+    return conditional.index_copy(
+        0, index, unconditional + scale * (conditional[index] - unconditional)
+    )
 
 
 def _stacked(texts: Sequence[TextEncoding]) -> TextEncoding:

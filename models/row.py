@@ -18,7 +18,16 @@ from models.parameters import Parameters
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
 # A seed has room for eight (`begin_tokens`), and these are eight: a ninth would draw what the next seed's text stage draws.
-STAGES = ("text", "prior", "decoder", "upsampler_256", "upsampler_1024", "image", "inversion", "ar_prior")
+STAGES = (
+    "text",
+    "prior",
+    "decoder",
+    "upsampler_256",
+    "upsampler_1024",
+    "image",
+    "inversion",
+    "ar_prior",
+)
 
 
 @dataclass
@@ -45,8 +54,12 @@ class Source:
         """Both at another size. A pixel counts as masked if any part of it is."""
         if self.image.shape[-1] == size:
             return self
-        image = F.interpolate(self.image[None], (size, size), mode="bicubic", antialias=True)[0].clamp(-1, 1)
-        return Source(image, None if self.mask is None else F.adaptive_max_pool2d(self.mask[None], size)[0])
+        image = F.interpolate(self.image[None], (size, size), mode="bicubic", antialias=True)[
+            0
+        ].clamp(-1, 1)
+        return Source(
+            image, None if self.mask is None else F.adaptive_max_pool2d(self.mask[None], size)[0]
+        )
 
     def keep(self, x_0: Tensor) -> Tensor:
         """`x_0` `[3, s, s]` with the source's own pixels where the mask keeps them; as it is where there is no mask."""
@@ -70,7 +83,14 @@ class Row:
     `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP; `candidate` is which of its z_i the
     diffusion prior kept."""
 
-    def __init__(self, prompt: str, seed: int, parameters: Parameters, plan: dict[str, float], source: Source | None = None) -> None:
+    def __init__(
+        self,
+        prompt: str,
+        seed: int,
+        parameters: Parameters,
+        plan: dict[str, float],
+        source: Source | None = None,
+    ) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
         self.prompt = prompt
         self.seed = seed
@@ -126,7 +146,14 @@ class Row:
         stages = list(self.plan)
         return dict(zip(stages, [*stages[1:], None], strict=True))[str(self.stage)]
 
-    def begin(self, stage: str, table: Table, shape: tuple[int, ...], device: torch.device, x_T: Tensor | None = None) -> None:
+    def begin(
+        self,
+        stage: str,
+        table: Table,
+        shape: tuple[int, ...],
+        device: torch.device,
+        x_T: Tensor | None = None,
+    ) -> None:
         """Enter a stage: its table, its random numbers, and x_T of this shape, drawn from them unless given."""
         self.begin_tokens(stage, len(table))
         self.table = table
@@ -160,18 +187,26 @@ class Row:
         return advance([self], [x_0], [variance])[0]
 
 
-def advance(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]) -> list[bool]:
+def advance(
+    rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]
+) -> list[bool]:
     """`Row.advance` of each. Rows at the same step of one table are moved together: on a GPU the launches are what it takes."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for k, row in enumerate(rows):
         parts = (row.x_0, row.x_0_prev, variances[k])
-        alike.setdefault((id(row.table), row.step, x_0s[k].shape, *(part is None for part in parts)), []).append(k)
+        alike.setdefault(
+            (id(row.table), row.step, x_0s[k].shape, *(part is None for part in parts)), []
+        ).append(k)
     for group in alike.values():
-        _advance_alike([rows[k] for k in group], [x_0s[k] for k in group], [variances[k] for k in group])
+        _advance_alike(
+            [rows[k] for k in group], [x_0s[k] for k in group], [variances[k] for k in group]
+        )
     return [row.step == row.steps for row in rows]
 
 
-def _advance_alike(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]) -> None:
+def _advance_alike(
+    rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Sequence[Tensor | None]
+) -> None:
     first = rows[0]
     table = first.table
     step = first.step
@@ -183,7 +218,12 @@ def _advance_alike(rows: Sequence[Row], x_0s: Sequence[Tensor], variances: Seque
     if e != 0.0 and first.x_0_prev is not None:
         x_next = x_next + e * _together([row.x_0_prev for row in rows])
     if d != 0.0:
-        drawn = _together([torch.randn(x_0.shape, generator=row.generator) for row, x_0 in zip(rows, x_0s, strict=True)])
+        drawn = _together(
+            [
+                torch.randn(x_0.shape, generator=row.generator)
+                for row, x_0 in zip(rows, x_0s, strict=True)
+            ]
+        )
         noise = sent(drawn, x_next.device).to(x_next.dtype)
         if variances[0] is not None and table.widest is not None:
             noise = noise * (table.widest[step] / d) ** ((_together(variances) + 1) / 2)

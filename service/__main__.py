@@ -20,17 +20,23 @@ from unclip_client import shell
 
 def main() -> None:
     """Check the settings, then serve until told to stop, or do what the command says."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Without a command, the service is started.")
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Without a command, the service is started."
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     cli.add(commands)
     shell.add_commands(commands)
     arguments = parser.parse_args()
-    if hasattr(arguments, "ask"):  # a service that runs, maybe elsewhere: this one's settings do not matter
+    if hasattr(
+        arguments, "ask"
+    ):  # a service that runs, maybe elsewhere: this one's settings do not matter
         sys.exit(arguments.ask(arguments))
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = "\n".join(f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors())
+        faults = "\n".join(
+            f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors()
+        )
         sys.exit(f"The settings will not do:\n{faults}")
     if hasattr(arguments, "run"):
         sys.exit(arguments.run(arguments, settings))
@@ -47,7 +53,9 @@ def main() -> None:
 
 def _got(fault: Any) -> str:
     """The value got, but for secrets, which do not belong in a log."""
-    return "" if "secret" in str(fault["loc"][0]) else redact_credentials(f", got {fault['input']!r}")
+    return (
+        "" if "secret" in str(fault["loc"][0]) else redact_credentials(f", got {fault['input']!r}")
+    )
 
 
 if __name__ == "__main__":

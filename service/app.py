@@ -9,7 +9,13 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from redis.exceptions import RedisError
 
 from contracts.fields import MAX_FRAMES
@@ -49,7 +55,13 @@ ROUTES = (
     ("/embeddings", "embeddings", "A caption's or an image's embedding"),
 )
 JobId = Annotated[str, Path(description="The job's id, as its creation answered.", max_length=100)]
-Link = Annotated[str | None, Query(description="Of an image's URL, where keys are required: opens it without one.", max_length=100)]
+Link = Annotated[
+    str | None,
+    Query(
+        description="Of an image's URL, where keys are required: opens it without one.",
+        max_length=100,
+    ),
+]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -61,7 +73,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with background(partial(index.keep_clear, jobs.redis, settings.result_ttl), Courier(settings, jobs, metrics.webhook).run):
+        async with background(
+            partial(index.keep_clear, jobs.redis, settings.result_ttl),
+            Courier(settings, jobs, metrics.webhook).run,
+        ):
             yield
         await jobs.close()
         await run_in_threadpool(tracing.flush)
@@ -76,7 +91,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install(app)
     uploads = [path for path, *_ in ROUTES[1:]] + routes.UPLOADS
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, paths=dict.fromkeys(uploads, settings.max_upload_bytes))
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        paths=dict.fromkeys(uploads, settings.max_upload_bytes),
+    )
     if keys_required:
         app.add_middleware(middleware.Gate, jobs=jobs)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
@@ -107,20 +126,41 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         async def accept_work(
             request: Request,
-            prefer: Annotated[list[str] | None, Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240).")] = None,
-            accept: Annotated[list[str] | None, Header(description="image/png, with a wait and one image: the PNG itself.")] = None,
+            prefer: Annotated[
+                list[str] | None,
+                Header(description="wait=SECONDS holds the answer until the job ended (RFC 7240)."),
+            ] = None,
+            accept: Annotated[
+                list[str] | None,
+                Header(description="image/png, with a wait and one image: the PNG itself."),
+            ] = None,
             idempotency_key: Annotated[
-                str | None, Header(min_length=1, max_length=255, description="A repeat with the same key answers with the first job.")
+                str | None,
+                Header(
+                    min_length=1,
+                    max_length=255,
+                    description="A repeat with the same key answers with the first job.",
+                ),
             ] = None,
         ) -> Response:
             """Accepts the job and answers at once, or after the wait that `Prefer` asks for."""
             wait = wait_seconds(prefer or [], settings.max_wait)
             png = wants_png(accept or [])
-            work = await read(request, operation, settings, partial(jobs.find_image, owner=middleware.owner(request)))
+            work = await read(
+                request,
+                operation,
+                settings,
+                partial(jobs.find_image, owner=middleware.owner(request)),
+            )
             count = num_images(work.fields)
             if png and count != 1:
-                raise ProblemError(406, f"image/png holds one image, and this makes {count}. Ask for one, or for application/json.")
-            accepted = await run_in_threadpool(jobs.accept, work, idempotency_key, middleware.caller(request))
+                raise ProblemError(
+                    406,
+                    f"image/png holds one image, and this makes {count}. Ask for one, or for application/json.",
+                )
+            accepted = await run_in_threadpool(
+                jobs.accept, work, idempotency_key, middleware.caller(request)
+            )
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
             return await answer(request, accepted, wait, png)
@@ -130,7 +170,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     job_routes.install(app, jobs, base_url, middleware.owner)
     routes.install(app, jobs, metrics, settings, base_url)
 
-    async def answer(request: Request, accepted: Accepted, wait: float | None, png: bool) -> Response:
+    async def answer(
+        request: Request, accepted: Accepted, wait: float | None, png: bool
+    ) -> Response:
         job_id = accepted.job_id
         base = base_url(request)
         headers = {"Location": f"{base}/jobs/{job_id}", "Vary": "Accept, Prefer"}
@@ -149,15 +191,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if not png:
             return JSONResponse(job.model_dump(mode="json"), 200, headers)
         if job.error is not None:
-            raise ProblemError(500 if job.error.kind == "internal" else 422, job.error.detail, headers=headers)
+            raise ProblemError(
+                500 if job.error.kind == "internal" else 422, job.error.detail, headers=headers
+            )
         return Response(await jobs.read_image(job.id, 0), 200, headers, "image/png")
 
-    @app.get("/jobs/{job_id}", response_model=Job, summary="How a job stands", responses=responses(404, 422, 503))
+    @app.get(
+        "/jobs/{job_id}",
+        response_model=Job,
+        summary="How a job stands",
+        responses=responses(404, 422, 503),
+    )
     async def get_job(request: Request, job_id: JobId) -> Job:
         """The job: its status, progress, resolved parameters and, once it succeeded, where its images are."""
         return await jobs.find(job_id, base_url(request))
 
-    @app.delete("/jobs/{job_id}", response_model=Job, summary="Cancel a job", responses=responses(404, 422, 503))
+    @app.delete(
+        "/jobs/{job_id}",
+        response_model=Job,
+        summary="Cancel a job",
+        responses=responses(404, 422, 503),
+    )
     async def cancel_job(request: Request, job_id: JobId) -> Job:
         """Ends a job that waits or runs, within two steps, without images. A job that has ended stays as it is: `status` tells."""
         await jobs.cancel(job_id)
@@ -167,20 +221,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/jobs/{job_id}/events",
         response_class=StreamingResponse,
         summary="A job as it goes",
-        responses={200: {"content": EVENTS, "description": "Server-sent events, to the job's end."}, **responses(404, 422, 503)},
+        responses={
+            200: {"content": EVENTS, "description": "Server-sent events, to the job's end."},
+            **responses(404, 422, 503),
+        },
     )
     async def get_events(
         request: Request,
         job_id: JobId,
         previews: Annotated[bool, Query(description="Also the images so far.")] = True,
-        last_event_id: Annotated[str, Header(pattern=EVENT_ID, description="Go on after this event.")] = START,
+        last_event_id: Annotated[
+            str, Header(pattern=EVENT_ID, description="Go on after this event.")
+        ] = START,
     ) -> StreamingResponse:
         """`queued` with queue_position and eta_seconds; `progress`; `preview` with a small image as data URL; at last `ended` with the
         job's status. A line that broke is taken up again with `Last-Event-ID`, as browsers do by themselves."""
         await jobs.find(job_id, base_url(request))
         events = jobs.events.listen(job_id, last_event_id, previews=previews)
         return StreamingResponse(
-            server_sent(events), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            server_sent(events),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
     @app.get(
@@ -197,7 +258,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         request: Request,
         job_id: JobId,
         index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)],
-        size: Annotated[int | None, Query(ge=16, le=1024, description="Reduced to this width, where it is wider.")] = None,
+        size: Annotated[
+            int | None,
+            Query(ge=16, le=1024, description="Reduced to this width, where it is wider."),
+        ] = None,
         link: Link = None,
     ) -> Response:
         """A PNG that carries everything needed to draw it again in its `unclip` text chunk."""
@@ -209,7 +273,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="How a job's image was drawn",
         responses=responses(404, 422, 503),
     )
-    async def get_provenance(job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]) -> Provenance:
+    async def get_provenance(
+        job_id: JobId, index: Annotated[int, Path(ge=0, lt=MAX_FRAMES)]
+    ) -> Provenance:
         """What the image's own `unclip` text chunk holds: every parameter, digests of checkpoint and input images, versions."""
         return await images.provenance(jobs, job_id, index)
 
@@ -232,21 +298,34 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Touches nothing."""
         return "ok\n"
 
-    @app.get("/readyz", summary="Can work be done", response_class=PlainTextResponse, responses=responses(503))
+    @app.get(
+        "/readyz",
+        summary="Can work be done",
+        response_class=PlainTextResponse,
+        responses=responses(503),
+    )
     async def readyz() -> str:
         """Redis answers and a worker is alive."""
         try:
             workers = await jobs.workers_alive()
         except RedisError as error:
-            raise ProblemError(503, "Redis does not answer.", headers={"Retry-After": "5"}) from error
+            raise ProblemError(
+                503, "Redis does not answer.", headers={"Retry-After": "5"}
+            ) from error
         if not workers:
-            raise ProblemError(503, "No worker is alive: jobs are accepted and wait for one.", headers={"Retry-After": "5"})
+            raise ProblemError(
+                503,
+                "No worker is alive: jobs are accepted and wait for one.",
+                headers={"Retry-After": "5"},
+            )
         return "ready\n"
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
         """In Prometheus' text format."""
-        return Response(await metrics.exposition(jobs), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            await metrics.exposition(jobs), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:

@@ -56,7 +56,9 @@ def blocking(url: str, **options: Any) -> Any:
 
 def asynchronous(url: str, **options: Any) -> Any:
     """The same, for asyncio."""
-    return _client(redis.asyncio.Redis, redis.asyncio.sentinel.Sentinel, (_AsyncPlain, _AsyncTls), url, options)
+    return _client(
+        redis.asyncio.Redis, redis.asyncio.sentinel.Sentinel, (_AsyncPlain, _AsyncTls), url, options
+    )
 
 
 async def close(*clients: Any) -> None:
@@ -70,14 +72,20 @@ async def close(*clients: Any) -> None:
                 await each.aclose()
 
 
-def _client(server: Any, sentinel: Any, managed: tuple[Any, Any], url: str, options: dict[str, Any]) -> Any:
+def _client(
+    server: Any, sentinel: Any, managed: tuple[Any, Any], url: str, options: dict[str, Any]
+) -> Any:
     found = parse_sentinels(url)
     if found is None:
         return server.from_url(url, **options)
     options |= parse_url(found.url)
     del options["host"]
     tls = options.pop("connection_class", None) is not None
-    own = {name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options}
+    own = {
+        name: options.pop(f"sentinel_{name}")
+        for name in ("username", "password")
+        if f"sentinel_{name}" in options
+    }
     own |= {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_"))}
     known = sentinel(found.addresses, sentinel_kwargs=own | {"ssl": tls}, **options)
     return known.master_for(found.master, connection_class=managed[tls])

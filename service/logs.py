@@ -29,14 +29,21 @@ def configure(settings: Settings) -> None:
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*fields, _access],
             pass_foreign_args=True,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(settings.log_format)],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(settings.log_format),
+            ],
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("service").setLevel(level)
     logging.getLogger("uvicorn.access").addFilter(_worth_a_line)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *fields, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *fields,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -51,9 +58,16 @@ def _worth_a_line(record: logging.LogRecord) -> bool:
 
 def _rendering(form: str) -> list[Processor]:
     if form == "json" or (form == "auto" and not sys.stderr.isatty()):
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
     # Plain tracebacks: the coloured ones show local variables, and prompts among them.
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
 
 
 def _access(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -61,5 +75,11 @@ def _access(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableM
     args = event.pop("positional_args")
     if event["logger"] == "uvicorn.access" and len(args) == 5:
         client, method, path, _, status = args
-        event.update(event="request", client=client, method=method, path=path.partition("?")[0], status=status)
+        event.update(
+            event="request",
+            client=client,
+            method=method,
+            path=path.partition("?")[0],
+            status=status,
+        )
     return event

@@ -15,7 +15,10 @@ log = logging.getLogger("service.store")
 CHUNK = 1 << 18
 # Much shorter than botocore's own, which would hold an answer for minutes. Nothing is listed, so no listings are kept.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
+    "s3": {
+        "config_kwargs": {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}},
+        "use_listings_cache": False,
+    }
 }
 
 

@@ -31,8 +31,13 @@ def start() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise RuntimeError(f"{SWITCHES[0]} is set, and {error}: pip install 'unclip-service[telemetry]'") from error
-    told = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "unclip-service"), "service.version": version("unclip-service")}
+        raise RuntimeError(
+            f"{SWITCHES[0]} is set, and {error}: pip install 'unclip-service[telemetry]'"
+        ) from error
+    told = {
+        "service.name": os.environ.get("OTEL_SERVICE_NAME", "unclip-service"),
+        "service.version": version("unclip-service"),
+    }
     provider = TracerProvider(resource=Resource.create(told))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
@@ -43,7 +48,9 @@ def install(app: FastAPI) -> None:
     if _flush() is not None:
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
-        FastAPIInstrumentor.instrument_app(app, excluded_urls=UNTRACED, exclude_spans=["receive", "send"])
+        FastAPIInstrumentor.instrument_app(
+            app, excluded_urls=UNTRACED, exclude_spans=["receive", "send"]
+        )
 
 
 def flush() -> None:
@@ -57,7 +64,9 @@ def enqueueing(operation: str, job_id: str) -> Iterator[dict[str, str]]:
     """A span around the enqueueing of a job. Gives what the worker needs to go on from it (W3C's traceparent); nothing where off."""
     attributes = {"unclip.operation": operation, "unclip.job.id": job_id}
     carrier: dict[str, str] = {}
-    with trace.get_tracer("service").start_as_current_span(f"enqueue {operation}", kind=SpanKind.PRODUCER, attributes=attributes):
+    with trace.get_tracer("service").start_as_current_span(
+        f"enqueue {operation}", kind=SpanKind.PRODUCER, attributes=attributes
+    ):
         inject(carrier)
         yield carrier
 

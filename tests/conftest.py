@@ -23,8 +23,21 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
-        self.process = subprocess.Popen([redis_binary(), *options, "--appendfsync", "always"], stdout=subprocess.DEVNULL)
+        options = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+        ]
+        self.process = subprocess.Popen(
+            [redis_binary(), *options, "--appendfsync", "always"], stdout=subprocess.DEVNULL
+        )
         client = redis.Redis.from_url(self.url)
         for _ in range(200):
             try:
@@ -59,20 +72,52 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models.checkpoints.checkpoint import build, save
 
     torch.manual_seed(0)
-    unet = {"out_channels": 3, "time_embed_dim": 16, "norm_groups": 4, "blocks": 1, "channels": [8, 8]}
-    decoder = unet | {"in_channels": 3, "patch_size": 8, "context_dim": 8, "head_channels": 8, "attention": [False, True]}
+    unet = {
+        "out_channels": 3,
+        "time_embed_dim": 16,
+        "norm_groups": 4,
+        "blocks": 1,
+        "channels": [8, 8],
+    }
+    decoder = unet | {
+        "in_channels": 3,
+        "patch_size": 8,
+        "context_dim": 8,
+        "head_channels": 8,
+        "attention": [False, True],
+    }
     upsampler = unet | {"in_channels": 6, "patch_size": 8, "attention": [False, False]}
     config = {
         "name": "tiny",
         "clip": {
             "embed_dim": 16,
-            "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 32, "image_size": 64},
-            "text_cfg": {"width": 16, "heads": 2, "layers": 1, "context_length": 77, "vocab_size": 49408},
+            "vision_cfg": {
+                "layers": 1,
+                "width": 16,
+                "head_width": 8,
+                "patch_size": 32,
+                "image_size": 64,
+            },
+            "text_cfg": {
+                "width": 16,
+                "heads": 2,
+                "layers": 1,
+                "context_length": 77,
+                "vocab_size": 49408,
+            },
         },
         "prior": {"embed_dim": 16, "text_width": 16, "width": 16, "layers": 1, "heads": 2},
         "decoder": {"unet": decoder, "embed_dim": 16, "text_width": 16},
         "pca": {"embed_dim": 16, "components": 6},
-        "ar_prior": {"embed_dim": 16, "text_width": 16, "width": 16, "layers": 2, "heads": 2, "components": 6, "buckets": 16},
+        "ar_prior": {
+            "embed_dim": 16,
+            "text_width": 16,
+            "width": 16,
+            "layers": 2,
+            "heads": 2,
+            "components": 6,
+            "buckets": 16,
+        },
         "upsampler_256": {"unet": upsampler},
         "upsampler_1024": {"unet": upsampler},
         "defaults": {
@@ -92,7 +137,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }
     networks = {
-        name: build(name, config[name]) for name in ("clip", "prior", "decoder", "pca", "ar_prior", "upsampler_256", "upsampler_1024")
+        name: build(name, config[name])
+        for name in (
+            "clip",
+            "prior",
+            "decoder",
+            "pca",
+            "ar_prior",
+            "upsampler_256",
+            "upsampler_1024",
+        )
     }
     for network in networks.values():
         for parameter in network.parameters():
@@ -113,7 +167,11 @@ def s3() -> Iterator[str]:
         server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
         server.start()
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server._port}")
-        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}.items():
+        for name, value in {
+            "ACCESS_KEY_ID": "a",
+            "SECRET_ACCESS_KEY": "b",
+            "DEFAULT_REGION": "us-east-1",
+        }.items():
             patch.setenv(f"AWS_{name}", value)
         fsspec.filesystem("s3").mkdir("images")
         yield "s3://images/of/this/house"
@@ -123,4 +181,8 @@ def s3() -> Iterator[str]:
 @pytest.fixture(params=["file", "s3"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store of each kind."""
-    return f"file://{tmp_path}/store" if request.param == "file" else str(request.getfixturevalue("s3"))
+    return (
+        f"file://{tmp_path}/store"
+        if request.param == "file"
+        else str(request.getfixturevalue("s3"))
+    )

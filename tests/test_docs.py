@@ -28,21 +28,36 @@ def test_every_setting_is_told_and_every_told_setting_is_there() -> None:
     told = set(re.findall(r"UNCLIP_\w+", " ".join(table("variable"))))
     fields = ServiceSettings.model_fields | WorkerSettings.model_fields
     assert told == {f"UNCLIP_{name.upper()}" for name in fields}
-    for name in ("max_queued_jobs", "max_body_bytes", "job_timeout", "result_ttl", "jobs_at_once", "max_batch"):
-        row = next(line for line in README.splitlines() if line.startswith(f"| `UNCLIP_{name.upper()}`"))
+    for name in (
+        "max_queued_jobs",
+        "max_body_bytes",
+        "job_timeout",
+        "result_ttl",
+        "jobs_at_once",
+        "max_batch",
+    ):
+        row = next(
+            line for line in README.splitlines() if line.startswith(f"| `UNCLIP_{name.upper()}`")
+        )
         assert f"| {fields[name].default} |" in row, row
 
 
 def test_every_route_is_told_and_every_told_route_is_there() -> None:
     """By method and path."""
     told = set(re.findall(r"(GET|POST|DELETE) (/[-\w/{}.]*)", " ".join(table("route"))))
-    there = {(method.upper(), path) for path, methods in create_app().openapi()["paths"].items() for method in methods}
+    there = {
+        (method.upper(), path)
+        for path, methods in create_app().openapi()["paths"].items()
+        for method in methods
+    }
     assert told == there | {("GET", "/docs"), ("GET", "/openapi.json")}
 
 
 def test_every_field_of_a_request_is_told() -> None:
     """And no other."""
-    assert set(re.findall(r"`(\w+)`", " ".join(table("field")))) == {name for request in REQUESTS.values() for name in request.model_fields}
+    assert set(re.findall(r"`(\w+)`", " ".join(table("field")))) == {
+        name for request in REQUESTS.values() for name in request.model_fields
+    }
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md"])

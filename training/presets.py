@@ -25,7 +25,9 @@ class Preset:
     mix: str | None = None
     pool: int = 0
     crops: int = 0
-    rest: int = 0  # scenes of the mix "rest", of which half of each of the decoder's batches is then
+    rest: int = (
+        0  # scenes of the mix "rest", of which half of each of the decoder's batches is then
+    )
     drop_text: float = DROP_TEXT  # how often the decoder learns without the caption
 
 
@@ -53,7 +55,15 @@ _DEFAULTS = {
 
 def _upsampler(*channels: int, **rest: str) -> dict[str, Any]:
     """A small one, of so many channels a level."""
-    return {"unet": _UNET | {"in_channels": 6, "channels": [*channels], "attention": [False] * len(channels), "time_embed_dim": 128}} | rest
+    return {
+        "unet": _UNET
+        | {
+            "in_channels": 6,
+            "channels": [*channels],
+            "attention": [False] * len(channels),
+            "time_embed_dim": 128,
+        }
+    } | rest
 
 
 # The networks of the embedded default are chosen for what a user's CPU can sample: a 4x4 stem, few channels.
@@ -62,7 +72,13 @@ _SMALL: dict[str, Any] = {
     "clip": {
         "embed_dim": _EMBED,
         "vision_cfg": {"layers": [1, 2, 2, 1], "width": 32, "head_width": 64, "image_size": 64},
-        "text_cfg": {"width": _TEXT, "heads": 4, "layers": 4, "context_length": 77, "vocab_size": 49408},
+        "text_cfg": {
+            "width": _TEXT,
+            "heads": 4,
+            "layers": 4,
+            "context_length": 77,
+            "vocab_size": 49408,
+        },
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.25, 0.25, 0.25],
     },
@@ -71,7 +87,13 @@ _SMALL: dict[str, Any] = {
     "ar_prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
     "decoder": {
         "unet": _UNET
-        | {"in_channels": 3, "channels": [64, 128, 192], "attention": [False, True, True], "time_embed_dim": 256, "context_dim": _TEXT},
+        | {
+            "in_channels": 3,
+            "channels": [64, 128, 192],
+            "attention": [False, True, True],
+            "time_embed_dim": 256,
+            "context_dim": _TEXT,
+        },
         "embed_dim": _EMBED,
         "text_width": _TEXT,
     },
@@ -85,7 +107,16 @@ _SMALL: dict[str, Any] = {
 # upsamplers' second step is the last that adds anything: 34.4 dB at 256² with two, 34.0 with four.
 _WIDE = _SMALL | {
     "defaults": _DEFAULTS | {"decoder_guidance_scale": 1.0, "upsampler_num_inference_steps": 2},
-    "clip": _SMALL["clip"] | {"vision_cfg": {"layers": 6, "width": 192, "head_width": 64, "patch_size": 8, "image_size": 64}},
+    "clip": _SMALL["clip"]
+    | {
+        "vision_cfg": {
+            "layers": 6,
+            "width": 192,
+            "head_width": 64,
+            "patch_size": 8,
+            "image_size": 64,
+        }
+    },
     "decoder": {
         "unet": _UNET
         | {
@@ -115,8 +146,20 @@ _PAPER = {
     "name": "unclip-table-3",
     "clip": {
         "embed_dim": 1024,
-        "vision_cfg": {"layers": 32, "width": 1280, "head_width": 80, "patch_size": 16, "image_size": 256},
-        "text_cfg": {"width": 1024, "heads": 16, "layers": 24, "context_length": 256, "vocab_size": 49408},
+        "vision_cfg": {
+            "layers": 32,
+            "width": 1280,
+            "head_width": 80,
+            "patch_size": 16,
+            "image_size": 256,
+        },
+        "text_cfg": {
+            "width": 1024,
+            "heads": 16,
+            "layers": 24,
+            "context_length": 256,
+            "vocab_size": 49408,
+        },
     },
     "prior": _PAPER_TEXT | {"width": 2048, "layers": 24, "heads": 32},
     "ar_prior": _PAPER_TEXT | {"width": 1664, "layers": 24, "heads": 26, "buckets": 1024},
@@ -136,7 +179,13 @@ _PAPER = {
     },
     "upsampler_256": {
         "unet": _ADM
-        | {"in_channels": 6, "out_channels": 3, "channels": [320 * n for n in _LEVELS], "attention": [False] * 4, "time_embed_dim": 1280},
+        | {
+            "in_channels": 6,
+            "out_channels": 3,
+            "channels": [320 * n for n in _LEVELS],
+            "attention": [False] * 4,
+            "time_embed_dim": 1280,
+        },
         "prediction_type": "epsilon",
     },
     "upsampler_1024": {
@@ -175,7 +224,9 @@ PRESETS: dict[str, Preset] = {
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
             "ar_prior": Plan(steps=1000, batch=64, lr=1e-3, ema=0.998, weight_decay=0.04),
-            "decoder": Plan(steps=19_900, batch=64, lr=7e-4, ema=0.998, cooldown=0.6, muon=True, bf16=True),
+            "decoder": Plan(
+                steps=19_900, batch=64, lr=7e-4, ema=0.998, cooldown=0.6, muon=True, bf16=True
+            ),
             "upsampler_256": Plan(steps=1300, batch=16, lr=1e-3, ema=0.995),
             "upsampler_1024": Plan(steps=1500, batch=16, lr=1e-3, ema=0.995),
         },
@@ -189,8 +240,19 @@ PRESETS: dict[str, Preset] = {
             "reader": Plan(steps=6000, batch=1024, lr=2e-3),
             "clip": Plan(steps=5000, batch=2048, lr=1e-3, warmup=500, weight_decay=0.05),
             "prior": Plan(steps=15_000, batch=1024, lr=1e-3, weight_decay=0.06),
-            "ar_prior": Plan(steps=1800, batch=48, lr=1.5e-3, warmup=50, ema=0.997, weight_decay=0.04, cooldown=0.8, muon=True),
-            "decoder": Plan(steps=3159, batch=1024, lr=1.2e-3, warmup=300, ema=0.9995, cooldown=0.6, muon=True),
+            "ar_prior": Plan(
+                steps=1800,
+                batch=48,
+                lr=1.5e-3,
+                warmup=50,
+                ema=0.997,
+                weight_decay=0.04,
+                cooldown=0.8,
+                muon=True,
+            ),
+            "decoder": Plan(
+                steps=3159, batch=1024, lr=1.2e-3, warmup=300, ema=0.9995, cooldown=0.6, muon=True
+            ),
             "upsampler_256": Plan(steps=10_000, batch=512, lr=1e-3, ema=0.9995),
             "upsampler_1024": Plan(steps=8000, batch=512, lr=1e-3, ema=0.9995),
         },
@@ -199,9 +261,26 @@ PRESETS: dict[str, Preset] = {
         config=_PAPER,
         drop_text=0.5,
         plans={
-            "clip": Plan(steps=600_000, batch=4096, lr=3e-4, warmup=2000, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, ema=0.9999),
+            "clip": Plan(
+                steps=600_000,
+                batch=4096,
+                lr=3e-4,
+                warmup=2000,
+                weight_decay=0.2,
+                betas=(0.9, 0.98),
+                eps=1e-6,
+                ema=0.9999,
+            ),
             "prior": Plan(
-                steps=600_000, batch=4096, lr=1.1e-4, warmup=2000, weight_decay=6e-2, betas=(0.9, 0.96), eps=1e-6, ema=0.9999, sharded=True
+                steps=600_000,
+                batch=4096,
+                lr=1.1e-4,
+                warmup=2000,
+                weight_decay=6e-2,
+                betas=(0.9, 0.96),
+                eps=1e-6,
+                ema=0.9999,
+                sharded=True,
             ),
             "ar_prior": Plan(
                 steps=1_000_000,

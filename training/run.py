@@ -28,7 +28,13 @@ from training.errors import TrainingError
 from training.evaluation import sample_grids
 from training.losses.autoregressive import ar_prior_loss, fit_buckets
 from training.losses.contrastive import clip_loss
-from training.losses.diffusion import decoder_loss, embedded, fit_statistics, prior_loss, upsampler_loss
+from training.losses.diffusion import (
+    decoder_loss,
+    embedded,
+    fit_statistics,
+    prior_loss,
+    upsampler_loss,
+)
 from training.presets import Preset
 from training.scenes.classifier import Drawings, Reader, reader_loss
 from training.trainer.distributed import ALONE, Team
@@ -66,11 +72,15 @@ class Run:
         self.team = team
         self.on_gpu = torch.device(device).type == "cuda"
         if start is None and not preset.config:
-            raise TrainingError("this preset goes on with a checkpoint: name its folder by --checkpoint")
+            raise TrainingError(
+                "this preset goes on with a checkpoint: name its folder by --checkpoint"
+            )
         if lora and start is None:
             raise TrainingError("--lora changes a checkpoint: name its folder by --checkpoint")
         if data is None and preset.mix is None:
-            raise TrainingError("this preset draws nothing: name images by --data, a folder or shards")
+            raise TrainingError(
+                "this preset draws nothing: name images by --data, a folder or shards"
+            )
         self.whole: dict[str, Any] = preset.config if start is None else start_config(start)
         self._images: dict[int, Folder | Shards] = {}
 
@@ -97,7 +107,9 @@ class Run:
 
     def network(self, name: str) -> nn.Module:
         """A network with fresh weights, the same for the same seed; or the checkpoint's, with LoRA where that is learned."""
-        config = {} if name == "reader" else self.config(name)  # first: it may have to build another network
+        config = (
+            {} if name == "reader" else self.config(name)
+        )  # first: it may have to build another network
         seed = self.seed * 100 + NETWORKS.index(name)
         torch.manual_seed(seed)
         if self.start is not None and name != "reader":
@@ -134,7 +146,17 @@ class Run:
             torch.set_float32_matmul_precision("high")
             for part in compiled(network):
                 part.compile(dynamic=False)
-        return train(name, network, loss, plan, self.folder, seed=self.seed, device=self.device, show=shown, team=self.team)
+        return train(
+            name,
+            network,
+            loss,
+            plan,
+            self.folder,
+            seed=self.seed,
+            device=self.device,
+            show=shown,
+            team=self.team,
+        )
 
     def _remember(self) -> None:
         """Keep in the folder what it goes on with, for `merge`. TrainingError where that was something else before."""
@@ -144,7 +166,9 @@ class Run:
         said = {"checkpoint": str(self.start.resolve()), "lora": self.lora}
         with self.team.first_alone():
             if path.exists() and (before := json.loads(path.read_text())) != said:
-                raise TrainingError(f"{self.folder} was begun with {before}, and this is {said}: take another --out")
+                raise TrainingError(
+                    f"{self.folder} was begun with {before}, and this is {said}: take another --out"
+                )
             self.folder.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(said) + "\n")
 
@@ -169,14 +193,19 @@ class Run:
         with self.team.first_alone():
             if not path.exists():
                 clip = self.clip()
-                torch.save(fit(embedded(clip, self.source(clip.image_size))).state_dict(), path.with_suffix(".part"))
+                torch.save(
+                    fit(embedded(clip, self.source(clip.image_size))).state_dict(),
+                    path.with_suffix(".part"),
+                )
                 path.with_suffix(".part").replace(path)
         return kept_pca(path).to(self.device)
 
     def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, sample_grids.Show | None]:
         """What a network learns from, and how its progress is shown."""
         if isinstance(network, Reader):
-            return reader_loss(network, self.world if isinstance(self.world, Table) else Drawings(self.world)), None
+            return reader_loss(
+                network, self.world if isinstance(self.world, Table) else Drawings(self.world)
+            ), None
         if isinstance(network, CLIP):
             return clip_loss(network, self.source(network.image_size)), None
         if isinstance(network, Upsampler):
@@ -187,7 +216,9 @@ class Run:
             source = self.source(max(clip.image_size, network.config.image_size))
             if self.data is None and self.preset.rest:
                 source = Blend((source, self._scenes("rest", self.preset.rest)))
-            return decoder_loss(network, clip, source, self.preset.drop_text), self._shown(clip, source)
+            return decoder_loss(network, clip, source, self.preset.drop_text), self._shown(
+                clip, source
+            )
         source = self.source(clip.image_size)
         if isinstance(network, DiffusionPrior):
             if fresh:
@@ -208,8 +239,12 @@ class Run:
             return upsampler_loss(network, ImageCrops(self.source(size), size)), None
         assert self.preset.mix is not None
         with self.team.first_alone():
-            crops = crop_pool(self.folder / "pool", self.preset.crops, self.preset.mix, size, self.device)
-        return upsampler_loss(network, crops), sample_grids.upsampled(crops, self.whole["defaults"], self.device)
+            crops = crop_pool(
+                self.folder / "pool", self.preset.crops, self.preset.mix, size, self.device
+            )
+        return upsampler_loss(network, crops), sample_grids.upsampled(
+            crops, self.whole["defaults"], self.device
+        )
 
     def _shown(self, clip: CLIP, source: Source) -> sample_grids.Show:
         """Fresh drawings through the decoder; of one's own data the first images."""
@@ -224,7 +259,11 @@ class Run:
 
 def compiled(network: nn.Module) -> list[nn.Module]:
     """What torch.compile is told of a network: the parts whose shapes are the same at every step."""
-    return [network.network.visual, network.network.transformer] if isinstance(network, CLIP) else [network]
+    return (
+        [network.network.visual, network.network.transformer]
+        if isinstance(network, CLIP)
+        else [network]
+    )
 
 
 def kept_pca(path: Path) -> PCA:
@@ -246,6 +285,9 @@ def start_network(folder: Path, name: str, config: Mapping[str, Any], device: st
     """One network of a checkpoint, ours or Karlo's."""
     if not karlo.is_karlo(folder):
         return load_network(folder, name, dict(config), device)
-    found = {part: (network, value_of) for part, network, value_of in karlo.translated(folder, karlo.read_config(folder))}
+    found = {
+        part: (network, value_of)
+        for part, network, value_of in karlo.translated(folder, karlo.read_config(folder))
+    }
     network, value_of = found[name]
     return fill(network, value_of, device)

@@ -46,7 +46,9 @@ class Operations(ABC):
         **options: Unpack[Generate],
     ) -> Job:
         """Draw a caption; or an image embedding `z_i`; or a `mix` of {"prompt", "image" or "z_i", "weight"}."""
-        parts = mix and [part | {"image": _sent(part["image"])} if "image" in part else part for part in mix]
+        parts = mix and [
+            part | {"image": _sent(part["image"])} if "image" in part else part for part in mix
+        ]
         numbers = None if z_i is None else [float(number) for number in z_i]
         return self._do("/generate", {"prompt": prompt, "mix": parts, "z_i": numbers, **options})
 
@@ -64,22 +66,33 @@ class Operations(ABC):
         **options: Unpack[Interpolate],
     ) -> Job:
         """Frames from one image or caption to another: of each end exactly one of the two."""
-        ends = {"image_a": _sent(image_a), "image_b": _sent(image_b), "prompt_a": prompt_a, "prompt_b": prompt_b}
+        ends = {
+            "image_a": _sent(image_a),
+            "image_b": _sent(image_b),
+            "prompt_a": prompt_a,
+            "prompt_b": prompt_b,
+        }
         return self._do("/interpolate", {**ends, **options})
 
     def text_diff(self, image: Source, prompt_to: str, **options: Unpack[TextDiff]) -> Job:
         """Frames of an image that moves as `prompt_to` differs from `prompt_from`."""
         return self._do("/text-diff", {"image": _sent(image), "prompt_to": prompt_to, **options})
 
-    def edit(self, image: Source, prompt: str, *, mask: Source | None = None, **options: Unpack[Edit]) -> Job:
+    def edit(
+        self, image: Source, prompt: str, *, mask: Source | None = None, **options: Unpack[Edit]
+    ) -> Job:
         """Redraw part of an image by a caption: where the mask is white, or without one where the image is transparent."""
-        return self._do("/edits", {"image": _sent(image), "mask": _sent(mask), "prompt": prompt, **options})
+        return self._do(
+            "/edits", {"image": _sent(image), "mask": _sent(mask), "prompt": prompt, **options}
+        )
 
     def probe(self, image: Source, **options: Unpack[Probe]) -> Job:
         """CLIP's probabilities of `labels` for an image (in `result`), and what its first principal `components` draw."""
         return self._do("/probe", {"image": _sent(image), **options})
 
-    def embeddings(self, prompt: str | None = None, *, image: Source | None = None, **options: Unpack[Queued]) -> Job:
+    def embeddings(
+        self, prompt: str | None = None, *, image: Source | None = None, **options: Unpack[Queued]
+    ) -> Job:
         """The embedding of a caption or an image, in `result`."""
         return self._do("/embeddings", {"prompt": prompt, "image": _sent(image), **options})
 
@@ -109,7 +122,9 @@ class Client(Operations):
         self.progress = progress
         self.submit = Submitted(self)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=SILENCE_S, transport=transport)
+        self.http = httpx.Client(
+            base_url=url, headers=headers, timeout=SILENCE_S, transport=transport
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -154,14 +169,20 @@ class Client(Operations):
         pause = 0.5
         while True:
             try:
-                request = self.http.build_request(method, path, json=json, params=params, headers=headers)
+                request = self.http.build_request(
+                    method, path, json=json, params=params, headers=headers
+                )
                 answer = self.http.send(request, stream=stream)
                 if answer.is_success:
                     return answer
                 answer.read()
             except httpx.TransportError as error:
-                failure: UnclipError = AwayError(f"{self.http.base_url} does not answer: {error or type(error).__name__}")
-                wait = pause * random.uniform(1, 1.5)  # those who lost it together do not come back together
+                failure: UnclipError = AwayError(
+                    f"{self.http.base_url} does not answer: {error or type(error).__name__}"
+                )
+                wait = pause * random.uniform(
+                    1, 1.5
+                )  # those who lost it together do not come back together
             else:
                 answer.close()
                 failure = ProblemError(answer)
@@ -184,7 +205,10 @@ class Submitted(Operations):
     def _do(self, path: str, asked: Mapping[str, Any]) -> Job:
         body = {name: value for name, value in asked.items() if value is not None}
         key = body.pop("idempotency_key", None) or uuid.uuid4().hex
-        return Job(self.client, self.client.send("POST", path, json=body, headers={"Idempotency-Key": key}).json())
+        return Job(
+            self.client,
+            self.client.send("POST", path, json=body, headers={"Idempotency-Key": key}).json(),
+        )
 
 
 def _sent(image: Source | None) -> Any:
@@ -193,7 +217,9 @@ def _sent(image: Source | None) -> Any:
         return None
     if isinstance(image, Job):
         if len(image.images) != 1:
-            raise ValueError(f"{image} has {len(image.images)} images: give one of them, as job.images[0]")
+            raise ValueError(
+                f"{image} has {len(image.images)} images: give one of them, as job.images[0]"
+            )
         (image,) = image.images
     if isinstance(image, GeneratedImage):
         return {"job": image.job_id, "index": image.index}

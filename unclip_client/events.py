@@ -33,9 +33,13 @@ def parsed(lines: Iterable[str]) -> Iterator[Event]:
     for line in lines:
         name, _, value = line.partition(":")
         if line:
-            fields[name] = value.removeprefix(" ")  # what begins with a colon is a comment: its name is empty
+            fields[name] = value.removeprefix(
+                " "
+            )  # what begins with a colon is a comment: its name is empty
         elif "data" in fields:
-            yield Event(fields.get("id"), fields.get("event", "message"), json.loads(fields["data"]))
+            yield Event(
+                fields.get("id"), fields.get("event", "message"), json.loads(fields["data"])
+            )
         if not line:
             fields = {}
 
@@ -48,14 +52,19 @@ def bar(shown: bool) -> Iterator[Callable[[Event], None]]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=1.0, bar_format="{desc} {percentage:3.0f} %|{bar:30}| {elapsed}", leave=False) as meter:
+    with tqdm(
+        total=1.0, bar_format="{desc} {percentage:3.0f} %|{bar:30}| {elapsed}", leave=False
+    ) as meter:
 
         def tell(event: Event) -> None:
             if event.name == "queued" and event.data["queue_position"] is not None:
                 meter.set_description_str(f"{event.data['queue_position']} before it")
             elif event.name == "progress":
                 left = event.data["eta_seconds"]
-                meter.set_description_str(event.data["stage"] + (f", {left:.0f} s left" if left is not None else ""), refresh=False)
+                meter.set_description_str(
+                    event.data["stage"] + (f", {left:.0f} s left" if left is not None else ""),
+                    refresh=False,
+                )
                 meter.n = event.data["fraction"]
                 meter.refresh()
 

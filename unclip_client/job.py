@@ -43,7 +43,9 @@ class GeneratedImage:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """How it was drawn, with nothing left open."""
-        told: dict[str, Any] = self.client.send("GET", f"/jobs/{self.job_id}/images/{self.index}.json").json()
+        told: dict[str, Any] = self.client.send(
+            "GET", f"/jobs/{self.job_id}/images/{self.index}.json"
+        ).json()
         return told
 
     def image(self) -> Image:
@@ -56,7 +58,9 @@ class GeneratedImage:
         """Write the PNG. ValueError for a name that says something else."""
         path = Path(path)
         if path.suffix.lower() != ".png":
-            raise ValueError(f"{path} will not do: images are PNGs, so name it {path.with_suffix('.png')}, or convert image()")
+            raise ValueError(
+                f"{path} will not do: images are PNGs, so name it {path.with_suffix('.png')}, or convert image()"
+            )
         path.write_bytes(self.content)
         return path
 
@@ -104,7 +108,10 @@ class Job:
         """Those it has drawn: none before it has succeeded."""
         images = self.data["images"]
         if len(self._images) != len(images):
-            self._images = [GeneratedImage(self.client, self.id, index, data) for index, data in enumerate(images)]
+            self._images = [
+                GeneratedImage(self.client, self.id, index, data)
+                for index, data in enumerate(images)
+            ]
         return self._images
 
     @cached_property
@@ -146,7 +153,13 @@ class Job:
         last: str | None = None
         while True:
             headers = {"Last-Event-ID": last} if last else {}
-            answer = self.client.send("GET", f"/jobs/{self.id}/events", params={"previews": previews}, headers=headers, stream=True)
+            answer = self.client.send(
+                "GET",
+                f"/jobs/{self.id}/events",
+                params={"previews": previews},
+                headers=headers,
+                stream=True,
+            )
             broken = False
             try:
                 for event in parsed(_until(deadline, answer.iter_lines())):
@@ -158,7 +171,9 @@ class Job:
                 broken = True
             finally:
                 answer.close()
-            if not broken and self.refresh().status in ENDED:  # so long ago that its events are gone
+            if (
+                not broken and self.refresh().status in ENDED
+            ):  # so long ago that its events are gone
                 yield Event(None, "ended", {"status": self.status})
                 return
             _not_after(deadline)
@@ -178,11 +193,15 @@ class Job:
         if path.suffix.lower() in (".webp", ".apng"):
             kind = (self._whole("animation") or {}).get("format")
             if kind != path.suffix.lower()[1:]:
-                raise ValueError(f"{path} will not do: the job has {f'its animation as {kind}' if kind else 'no animation'}")
+                raise ValueError(
+                    f"{path} will not do: the job has {f'its animation as {kind}' if kind else 'no animation'}"
+                )
             path.write_bytes(self.animation)
             return [path]
         if not self.images:
-            raise ValueError(f"job {self.id} ({self.operation}, {self.status}) has no images to save")
+            raise ValueError(
+                f"job {self.id} ({self.operation}, {self.status}) has no images to save"
+            )
         if len(self.images) == 1:
             return [self.images[0].save(path)]
         return [image.save(path.with_stem(f"{path.stem}-{image.index}")) for image in self.images]

@@ -12,8 +12,12 @@ class Queued(TypedDict, total=False):
 
     priority: Annotated[int, "-10 to 10; of the jobs that wait, those with the highest run first"]
     webhook: Annotated[str, "URL that is called with the job when it ends"]
-    webhook_events: Annotated[list[Literal["started", "succeeded", "failed", "cancelled"]], "when to call it"]
-    idempotency_key: Annotated[str, "a repeat with the same key gives the first job; left out, every call is a new one"]
+    webhook_events: Annotated[
+        list[Literal["started", "succeeded", "failed", "cancelled"]], "when to call it"
+    ]
+    idempotency_key: Annotated[
+        str, "a repeat with the same key gives the first job; left out, every call is a new one"
+    ]
 
 
 class Drawing(Queued, total=False):
@@ -28,19 +32,28 @@ class Drawing(Queued, total=False):
     decoder_guidance_scale: Annotated[float, "classifier-free guidance of the decoder; 1 is none"]
     decoder_guidance_start: Annotated[float, "share of the decoder's steps from which it is guided"]
     decoder_guidance_stop: Annotated[float, "share of the decoder's steps up to which it is guided"]
-    dynamic_threshold: Annotated[float, "share of pixels that strong guidance is scaled down to fit; 0 clamps"]
+    dynamic_threshold: Annotated[
+        float, "share of pixels that strong guidance is scaled down to fit; 0 clamps"
+    ]
 
 
 class Priming(TypedDict, total=False):
     """Operations that go from a caption through the prior."""
 
-    prior: Annotated[Literal["diffusion", "autoregressive"], "the model that turns the caption into an image embedding"]
+    prior: Annotated[
+        Literal["diffusion", "autoregressive"],
+        "the model that turns the caption into an image embedding",
+    ]
     negative_prompt: Annotated[str, "what guidance leads away from"]
     prior_num_inference_steps: Annotated[int, "denoising steps of the prior"]
     prior_guidance_scale: Annotated[float, "classifier-free guidance of the prior; 1 is none"]
-    prior_num_candidates: Annotated[int, "image embeddings that the diffusion prior draws to keep the best"]
+    prior_num_candidates: Annotated[
+        int, "image embeddings that the diffusion prior draws to keep the best"
+    ]
     prior_temperature: Annotated[float, "of the autoregressive prior; 0 takes the likeliest"]
-    prior_top_p: Annotated[float, "of the autoregressive prior: how much of the probability it draws from"]
+    prior_top_p: Annotated[
+        float, "of the autoregressive prior: how much of the probability it draws from"
+    ]
 
 
 class Several(TypedDict, total=False):
@@ -67,13 +80,18 @@ class Variations(Drawing, Several, total=False):
 class Interpolate(Drawing, Priming, Moving, total=False):
     """Of `interpolate`."""
 
-    noise: Annotated[Literal["slerp", "fixed"], "slerp: the ends are the images given; fixed: one noise, from the seed"]
+    noise: Annotated[
+        Literal["slerp", "fixed"],
+        "slerp: the ends are the images given; fixed: one noise, from the seed",
+    ]
 
 
 class TextDiff(Drawing, Moving, total=False):
     """Of `text_diff`."""
 
-    prompt_from: Annotated[str, "what the image shows; left out, it moves towards the other caption itself"]
+    prompt_from: Annotated[
+        str, "what the image shows; left out, it moves towards the other caption itself"
+    ]
     theta_max: Annotated[float, "above 0 to 1: how far the last frame goes"]
 
 

@@ -38,11 +38,19 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], type]] = {
     "edit": (
         "redraw part of an image",
         {"image": FILE, "prompt": PROMPT},
-        {"mask": FILE | {"help": "white where to redraw; left out, the image's own transparent part"}},
+        {
+            "mask": FILE
+            | {"help": "white where to redraw; left out, the image's own transparent part"}
+        },
         options.Edit,
     ),
     "probe": ("look into an image's embedding", {"image": FILE}, {}, options.Probe),
-    "embeddings": ("a caption's or an image's embedding, as JSON", {}, {"prompt": PROMPT, "image": FILE}, options.Queued),
+    "embeddings": (
+        "a caption's or an image's embedding, as JSON",
+        {},
+        {"prompt": PROMPT, "image": FILE},
+        options.Queued,
+    ),
 }
 
 
@@ -56,16 +64,34 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
             command.add_argument(_flag(flag), **how)
         names = [*places, *flags, *_add_options(command, kind)]
         if name != "embeddings":
-            command.add_argument("-o", "--output", type=_output, metavar="FILE", help="where to write it; several as FILE-0, FILE-1, …")
-            command.add_argument("--no-wait", action="store_true", help="print the job's id and be gone; `get` takes up from there")
+            command.add_argument(
+                "-o",
+                "--output",
+                type=_output,
+                metavar="FILE",
+                help="where to write it; several as FILE-0, FILE-1, …",
+            )
+            command.add_argument(
+                "--no-wait",
+                action="store_true",
+                help="print the job's id and be gone; `get` takes up from there",
+            )
         command.set_defaults(ask=_guarded(_operate), operation=name, names=names)
     command = _command(commands, "get", "wait for an earlier job, and write its images")
     command.add_argument("id", help="the job's id")
     command.add_argument("-o", "--output", type=_output, metavar="FILE", help="where to write it")
-    command.set_defaults(ask=_guarded(lambda client, asked: _finish(client.job(asked.id), asked.output)))
+    command.set_defaults(
+        ask=_guarded(lambda client, asked: _finish(client.job(asked.id), asked.output))
+    )
     command = _command(commands, "jobs", "list jobs, newest first")
-    command.add_argument("--status", choices=("queued", "running", "succeeded", "failed", "cancelled"), help="only those that stand so")
-    command.add_argument("--operation", choices=tuple(OPERATIONS), help="only those of one operation")
+    command.add_argument(
+        "--status",
+        choices=("queued", "running", "succeeded", "failed", "cancelled"),
+        help="only those that stand so",
+    )
+    command.add_argument(
+        "--operation", choices=tuple(OPERATIONS), help="only those of one operation"
+    )
     command.add_argument("--limit", type=int, default=20, help="most jobs; 20")
     command.set_defaults(ask=_guarded(_list))
     command = _command(commands, "cancel", "end jobs, waiting or running")
@@ -73,9 +99,17 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(ask=_guarded(_cancel))
 
 
-def _command(commands: Commands[argparse.ArgumentParser], name: str, told: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}. UNCLIP_API_KEY is sent where it is set.")
-    command.add_argument("--url", help="the service's address; else UNCLIP_URL, else http://localhost:8000")
+def _command(
+    commands: Commands[argparse.ArgumentParser], name: str, told: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=told,
+        description=f"{told[0].upper()}{told[1:]}. UNCLIP_API_KEY is sent where it is set.",
+    )
+    command.add_argument(
+        "--url", help="the service's address; else UNCLIP_URL, else http://localhost:8000"
+    )
     return command
 
 
@@ -83,7 +117,9 @@ def _output(text: str) -> Path:
     """A path that can be written to, said before anything is drawn for it."""
     path = Path(text)
     if path.suffix.lower() not in (".png", ".webp", ".apng"):
-        raise argparse.ArgumentTypeError(f"{text} will not do: images are .png, and animations .webp or .apng")
+        raise argparse.ArgumentTypeError(
+            f"{text} will not do: images are .png, and animations .webp or .apng"
+        )
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path
@@ -130,9 +166,15 @@ def _guarded(run: Any) -> Any:
 
 
 def _operate(client: Client, arguments: argparse.Namespace) -> int:
-    asked = {name: value for name in arguments.names if (value := getattr(arguments, name)) is not None}
+    asked = {
+        name: value for name in arguments.names if (value := getattr(arguments, name)) is not None
+    }
     output: Path | None = getattr(arguments, "output", None)
-    if output is not None and output.suffix in (".webp", ".apng") and "animation" in arguments.names:
+    if (
+        output is not None
+        and output.suffix in (".webp", ".apng")
+        and "animation" in arguments.names
+    ):
         asked.setdefault("animation", output.suffix[1:])
     job = getattr(client.submit, arguments.operation.replace("-", "_"))(**asked)
     if getattr(arguments, "no_wait", False):
@@ -161,9 +203,13 @@ def _finish(job: Job, output: Path | None) -> int:
 
 
 def _list(client: Client, arguments: argparse.Namespace) -> int:
-    filters = {name: value for name in ("status", "operation") if (value := getattr(arguments, name))}
+    filters = {
+        name: value for name in ("status", "operation") if (value := getattr(arguments, name))
+    }
     for job in islice(client.jobs(**filters), arguments.limit):
-        print(f"{job.id}  {job.data['created_at'][:19]}  {job.status:9}  {job.operation:11}  {job.data['prompt'] or ''}".rstrip())
+        print(
+            f"{job.id}  {job.data['created_at'][:19]}  {job.status:9}  {job.operation:11}  {job.data['prompt'] or ''}".rstrip()
+        )
     return 0
 
 

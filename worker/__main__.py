@@ -37,7 +37,12 @@ def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Eng
         sys.exit(str(error))
     keep_freed_memory()
     prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]] = Future()
-    threading.Thread(target=own, args=(prepared, settings, pipeline_class, engine_class), name="engine", daemon=True).start()
+    threading.Thread(
+        target=own,
+        args=(prepared, settings, pipeline_class, engine_class),
+        name="engine",
+        daemon=True,
+    ).start()
     pipeline, engine, content = prepared.result()
     metrics.watch(engine)
     metrics.describe(pipeline.name, str(pipeline.device))
@@ -50,9 +55,17 @@ def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Eng
     store = Store(settings.store) if settings.store else None
     if store is not None:
         sweep_beside(store, connection, settings.result_ttl)
-    runner.install(runner.Context(pipeline, engine, connection, cancellations, settings.result_ttl, store, content))
+    runner.install(
+        runner.Context(
+            pipeline, engine, connection, cancellations, settings.result_ttl, store, content
+        )
+    )
     worker = ThreadWorker(
-        connection, slots=settings.jobs_at_once, result_ttl=settings.result_ttl, checkpoint=pipeline.name, on_beat=metrics.beat
+        connection,
+        slots=settings.jobs_at_once,
+        result_ttl=settings.result_ttl,
+        checkpoint=pipeline.name,
+        on_beat=metrics.beat,
     )
     worker.work(logging_level="WARNING")
     cancellations.stop()
@@ -77,12 +90,16 @@ def own(
     made[1].run()
 
 
-def prepare(settings: Settings, pipeline_class: type[UnCLIP], engine_class: type[Engine]) -> tuple[UnCLIP, Engine, ContentCheck | None]:
+def prepare(
+    settings: Settings, pipeline_class: type[UnCLIP], engine_class: type[Engine]
+) -> tuple[UnCLIP, Engine, ContentCheck | None]:
     """The pipeline, ready to draw; its engine, which does not run yet; and the check of what it draws, where there is one."""
     started = time.perf_counter()
     pipeline = load(settings, pipeline_class)
     try:
-        content = ContentCheck(pipeline, read(settings.content_check)) if settings.content_check else None
+        content = (
+            ContentCheck(pipeline, read(settings.content_check)) if settings.content_check else None
+        )
     except ValueError as error:
         sys.exit(f"The content check will not do: {error}")
     pipeline.pack()
@@ -93,15 +110,23 @@ def prepare(settings: Settings, pipeline_class: type[UnCLIP], engine_class: type
     if pipeline.graphs is not None:
         record_passes(pipeline, limits)
     patience = 1 if pipeline.residents is None else OFFLOADED_PATIENCE
-    engine = engine_class(pipeline, limits, metrics.observe, patience=patience, on_error=metrics.failed)
+    engine = engine_class(
+        pipeline, limits, metrics.observe, patience=patience, on_error=metrics.failed
+    )
     log.info(
-        "checkpoint %s on %s, sizes %s, ready after %.1f s", pipeline.name, pipeline.device, pipeline.sizes, time.perf_counter() - started
+        "checkpoint %s on %s, sizes %s, ready after %.1f s",
+        pipeline.name,
+        pipeline.device,
+        pipeline.sizes,
+        time.perf_counter() - started,
     )
     return pipeline, engine, content
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m worker", description="Draws what the queue holds, until told to stop.")
+    parser = argparse.ArgumentParser(
+        prog="python -m worker", description="Draws what the queue holds, until told to stop."
+    )
     reproduce.add_command(parser.add_subparsers(title="instead", metavar="COMMAND"))
     arguments = parser.parse_args()
     if "run" in arguments:

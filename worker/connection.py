@@ -39,7 +39,11 @@ def connection(url: str, **options: Any) -> redis.Redis:
     options |= parse_url(found.url)
     del options["host"]
     tls = options.pop("connection_class", None) is not None
-    own = {name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options}
+    own = {
+        name: options.pop(f"sentinel_{name}")
+        for name in ("username", "password")
+        if f"sentinel_{name}" in options
+    }
     own |= {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_"))}
     known = Sentinel(found.addresses, sentinel_kwargs=own | {"ssl": tls}, **options)
     client: redis.Redis = known.master_for(found.master, connection_class=_Tls if tls else _Plain)

@@ -18,11 +18,24 @@ from worker.engine.core import Engine, is_out_of_memory
 
 _SECONDS = Counter("unclip_stage_seconds", "Time the device worked, by stage.", ["stage"])
 _TICKS = Counter("unclip_ticks", "Forward passes, by stage.", ["stage"])
-_BATCH = Histogram("unclip_batch_rows", "Rows of one forward pass, by stage.", ["stage"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
-_LIMIT = Gauge("unclip_batch_limit_rows", "Most rows of one forward pass, by stage: halved where they did not fit into memory.", ["stage"])
+_BATCH = Histogram(
+    "unclip_batch_rows",
+    "Rows of one forward pass, by stage.",
+    ["stage"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+)
+_LIMIT = Gauge(
+    "unclip_batch_limit_rows",
+    "Most rows of one forward pass, by stage: halved where they did not fit into memory.",
+    ["stage"],
+)
 _ROWS = Gauge("unclip_rows_in_flight", "Images in the making.")
 _FLAGGED = Counter("unclip_images_flagged", "Images that the content check stopped.", ["images"])
-_ERRORS = Counter("unclip_pass_errors", "Forward passes that failed, by stage and kind: out_of_memory or other.", ["stage", "kind"])
+_ERRORS = Counter(
+    "unclip_pass_errors",
+    "Forward passes that failed, by stage and kind: out_of_memory or other.",
+    ["stage", "kind"],
+)
 _WAIT = Histogram(
     "unclip_queue_wait_seconds",
     "Time from a job's acceptance to its first start, by operation.",
@@ -35,9 +48,14 @@ _JOB_SECONDS = Histogram(
     ["operation"],
     buckets=(0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-_BEAT = Gauge("unclip_worker_last_heartbeat_timestamp_seconds", "When this worker last gave a sign of life that reached Redis.")
+_BEAT = Gauge(
+    "unclip_worker_last_heartbeat_timestamp_seconds",
+    "When this worker last gave a sign of life that reached Redis.",
+)
 _BUILD = Info("unclip_build", "What runs here.")
-for _stage in STAGES:  # all of them from the start: a series that begins with its first error has no rate for it
+for _stage in (
+    STAGES
+):  # all of them from the start: a series that begins with its first error has no rate for it
     _SECONDS.labels(_stage), _TICKS.labels(_stage), _BATCH.labels(_stage)
     _ERRORS.labels(_stage, "out_of_memory"), _ERRORS.labels(_stage, "other")
 _FLAGGED.labels("given"), _FLAGGED.labels("drawn")
@@ -118,7 +136,15 @@ class GpuMemory(Collector):
         for name, help_text, value in (
             ("total", "Memory of the GPU.", total),
             ("free", "Memory of the GPU that no process has.", free),
-            ("reserved", "Memory of the GPU that this worker has.", torch.cuda.memory_reserved(self.device)),
-            ("allocated", "Memory of the GPU that this worker's tensors take.", torch.cuda.memory_allocated(self.device)),
+            (
+                "reserved",
+                "Memory of the GPU that this worker has.",
+                torch.cuda.memory_reserved(self.device),
+            ),
+            (
+                "allocated",
+                "Memory of the GPU that this worker's tensors take.",
+                torch.cuda.memory_allocated(self.device),
+            ),
         ):
             yield GaugeMetricFamily(f"unclip_gpu_memory_{name}_bytes", help_text, value)

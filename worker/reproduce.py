@@ -36,7 +36,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("png", type=Path, help="a PNG that was drawn here")
     command.add_argument("-o", "--output", type=Path, help="where to write the new image")
     told = "an image or mask that came with the request, as it was sent; may be repeated"
-    command.add_argument("--input", dest="inputs", type=Path, action="append", default=[], metavar="FILE", help=told)
+    command.add_argument(
+        "--input", dest="inputs", type=Path, action="append", default=[], metavar="FILE", help=told
+    )
     command.set_defaults(run=run)
 
 
@@ -77,14 +79,21 @@ def matched(inputs: Mapping[str, str], paths: Sequence[Path]) -> dict[str, bytes
     for path in paths:
         with Image.open(path) as file:
             upright = ImageOps.exif_transpose(file)
-        found = {image_digest(content): content for content in (normalize_image(upright, kind) for kind in kinds)}
+        found = {
+            image_digest(content): content
+            for content in (normalize_image(upright, kind) for kind in kinds)
+        }
         if not found.keys() & set(inputs.values()):
             wanted = ", ".join(f"{name} {sha}" for name, sha in inputs.items()) or "none"
-            raise ValueError(f"{path} is none of the images that it was drawn from (by SHA-256: {wanted})")
+            raise ValueError(
+                f"{path} is none of the images that it was drawn from (by SHA-256: {wanted})"
+            )
         known |= found
     missing = [name for name, sha in inputs.items() if sha not in known]
     if missing:
-        raise ValueError(f"it was drawn from images that it does not hold: give {', '.join(missing)}, each by --input FILE")
+        raise ValueError(
+            f"it was drawn from images that it does not hold: give {', '.join(missing)}, each by --input FILE"
+        )
     return {name: known[sha] for name, sha in inputs.items()}
 
 
@@ -93,12 +102,24 @@ def redrawn(pipeline: UnCLIP, told: Provenance, files: Files) -> tuple[Row, int,
     is drawn. ValueError where the checkpoint cannot, RuntimeError where a row failed."""
     kind = OPERATIONS.get(told.operation)
     if kind is None:
-        raise ValueError(f"its operation is {told.operation!r}: this version knows {', '.join(OPERATIONS)}")
-    several = "n" in kind.model_fields  # image i from seed + i; what goes before them, such as a mix's captions, from the first seed
-    seeds = {"seed": told.seed - told.index, "n": told.index + 1} if several else {"seed": told.seed}
+        raise ValueError(
+            f"its operation is {told.operation!r}: this version knows {', '.join(OPERATIONS)}"
+        )
+    several = (
+        "n" in kind.model_fields
+    )  # image i from seed + i; what goes before them, such as a mix's captions, from the first seed
+    seeds = (
+        {"seed": told.seed - told.index, "n": told.index + 1} if several else {"seed": told.seed}
+    )
     fields = kind.model_validate(told.request | seeds)
     parameters = pipeline.resolve(told.operation, **told.parameters)
-    operation = begin(pipeline, told.operation, fields, {name: tensor(content) for name, content in files.items()}, parameters)
+    operation = begin(
+        pipeline,
+        told.operation,
+        fields,
+        {name: tensor(content) for name, content in files.items()},
+        parameters,
+    )
     while True:
         phase = next(operation)
         if phase.done == 1:  # the images themselves
@@ -122,5 +143,7 @@ def differences(told: Provenance, here: Provenance) -> list[str]:
         if was != now:
             found.append(f"Then the {what} was {was}, now it is {now}: roundings may differ.")
     if told.prior_candidate != here.prior_candidate:
-        found.append(f"The prior kept its candidate {here.prior_candidate}, and {told.prior_candidate} then.")
+        found.append(
+            f"The prior kept its candidate {here.prior_candidate}, and {told.prior_candidate} then."
+        )
     return found

@@ -18,24 +18,57 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNCLIP_")
 
-    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels.")
-    checkpoint: Path | None = Field(None, description="Checkpoint folder; the embedded default where unset.")
-    upsampler: Path | None = Field(None, description="Last upsampler from elsewhere: a checkpoint folder of ours, or a file of a x4 model.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What the networks compute in.")
-    device_memory: int | None = Field(
-        None, ge=0, description="MiB of weights on a GPU at a time, the rest in host memory; all where unset."
+    redis_url: RedisUrl = Field(
+        "redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels."
     )
-    cuda_graphs: bool = Field(True, description="Play passes back as CUDA graphs, on a GPU with room for all weights.")
-    device: str = Field("auto", description="torch device, such as cpu or cuda:0; auto takes a GPU where there is one.")
+    checkpoint: Path | None = Field(
+        None, description="Checkpoint folder; the embedded default where unset."
+    )
+    upsampler: Path | None = Field(
+        None,
+        description="Last upsampler from elsewhere: a checkpoint folder of ours, or a file of a x4 model.",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="What the networks compute in."
+    )
+    device_memory: int | None = Field(
+        None,
+        ge=0,
+        description="MiB of weights on a GPU at a time, the rest in host memory; all where unset.",
+    )
+    cuda_graphs: bool = Field(
+        True, description="Play passes back as CUDA graphs, on a GPU with room for all weights."
+    )
+    device: str = Field(
+        "auto",
+        description="torch device, such as cpu or cuda:0; auto takes a GPU where there is one.",
+    )
     jobs_at_once: int = Field(32, ge=1, le=1000, description="Jobs in flight in one worker.")
-    max_batch: int = Field(32, ge=1, description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.")
-    result_ttl: int = Field(86_400, ge=60, description="Seconds that an ended job and its images are kept.")
-    store: str | None = Field(None, description="Object store of images: file:///folder or s3://bucket/prefix; else Redis.")
+    max_batch: int = Field(
+        32,
+        ge=1,
+        description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.",
+    )
+    result_ttl: int = Field(
+        86_400, ge=60, description="Seconds that an ended job and its images are kept."
+    )
+    store: str | None = Field(
+        None,
+        description="Object store of images: file:///folder or s3://bucket/prefix; else Redis.",
+    )
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
-    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none.")
-    content_check: Path | None = Field(None, description="JSON file of what no image may show; nothing is checked where unset.")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="How the log is written; auto: JSON unless on a terminal.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged: this and what is graver.")
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none."
+    )
+    content_check: Path | None = Field(
+        None, description="JSON file of what no image may show; nothing is checked where unset."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="How the log is written; auto: JSON unless on a terminal."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged: this and what is graver."
+    )
 
     @field_validator("store")
     @classmethod

@@ -18,7 +18,8 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         faults = "\n".join(
-            f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {redact_credentials(repr(e['input']))}" for e in error.errors()
+            f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {redact_credentials(repr(e['input']))}"
+            for e in error.errors()
         )
         sys.exit(f"The settings will not do:\n{faults}")
 
@@ -27,16 +28,30 @@ def load(settings: Settings, pipeline_class: type[UnCLIP] = UnCLIP) -> UnCLIP:
     """The pipeline on its device. Ends the process where the device or the checkpoint will not do."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    device = (
+        ("cuda" if torch.cuda.is_available() else "cpu")
+        if settings.device == "auto"
+        else settings.device
+    )
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
-        sys.exit(f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}")
+        sys.exit(
+            f"The device will not do: UNCLIP_DEVICE is {device!r}, and torch says: {str(error).splitlines()[0]}"
+        )
     # A CPU's memory is the host's: there is nowhere to wait.
-    budget = None if settings.device_memory is None or torch.device(device).type == "cpu" else settings.device_memory * 2**20
+    budget = (
+        None
+        if settings.device_memory is None or torch.device(device).type == "cpu"
+        else settings.device_memory * 2**20
+    )
     try:
         return pipeline_class.load(
-            settings.checkpoint, device, getattr(torch, settings.dtype), upsampler=settings.upsampler, device_memory=budget
+            settings.checkpoint,
+            device,
+            getattr(torch, settings.dtype),
+            upsampler=settings.upsampler,
+            device_memory=budget,
         )
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")

@@ -22,7 +22,10 @@ PATIENCE_S = 60.0  # a store that is away for so long does not cost the drawing
 SWEEP_EVERY_S = 600
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}, "use_listings_cache": False},
+    "s3": {
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}},
+        "use_listings_cache": False,
+    },
 }
 
 
@@ -59,8 +62,12 @@ class Store:
                     raise
                 except Exception as error:  # each kind of store has errors of its own
                     if time.monotonic() + pause > deadline:
-                        raise StoreError(f"the object store did not take {name}: {type(error).__name__}: {error}") from error
-                    log.warning("the object store does not take %s, which is tried again: %s", name, error)
+                        raise StoreError(
+                            f"the object store did not take {name}: {type(error).__name__}: {error}"
+                        ) from error
+                    log.warning(
+                        "the object store does not take %s, which is tried again: %s", name, error
+                    )
                     time.sleep(pause)
                     pause = min(pause * 2, 10.0)
 
@@ -68,7 +75,11 @@ class Store:
         """Remove what has lain there for longer, and tell how many results that were."""
         before = time.time() - seconds
         everything = f"{self._root}/{redis_keys.RESULTS_PREFIX}"
-        old = [path for path, info in self._files.find(everything, detail=True).items() if _written_at(info) < before]
+        old = [
+            path
+            for path, info in self._files.find(everything, detail=True).items()
+            if _written_at(info) < before
+        ]
         if old:
             self._files.rm(old)
         if "file" in self._files.protocol:  # which alone has folders, empty ones too
@@ -93,7 +104,9 @@ def keep_swept(store: Store, connection: redis.Redis, ttl: int) -> None:
 
 def sweep_beside(store: Store, connection: redis.Redis, ttl: int) -> None:
     """Let `keep_swept` run beside the worker, until its process ends."""
-    threading.Thread(target=keep_swept, args=(store, connection, ttl), name="sweep", daemon=True).start()
+    threading.Thread(
+        target=keep_swept, args=(store, connection, ttl), name="sweep", daemon=True
+    ).start()
 
 
 def _written_at(info: Mapping[str, Any]) -> float:

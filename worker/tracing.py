@@ -33,9 +33,16 @@ def start() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise RuntimeError(f"{SWITCHES[0]} is set, and {error}: pip install 'unclip-service[telemetry]'") from error
-    told = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "unclip-worker"), "service.version": version("unclip-service")}
-    provider = TracerProvider(resource=Resource.create(told))  # it sends what is left when Python exits
+        raise RuntimeError(
+            f"{SWITCHES[0]} is set, and {error}: pip install 'unclip-service[telemetry]'"
+        ) from error
+    told = {
+        "service.name": os.environ.get("OTEL_SERVICE_NAME", "unclip-worker"),
+        "service.version": version("unclip-service"),
+    }
+    provider = TracerProvider(
+        resource=Resource.create(told)
+    )  # it sends what is left when Python exits
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 
@@ -46,16 +53,22 @@ def drawing(job_id: str, record: Record) -> Iterator[None]:
     attributes = {"unclip.operation": record.operation, "unclip.job.id": job_id}
     tracer = trace.get_tracer("worker")
     parent = extract(record.trace)
-    with tracer.start_as_current_span(f"draw {record.operation}", parent, kind=SpanKind.CONSUMER, attributes=attributes):
+    with tracer.start_as_current_span(
+        f"draw {record.operation}", parent, kind=SpanKind.CONSUMER, attributes=attributes
+    ):
         yield
 
 
 def stages(ticket: Ticket) -> None:
     """A span for each stage that the rows went through, from its first pass to its last, the waits between them included."""
     zero = time.time_ns() - round(time.perf_counter() * 1e9)  # the engine's clock has no date
-    for stage, (began, ended) in list(ticket.times.items()):  # the engine may be in a pass of theirs still
+    for stage, (began, ended) in list(
+        ticket.times.items()
+    ):  # the engine may be in a pass of theirs still
         attributes = {"unclip.rows": len(ticket.rows)}
-        span = trace.get_tracer("worker").start_span(stage, start_time=zero + round(began * 1e9), attributes=attributes)
+        span = trace.get_tracer("worker").start_span(
+            stage, start_time=zero + round(began * 1e9), attributes=attributes
+        )
         span.end(zero + round(ended * 1e9))
 
 

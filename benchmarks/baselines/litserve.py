@@ -70,5 +70,11 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Drawing(sys.argv[1]), accelerator="cpu" if not torch.cuda.is_available() else "cuda", timeout=600)
-    server.run(host="127.0.0.1", port=int(sys.argv[2]), num_api_servers=1, generate_client_file=False)
+    server = litserve.LitServer(
+        Drawing(sys.argv[1]),
+        accelerator="cpu" if not torch.cuda.is_available() else "cuda",
+        timeout=600,
+    )
+    server.run(
+        host="127.0.0.1", port=int(sys.argv[2]), num_api_servers=1, generate_client_file=False
+    )

@@ -41,14 +41,26 @@ class WaitingEngine(Engine):
             with self._changed:
                 self._changed.wait_for(lambda: self._entries or self._stopping)
                 deadline = time.monotonic() + MAX_WAIT_S
-                while len(self._entries) < MAX_ROWS and not self._stopping and time.monotonic() < deadline:
+                while (
+                    len(self._entries) < MAX_ROWS
+                    and not self._stopping
+                    and time.monotonic() < deadline
+                ):
                     self._changed.wait(deadline - time.monotonic())
                 if self._stopping:
                     return
                 batch = self._entries[:MAX_ROWS]
-            while moving := [entry for entry in batch if entry.row.stage is not None and not entry.ticket.abandoned]:
+            while moving := [
+                entry
+                for entry in batch
+                if entry.row.stage is not None and not entry.ticket.abandoned
+            ]:
                 stage = moving[0].row.stage
-                self._tick([entry for entry in moving if entry.row.stage == stage][: self.limits[str(stage)]])
+                self._tick(
+                    [entry for entry in moving if entry.row.stage == stage][
+                        : self.limits[str(stage)]
+                    ]
+                )
             with self._changed:
                 self._settle()
 
@@ -57,15 +69,25 @@ def simple(pipeline_class: type[UnCLIP]) -> None:
     """RQ's SimpleWorker with a loaded pipeline."""
     settings = Settings()
     prepared: Future[tuple[UnCLIP, Engine, ContentCheck | None]] = Future()
-    threading.Thread(target=worker.own, args=(prepared, settings, pipeline_class, Engine), daemon=True).start()
+    threading.Thread(
+        target=worker.own, args=(prepared, settings, pipeline_class, Engine), daemon=True
+    ).start()
     pipeline, engine, _ = prepared.result()
     connection = connect(settings.redis_url)
-    runner.install(runner.Context(pipeline, engine, connection, Cancellations(connection, engine), settings.result_ttl))
+    runner.install(
+        runner.Context(
+            pipeline, engine, connection, Cancellations(connection, engine), settings.result_ttl
+        )
+    )
 
     def beat() -> None:
         while True:
             connection.sadd(redis_keys.WORKERS, "simple")
-            connection.set(redis_keys.worker("simple"), WorkerHeartbeat(pid=1, slots=1).model_dump_json(), ex=ALIVE_TTL_S)
+            connection.set(
+                redis_keys.worker("simple"),
+                WorkerHeartbeat(pid=1, slots=1).model_dump_json(),
+                ex=ALIVE_TTL_S,
+            )
             time.sleep(2)
 
     threading.Thread(target=beat, daemon=True).start()

@@ -43,8 +43,14 @@ PROMPT = "a red cube on top of a blue cube, on snow"
 GUIDANCE = {"prior_guidance_scale": 4.0, "decoder_guidance_scale": 8.0}
 STEPS = (25, 25, 7)  # of prior, decoder and upsampler: Karlo's "fast" preset
 OURS = ("prior_num_inference_steps", "decoder_num_inference_steps", "upsampler_num_inference_steps")
-THEIRS = ("prior_num_inference_steps", "decoder_num_inference_steps", "super_res_num_inference_steps")
-OFFLOADED = 3000 * 2**20  # bytes of weights on the GPU at a time: Karlo's largest network, its upsampler, has 2640 MiB
+THEIRS = (
+    "prior_num_inference_steps",
+    "decoder_num_inference_steps",
+    "super_res_num_inference_steps",
+)
+OFFLOADED = (
+    3000 * 2**20
+)  # bytes of weights on the GPU at a time: Karlo's largest network, its upsampler, has 2640 MiB
 
 
 @dataclass
@@ -160,9 +166,14 @@ def flops(draw: Draw) -> int:
     return int(counter.get_total_flops())
 
 
-def figures_of(taken: Sequence[Taken], batch: int, work: float, rate: float, device: torch.device) -> dict[str, float]:
+def figures_of(
+    taken: Sequence[Taken], batch: int, work: float, rate: float, device: torch.device
+) -> dict[str, float]:
     """Medians, and what follows from them; `work`: FLOPs of one image."""
-    seconds, cpu = (statistics.median(getattr(one, name) for one in taken) for name in ("seconds", "cpu_seconds"))
+    seconds, cpu = (
+        statistics.median(getattr(one, name) for one in taken)
+        for name in ("seconds", "cpu_seconds")
+    )
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
@@ -190,7 +201,11 @@ class Report:
     def part(self, name: str) -> Iterator[bool]:
         """A part of the measurement: whether there is time for it. What it raises is told and written."""
         there_is = time.perf_counter() < self._until
-        print(f"[{time.perf_counter() - self._began:.0f} s] {name}" + ("" if there_is else ": no time left"), flush=True)
+        print(
+            f"[{time.perf_counter() - self._began:.0f} s] {name}"
+            + ("" if there_is else ": no time left"),
+            flush=True,
+        )
         try:
             yield there_is
         except Exception as error:
@@ -199,7 +214,9 @@ class Report:
         self.keep()
 
 
-def memory_of(folder: Path, device: torch.device, dtype: torch.dtype, steps: Sequence[int], budget: int | None) -> dict[str, float]:
+def memory_of(
+    folder: Path, device: torch.device, dtype: torch.dtype, steps: Sequence[int], budget: int | None
+) -> dict[str, float]:
     """GB that the GPU holds at most with nothing on it but our pipeline, from loading it to drawing one image for the third time; `budget`:
     of weights at a time. Reserved is what torch's allocator has taken, its reserves included."""
     emptied(device)
@@ -235,7 +252,11 @@ def own_differences(pipeline: UnCLIP, steps: Sequence[int]) -> dict[str, float]:
     first, again = (peers["ours, launched"](1) for _ in range(2))
     peers["ours"](1)
     played, repeated = (peers["ours"](1) for _ in range(2))
-    pairs = {"graphs": (first, played), "graphs_again": (played, repeated), "launched_again": (first, again)}
+    pairs = {
+        "graphs": (first, played),
+        "graphs_again": (played, repeated),
+        "launched_again": (first, again),
+    }
     found: dict[str, float] = {}
     for name, (one, other) in pairs.items():
         apart = (one - other).abs()  # type: ignore[operator]
@@ -243,7 +264,14 @@ def own_differences(pipeline: UnCLIP, steps: Sequence[int]) -> dict[str, float]:
     return found
 
 
-def measure(report: Report, peers: dict[str, Draw], batch: int, repeats: int, device: torch.device, dtype: torch.dtype) -> None:
+def measure(
+    report: Report,
+    peers: dict[str, Draw],
+    batch: int,
+    repeats: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
     """Peers at one batch, taking turns."""
     taken: dict[str, list[Taken]] = {}
     work = report.figures["tflop"]
@@ -251,7 +279,9 @@ def measure(report: Report, peers: dict[str, Draw], batch: int, repeats: int, de
     for name, draw in peers.items():
         with report.part(f"{name}, batch {batch}: warming up") as there_is:
             if there_is:
-                for _ in range(2 if device.type == "cuda" else 1):  # compiles, and records what comes twice
+                for _ in range(
+                    2 if device.type == "cuda" else 1
+                ):  # compiles, and records what comes twice
                     draw(batch)
                 taken[name] = []
     rate = matmul_rate(device, dtype)
@@ -264,7 +294,8 @@ def measure(report: Report, peers: dict[str, Draw], batch: int, repeats: int, de
                 failed[f"{name}, batch {batch}"] = f"{type(error).__name__}: {error}"[:500]
                 del taken[name]
     found = {
-        name: figures_of(of, batch, work.get(name.split(",")[0], float("nan")) * 1e12, rate, device) | {"matmul_tflops": rate / 1e12}
+        name: figures_of(of, batch, work.get(name.split(",")[0], float("nan")) * 1e12, rate, device)
+        | {"matmul_tflops": rate / 1e12}
         for name, of in taken.items()
         if of
     }
@@ -287,14 +318,27 @@ def compare(
     After `seconds` no part is begun."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if size == "karlo" and device.type == "cpu":
-        raise SystemExit("size karlo is 3.4 billion parameters and needs a GPU, and torch finds none: --size mini is for a CPU")
+        raise SystemExit(
+            "size karlo is 3.4 billion parameters and needs a GPU, and torch finds none: --size mini is for a CPU"
+        )
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     gpu = device.type == "cuda"
-    figures: dict[str, Any] = {"size": size, "device": torch.cuda.get_device_name(device) if gpu else "cpu", "dtype": str(dtype)}
-    figures |= {"steps": list(steps), "repeats": repeats, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    figures: dict[str, Any] = {
+        "size": size,
+        "device": torch.cuda.get_device_name(device) if gpu else "cpu",
+        "dtype": str(dtype),
+    }
+    figures |= {
+        "steps": list(steps),
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     figures |= {"failed": {}, "tflop": {}, "batches": {}}
     report = Report(figures, out / f"pipeline-{size}-{device.type}.json", seconds)
-    print(f"| {size}, {figures['device']}, {dtype}, {torch.get_num_threads()} threads, steps {' '.join(map(str, steps))} |")
+    print(
+        f"| {size}, {figures['device']}, {dtype}, {torch.get_num_threads()} threads, steps {' '.join(map(str, steps))} |"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         theirs = pipeline(size, device, dtype)
@@ -318,7 +362,9 @@ def compare(
             figures["differences"] = differences(theirs, ours, device, dtype)
             print(figures["differences"])
         peers = our_peers(ours, steps) | {"diffusers": their_draw(theirs, steps)}
-        plain = peers.get("ours, launched", peers["ours"])  # torch sees nothing of what a graph does, nor of packed convolutions
+        plain = peers.get(
+            "ours, launched", peers["ours"]
+        )  # torch sees nothing of what a graph does, nor of packed convolutions
         for name, draw in (("ours", plain), ("diffusers", peers["diffusers"])):
             with report.part(f"FLOPs of {name}"):
                 figures["tflop"][name] = flops(draw) / 1e12
@@ -327,11 +373,18 @@ def compare(
         for batch in batches:
             measure(report, peers, batch, repeats, device, dtype)
         if compiled:
-            for part in (theirs.prior, theirs.decoder, theirs.super_res_first, theirs.super_res_last):
+            for part in (
+                theirs.prior,
+                theirs.decoder,
+                theirs.super_res_first,
+                theirs.super_res_last,
+            ):
                 part.compile()
             # On a CPU anew: of convolutions that are laid out already (`pack`) the compiler makes nothing.
             unpacked = ours if gpu else UnCLIP.load(folder, device, dtype)
-            both = {"diffusers, compiled": their_draw(theirs, steps)} | our_peers(unpacked, steps, compiled=True)
+            both = {"diffusers, compiled": their_draw(theirs, steps)} | our_peers(
+                unpacked, steps, compiled=True
+            )
             for batch in compiled:
                 measure(report, both, batch, repeats, device, dtype)
     with report.part("plot"):
@@ -342,7 +395,9 @@ def compare(
 def tell(batch: int, found: dict[str, dict[str, float]], beside: dict[str, float] | None) -> None:
     """A row of the table a peer, its times also as a share of those `beside`."""
     for name, f in found.items():
-        ratio, cpu = (f[key] / (beside or {}).get(key, float("nan")) for key in ("seconds", "cpu_seconds"))
+        ratio, cpu = (
+            f[key] / (beside or {}).get(key, float("nan")) for key in ("seconds", "cpu_seconds")
+        )
         print(
             f"| batch {batch} | {name} | {f['seconds']:.2f} s ({ratio:.2f}) | CPU {f['cpu_seconds']:.2f} s ({cpu:.2f}) | "
             f"{f['images_per_s']:.3f} images/s | +{f['memory_mb']:.0f} MB | {100 * f['of_matmul_rate']:.0f} % of matmul |",
@@ -358,9 +413,21 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     batches = list(figures["batches"])
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for name in dict.fromkeys(name for of in figures["batches"].values() for name in of["peers"]):
-        there = sorted(int(batch) for batch in batches if name in figures["batches"][batch]["peers"])
-        axes.plot(there, [1 / figures["batches"][str(batch)]["peers"][name]["images_per_s"] for batch in there], "o-", label=name)
-    axes.set(xlabel="batch", ylabel="seconds an image", ylim=(0, None), title=f"{figures['size']}, {figures['device']}, {figures['dtype']}")
+        there = sorted(
+            int(batch) for batch in batches if name in figures["batches"][batch]["peers"]
+        )
+        axes.plot(
+            there,
+            [1 / figures["batches"][str(batch)]["peers"][name]["images_per_s"] for batch in there],
+            "o-",
+            label=name,
+        )
+    axes.set(
+        xlabel="batch",
+        ylabel="seconds an image",
+        ylim=(0, None),
+        title=f"{figures['size']}, {figures['device']}, {figures['dtype']}",
+    )
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -369,17 +436,31 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """With other numbers than `python -m benchmarks pipeline` has."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.models.compare_diffusers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m benchmarks.models.compare_diffusers",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--size", choices=SIZES, default="mini")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--steps", type=int, nargs=3, default=STEPS, metavar=("PRIOR", "DECODER", "UPSAMPLER"))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="float16 on a GPU, float32 on a CPU where left out")
     parser.add_argument(
-        "--compiled", type=int, nargs="+", default=[], help="batches at which networks are compiled too, which takes minutes"
+        "--steps", type=int, nargs=3, default=STEPS, metavar=("PRIOR", "DECODER", "UPSAMPLER")
     )
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="after so many no part is begun")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="float16 on a GPU, float32 on a CPU where left out",
+    )
+    parser.add_argument(
+        "--compiled",
+        type=int,
+        nargs="+",
+        default=[],
+        help="batches at which networks are compiled too, which takes minutes",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="after so many no part is begun"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON and the plot")
     given = vars(parser.parse_args())
     pipeline(**given | {"dtype": getattr(torch, given["dtype"]) if given["dtype"] else None})

@@ -43,23 +43,40 @@ def tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
-        with gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
+        with gzip.open(
+            Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8"
+        ) as file:
             merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
         names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-        words = {names.get(word, word): index for word, index in open_clip.tokenizer.SimpleTokenizer().encoder.items()}
+        words = {
+            names.get(word, word): index
+            for word, index in open_clip.tokenizer.SimpleTokenizer().encoder.items()
+        }
         Path(scratch, "vocab.json").write_text(json.dumps(words))
         Path(scratch, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-        return CLIPTokenizer(f"{scratch}/vocab.json", f"{scratch}/merges.txt", pad_token="!", model_max_length=77)
+        return CLIPTokenizer(
+            f"{scratch}/vocab.json", f"{scratch}/merges.txt", pad_token="!", model_max_length=77
+        )
 
 
 def pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
     """UnCLIPPipeline with the released configs at these widths, its weights as diffusers initialises them, made on the device."""
-    from diffusers import PriorTransformer, UnCLIPPipeline, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
+    from diffusers import (
+        PriorTransformer,
+        UnCLIPPipeline,
+        UnCLIPScheduler,
+        UNet2DConditionModel,
+        UNet2DModel,
+    )
     from diffusers.pipelines.unclip import UnCLIPTextProjModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     w = SIZES[size]
-    unet: dict[str, Any] = {"layers_per_block": 3, "block_out_channels": w.channels, "norm_num_groups": w.norm_groups}
+    unet: dict[str, Any] = {
+        "layers_per_block": 3,
+        "block_out_channels": w.channels,
+        "norm_num_groups": w.norm_groups,
+    }
     text = CLIPTextConfig(
         hidden_size=w.embed,
         intermediate_size=4 * w.embed,
@@ -87,11 +104,28 @@ def pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
             resnet_time_scale_shift="scale_shift",
             **unet,
         )
-        kinds = {"down_block_types": 4 * ("ResnetDownsampleBlock2D",), "up_block_types": 4 * ("ResnetUpsampleBlock2D",)}
-        first, last = (UNet2DModel(sample_size=256, in_channels=6, out_channels=3, add_attention=False, **kinds, **unet) for _ in range(2))
-        prior = PriorTransformer(num_attention_heads=w.prior_heads, attention_head_dim=64, num_layers=20, embedding_dim=w.embed)
+        kinds = {
+            "down_block_types": 4 * ("ResnetDownsampleBlock2D",),
+            "up_block_types": 4 * ("ResnetUpsampleBlock2D",),
+        }
+        first, last = (
+            UNet2DModel(
+                sample_size=256, in_channels=6, out_channels=3, add_attention=False, **kinds, **unet
+            )
+            for _ in range(2)
+        )
+        prior = PriorTransformer(
+            num_attention_heads=w.prior_heads,
+            attention_head_dim=64,
+            num_layers=20,
+            embedding_dim=w.embed,
+        )
         torch.nn.init.ones_(prior.clip_std)
-        text_proj = UnCLIPTextProjModel(clip_embeddings_dim=w.embed, time_embed_dim=4 * w.channels[0], cross_attention_dim=w.context)
+        text_proj = UnCLIPTextProjModel(
+            clip_embeddings_dim=w.embed,
+            time_embed_dim=4 * w.channels[0],
+            cross_attention_dim=w.context,
+        )
         text_encoder = CLIPTextModelWithProjection(text)
     made = UnCLIPPipeline(
         prior=prior,
@@ -113,26 +147,40 @@ def pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 @torch.inference_mode()
-def differences(theirs: Any, ours: UnCLIP, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+def differences(
+    theirs: Any, ours: UnCLIP, device: torch.device, dtype: torch.dtype
+) -> dict[str, float]:
     """How far what a network of ours says of the same numbers lies from what theirs says, as a share of its length, by network. An
     AssertionError where CLIP says that the weights are not the same."""
-    ids = theirs.tokenizer(["a red cube"], padding="max_length", max_length=77, return_tensors="pt").input_ids
+    ids = theirs.tokenizer(
+        ["a red cube"], padding="max_length", max_length=77, return_tensors="pt"
+    ).input_ids
     z_t = theirs.text_encoder(ids.to(device)).text_embeds.float()
     encoded = ours.clip.encode_text(ours.clip.tokenize(["a red cube"])[0]).z_t
-    assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), "the two pipelines have different weights"
+    assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), (
+        "the two pipelines have different weights"
+    )
 
     def drawn(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device)
 
     t = torch.tensor([700], device=device)
     width = z_t.shape[1]
-    text = TextEncoding(drawn(1, width), drawn(1, 77, ours.clip.text_width).to(dtype), torch.ones(1, 77, dtype=torch.bool, device=device))
+    text = TextEncoding(
+        drawn(1, width),
+        drawn(1, 77, ours.clip.text_width).to(dtype),
+        torch.ones(1, 77, dtype=torch.bool, device=device),
+    )
     z_i = drawn(1, width)
     small = drawn(1, 3, 64, 64)
     large = drawn(1, 3, 256, 256)
     low = drawn(1, 3, 64, 64).clamp(-1, 1)
     small, large = (x.contiguous(memory_format=torch.channels_last) for x in (small, large))
-    half = {"proj_embedding": text.z_t.to(dtype), "encoder_hidden_states": text.hidden, "attention_mask": text.mask}
+    half = {
+        "proj_embedding": text.z_t.to(dtype),
+        "encoder_hidden_states": text.hidden,
+        "attention_mask": text.mask,
+    }
     tokens, added = theirs.text_proj(
         image_embeddings=z_i.to(dtype),
         prompt_embeds=text.z_t.to(dtype),
@@ -142,14 +190,26 @@ def differences(theirs: Any, ours: UnCLIP, device: torch.device, dtype: torch.dt
     mask = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=device)
     resized = torch.nn.functional.interpolate(low, (256, 256), mode="bicubic", antialias=True)
     sides = {
-        "prior": (ours.prior(z_i, t, text), theirs.prior(z_i.to(dtype), timestep=t, **half).predicted_image_embedding),
+        "prior": (
+            ours.prior(z_i, t, text),
+            theirs.prior(z_i.to(dtype), timestep=t, **half).predicted_image_embedding,
+        ),
         "decoder": (
             ours.decoder(small, t, z_i, text, torch.zeros(1, dtype=torch.bool, device=device)),
-            theirs.decoder(small.to(dtype), t, encoder_hidden_states=tokens, class_labels=added, attention_mask=mask).sample,
+            theirs.decoder(
+                small.to(dtype),
+                t,
+                encoder_hidden_states=tokens,
+                class_labels=added,
+                attention_mask=mask,
+            ).sample,
         ),
         "upsampler": (
             ours.upsamplers[256].predicted(False, large, t, low),
             theirs.super_res_first(torch.cat((large, resized), dim=1).to(dtype), t).sample,
         ),
     }
-    return {name: float((own - other.float()).norm() / other.float().norm()) for name, (own, other) in sides.items()}
+    return {
+        name: float((own - other.float()).norm() / other.float().norm())
+        for name, (own, other) in sides.items()
+    }

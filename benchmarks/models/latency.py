@@ -35,5 +35,7 @@ def images(runs: int = 5) -> dict[str, Any]:
     measured = {size: seconds(pipeline, size, runs) for size in pipeline.sizes}
     print(f"| {device}, {torch.get_num_threads()} threads | loaded in {loaded:.1f} s |")
     for size, taken in measured.items():
-        print(f"| {size}² | median {statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f}) |")
+        print(
+            f"| {size}² | median {statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f}) |"
+        )
     return {"load_s": loaded, "seconds": measured}

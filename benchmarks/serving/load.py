@@ -31,14 +31,27 @@ Request = dict[str, Any]
 Ask = Callable[[Request], None]  # and wait for the images
 
 SHORT: Request = {"prompt": "a red cube", "size": 64}
-LONG: Request = {"prompt": "a blue cone left of a green sphere", "size": 256, "n": 4, "decoder_num_inference_steps": 50}
+LONG: Request = {
+    "prompt": "a blue cone left of a green sphere",
+    "size": 256,
+    "n": 4,
+    "decoder_num_inference_steps": 50,
+}
 LONG_SHARE = 0.1
 SHARE = 0.8  # of the capacity, in open load
-WAYS = {"in-flight batching": "in-flight", "batches by waiting": "waiting", "SimpleWorker": "simple"}  # of rival_workers
+WAYS = {
+    "in-flight batching": "in-flight",
+    "batches by waiting": "waiting",
+    "SimpleWorker": "simple",
+}  # of rival_workers
 # Of prior, decoder and upsampler, for a pipeline of Karlo's form, which draws 256² always.
 FEW_STEPS = (4, 4, 2)
 MANY_STEPS = (25, 25, 7)
-STEPS = ("prior_num_inference_steps", "decoder_num_inference_steps", "upsampler_num_inference_steps")
+STEPS = (
+    "prior_num_inference_steps",
+    "decoder_num_inference_steps",
+    "upsampler_num_inference_steps",
+)
 
 
 def mixed(rng: random.Random, short: Request = SHORT, long: Request = LONG) -> Request:
@@ -53,7 +66,9 @@ def images(request: Request) -> int:
 
 def asked(house: House, request: Request) -> None:
     """Of the service: from request to its ended job."""
-    answer = house.http.post("/generate", json=request, headers={"prefer": f"wait={PATIENCE_S:.0f}"})
+    answer = house.http.post(
+        "/generate", json=request, headers={"prefer": f"wait={PATIENCE_S:.0f}"}
+    )
     assert answer.status_code == 200 and answer.json()["status"] == "succeeded", answer.text
 
 
@@ -72,7 +87,9 @@ def closed(ask: Ask, requests: list[Request], concurrency: int) -> float:
     return sum(map(images, requests)) / (time.perf_counter() - started)
 
 
-def opened(ask: Ask, rate: float, requests: list[Request], long: Request, rng: random.Random) -> dict[str, list[float]]:
+def opened(
+    ask: Ask, rate: float, requests: list[Request], long: Request, rng: random.Random
+) -> dict[str, list[float]]:
     """Seconds that short and long requests took, coming at random `rate` times a second."""
     taken: dict[str, list[float]] = {"short": [], "long": []}
 
@@ -89,7 +106,14 @@ def opened(ask: Ask, rate: float, requests: list[Request], long: Request, rng: r
     return taken
 
 
-def loaded(name: str, ask: Ask, count: int, rate: float | None, short: Request = SHORT, long: Request = LONG) -> dict[str, Any]:
+def loaded(
+    name: str,
+    ask: Ask,
+    count: int,
+    rate: float | None,
+    short: Request = SHORT,
+    long: Request = LONG,
+) -> dict[str, Any]:
     """One way of serving under the same requests as every other; without a `rate` the open load is at SHARE of what closed load got."""
     rng = random.Random(0)
     requests = [mixed(rng, short, long) for _ in range(count)]
@@ -120,7 +144,9 @@ def load(count: int = 150, *pipeline: str) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     rate = None
     for name, way in WAYS.items():
-        with House(worker=["benchmarks.baselines.rq_workers", way, *pipeline], max_wait=int(PATIENCE_S)) as house:
+        with House(
+            worker=["benchmarks.baselines.rq_workers", way, *pipeline], max_wait=int(PATIENCE_S)
+        ) as house:
             figures[name] = loaded(name, partial(asked, house), count, rate)
         rate = rate or figures[name]["rate_per_s"]
     return figures
@@ -153,11 +179,18 @@ def load_diffusers(count: int = 0) -> dict[str, Any]:
         pipeline(size, device, dtype).save_pretrained(folder)
         emptied(device)
         for name, way in WAYS.items() if gpu else [next(iter(WAYS.items()))]:
-            with House(worker=["benchmarks.baselines.rq_workers", way], checkpoint=folder, max_wait=int(PATIENCE_S), **settings) as house:
+            with House(
+                worker=["benchmarks.baselines.rq_workers", way],
+                checkpoint=folder,
+                max_wait=int(PATIENCE_S),
+                **settings,
+            ) as house:
                 figures[name] = loaded(name, partial(asked, house), count, rate, short, long)
             rate = rate or figures[name]["rate_per_s"]
         with litserve(Path(folder)) as ask:
-            figures["diffusers behind LitServe"] = loaded("diffusers behind LitServe", ask, count, rate, short, long)
+            figures["diffusers behind LitServe"] = loaded(
+                "diffusers behind LitServe", ask, count, rate, short, long
+            )
     return figures
 
 
@@ -166,11 +199,16 @@ def litserve(folder: Path) -> Iterator[Ask]:
     """diffusers' pipeline of a folder behind LitServe, and how to ask it."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.baselines.litserve", str(folder), str(port)]
-    with process(command) as server, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
+    with (
+        process(command) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http,
+    ):
 
         def ready() -> bool:
             if server.poll() is not None:
-                raise SystemExit(f"LitServe ended with {server.returncode}: {' '.join(command)} says why")
+                raise SystemExit(
+                    f"LitServe ended with {server.returncode}: {' '.join(command)} says why"
+                )
             try:
                 return http.get("/health").status_code == 200
             except httpx.TransportError:
@@ -179,7 +217,11 @@ def litserve(folder: Path) -> Iterator[Ask]:
         until(ready, "LitServe is ready")
 
         def ask(request: Request) -> None:
-            body = {"prompt": request["prompt"], "seed": request["seed"], "steps": [request[name] for name in STEPS]}
+            body = {
+                "prompt": request["prompt"],
+                "seed": request["seed"],
+                "steps": [request[name] for name in STEPS],
+            }
             answer = http.post("/predict", json=body)
             assert answer.status_code == 200 and answer.json()["png"], answer.text
 
@@ -202,14 +244,27 @@ def start() -> dict[str, Any]:
         ready = time.perf_counter() - started
         ask = partial(asked, house)
         first = seconds(ask, SHORT | {"seed": 1})
-        rest = {"service": resident_bytes(house.service) / 1e6, "worker": resident_bytes(house.workers[0]) / 1e6}
+        rest = {
+            "service": resident_bytes(house.service) / 1e6,
+            "worker": resident_bytes(house.workers[0]) / 1e6,
+        }
         for size in (256, 1024):
             ask({"prompt": "a red cube", "size": size, "seed": 1})
         peak = resident_bytes(house.workers[0], peak=True) / 1e6
     imported = statistics.median(_importing("service.app") for _ in range(5))
-    print(f"| from nothing to ready | {ready:.1f} s, the first image {first:.2f} s after; the service's import {imported:.2f} s |")
-    print(f"| memory at rest | service {rest['service']:.0f} MB, worker {rest['worker']:.0f} MB; worker's peak up to 1024² {peak:.0f} MB |")
-    return {"ready_s": ready, "first_s": first, "service_import_s": imported, "rest_mb": rest, "worker_peak_mb": peak}
+    print(
+        f"| from nothing to ready | {ready:.1f} s, the first image {first:.2f} s after; the service's import {imported:.2f} s |"
+    )
+    print(
+        f"| memory at rest | service {rest['service']:.0f} MB, worker {rest['worker']:.0f} MB; worker's peak up to 1024² {peak:.0f} MB |"
+    )
+    return {
+        "ready_s": ready,
+        "first_s": first,
+        "service_import_s": imported,
+        "rest_mb": rest,
+        "worker_peak_mb": peak,
+    }
 
 
 def _importing(module: str) -> float:

@@ -47,8 +47,13 @@ def kills(rounds: int = 20, jobs: int = 64) -> dict[str, Any]:
             until(partial(_ended, house, ids), "all jobs have ended")
             failures += house.statuses(ids).count("failed")
             until(lambda: house.store.scard(redis_keys.WORKERS) >= 2, "the new worker is up")
-        outcomes = {name.decode(): int(count) for name, count in house.store.hgetall(redis_keys.OUTCOMES).items()}
-    print(f"| kill -9, {rounds} × {jobs} jobs | ended {outcomes}; given to another worker after {_spread(recovered)} s |")
+        outcomes = {
+            name.decode(): int(count)
+            for name, count in house.store.hgetall(redis_keys.OUTCOMES).items()
+        }
+    print(
+        f"| kill -9, {rounds} × {jobs} jobs | ended {outcomes}; given to another worker after {_spread(recovered)} s |"
+    )
     return {"outcomes": outcomes, "failures": failures, "recovered_s": recovered}
 
 
@@ -62,7 +67,10 @@ def _ended(house: House, ids: list[str]) -> bool:
 
 def _taken_over(house: House, ids: list[str], name: str) -> bool:
     """No job that had not ended is still the dead worker's, by RQ's books."""
-    return all(house.owner(job_id) != name or status != "running" for job_id, status in zip(ids, house.statuses(ids), strict=True))
+    return all(
+        house.owner(job_id) != name or status != "running"
+        for job_id, status in zip(ids, house.statuses(ids), strict=True)
+    )
 
 
 def soak(jobs: int = 10_000, first: int = 1_000) -> dict[str, Any]:
@@ -92,12 +100,18 @@ def overhead(requests: int = 200) -> dict[str, Any]:
     with House(worker=["benchmarks.baselines.stub_worker"]) as house:
         for seed in range(requests + 10):
             started = time.perf_counter()
-            answer = house.http.post("/generate", json=SMALL | {"seed": seed}, headers={"prefer": "wait=60", "accept": "image/png"})
+            answer = house.http.post(
+                "/generate",
+                json=SMALL | {"seed": seed},
+                headers={"prefer": "wait=60", "accept": "image/png"},
+            )
             taken.append((time.perf_counter() - started) * 1000)
             assert answer.status_code == 200 and answer.content.startswith(b"\x89PNG"), answer.text
     taken = sorted(taken[10:])
     p50, p95, p99 = (taken[int(len(taken) * q)] for q in (0.5, 0.95, 0.99))
-    print(f"| HTTP + queue + PNG over the pipeline alone | p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms |")
+    print(
+        f"| HTTP + queue + PNG over the pipeline alone | p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms |"
+    )
     return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
 
@@ -109,7 +123,15 @@ def cancels(times: int = 20) -> dict[str, Any]:
 
         def rows() -> int:
             text = metrics.get(f"http://127.0.0.1:{port}/metrics").text
-            return int(float(next(line.split()[1] for line in text.splitlines() if line.startswith("unclip_rows_in_flight "))))
+            return int(
+                float(
+                    next(
+                        line.split()[1]
+                        for line in text.splitlines()
+                        if line.startswith("unclip_rows_in_flight ")
+                    )
+                )
+            )
 
         neighbour = house.accept(**SMALL, seed=1, decoder_num_inference_steps=1000, n=1)
         until(lambda: rows() == 1, "the neighbour is in flight")
@@ -137,7 +159,10 @@ def listeners(count: int = 200) -> dict[str, Any]:
 
         def listen() -> None:
             nonlocal previews
-            with httpx.Client(timeout=300) as client, client.stream("GET", f"{house.address}/jobs/{job_id}/events") as answer:
+            with (
+                httpx.Client(timeout=300) as client,
+                client.stream("GET", f"{house.address}/jobs/{job_id}/events") as answer,
+            ):
                 for line in answer.iter_lines():
                     if line == "event: preview":
                         with lock:
@@ -153,8 +178,15 @@ def listeners(count: int = 200) -> dict[str, Any]:
             thread.join()
         blocked = sum(client["cmd"] == "xread" for client in house.store.client_list())
     spread = max(heard) - min(heard)
-    print(f"| {count} listeners of one job | {len(heard)} heard its end, within {spread:.2f} s; {previews / count:.1f} previews each |")
-    return {"heard": len(heard), "spread_s": spread, "previews_each": previews / count, "readers_left": blocked}
+    print(
+        f"| {count} listeners of one job | {len(heard)} heard its end, within {spread:.2f} s; {previews / count:.1f} previews each |"
+    )
+    return {
+        "heard": len(heard),
+        "spread_s": spread,
+        "previews_each": previews / count,
+        "readers_left": blocked,
+    }
 
 
 def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
@@ -165,7 +197,11 @@ def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
     memory: list[tuple[int, int]] = []
     with House(worker=["benchmarks.baselines.stub_worker"]) as house:
         for number in range(files):
-            answer = house.http.post("/variations", files={"image": _mutated(rng.choice(whole), rng)}, data={"size": "64"})
+            answer = house.http.post(
+                "/variations",
+                files={"image": _mutated(rng.choice(whole), rng)},
+                data={"size": "64"},
+            )
             statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
             if number in (files // 3, files - 1):
                 until(lambda: house.store.llen(redis_keys.QUEUE_LIST) == 0, "the queue is empty")
@@ -178,7 +214,9 @@ def fuzz(files: int = 1_200, seed: int = 0) -> dict[str, Any]:
 
 def _image(kind: str, rng: random.Random) -> bytes:
     side = rng.randint(1, 300)
-    image = Image.frombytes("RGB", (side, side), rng.randbytes(side * side * 3)).convert(rng.choice(("RGB", "L")))
+    image = Image.frombytes("RGB", (side, side), rng.randbytes(side * side * 3)).convert(
+        rng.choice(("RGB", "L"))
+    )
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()

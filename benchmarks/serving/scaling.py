@@ -47,10 +47,15 @@ def drawing(repeats: int = 3) -> dict[str, Any]:
 
     curves = {
         "images": {n: seconds(n) for n in (1, 2, 4, 8, 16)},
-        "decoder steps": {steps: seconds(decoder_num_inference_steps=steps) for steps in (8, 16, 32, 64, 128)},
+        "decoder steps": {
+            steps: seconds(decoder_num_inference_steps=steps) for steps in (8, 16, 32, 64, 128)
+        },
         "pixels": {size * size: seconds(size=size) for size in pipeline.sizes},
     }
-    found = {name: {"seconds": of, "exponent": exponent(list(of), list(of.values()))} for name, of in curves.items()}
+    found = {
+        name: {"seconds": of, "exponent": exponent(list(of), list(of.values()))}
+        for name, of in curves.items()
+    }
     for name, of in curves.items():
         told = ", ".join(f"{x}: {y:.2f} s" for x, y in of.items())
         print(f"| {name} | {told} | exponent {found[name]['exponent']:.2f} |", flush=True)
@@ -61,7 +66,10 @@ def waiting(counts: Sequence[int] = WAITING, samples: int = 1_000) -> dict[str, 
     """Milliseconds to enqueue a job and to ask for its status, one after the other, while so many wait; and in turns with them
     the same of a second house where none does, which this machine is as fast for at that moment."""
     figures: dict[str, Any] = {}
-    with House(worker=["benchmarks.baselines.stub_worker"]) as house, House(worker=["benchmarks.baselines.stub_worker"]) as empty:
+    with (
+        House(worker=["benchmarks.baselines.stub_worker"]) as house,
+        House(worker=["benchmarks.baselines.stub_worker"]) as empty,
+    ):
         house.stop_worker()
         empty.stop_worker()
         total = 0
@@ -75,11 +83,19 @@ def waiting(counts: Sequence[int] = WAITING, samples: int = 1_000) -> dict[str, 
             here, beside = _alternating(house, empty, samples)
             total = max(total, upto) + samples
             memory = house.store.info("memory")["used_memory"]
-            figures[str(upto)] = here | {"beside": beside, "accepted_per_s": rate if filling else None, "redis_mb": memory / 1e6}
+            figures[str(upto)] = here | {
+                "beside": beside,
+                "accepted_per_s": rate if filling else None,
+                "redis_mb": memory / 1e6,
+            }
             told = "; ".join(
-                f"{name} {q} {ms[q]:.1f} ms, beside an empty queue's {beside[name][q]:.1f}" for name, ms in here.items() for q in ms
+                f"{name} {q} {ms[q]:.1f} ms, beside an empty queue's {beside[name][q]:.1f}"
+                for name, ms in here.items()
+                for q in ms
             )
-            print(f"| {upto} jobs waiting | {told}; Redis holds {memory / 1e6:.0f} MB |", flush=True)
+            print(
+                f"| {upto} jobs waiting | {told}; Redis holds {memory / 1e6:.0f} MB |", flush=True
+            )
     return figures
 
 
@@ -88,8 +104,14 @@ Spread = dict[str, dict[str, float]]  # "enqueue" and "status", p50 and p99 of e
 
 def _alternating(house: House, other: House, samples: int) -> tuple[Spread, Spread]:
     """Of both houses, asked in turns over a connection each: services close those that are idle, so they are new."""
-    taken: list[dict[str, list[float]]] = [{"enqueue": [], "status": []}, {"enqueue": [], "status": []}]
-    ways = [partial(_asked, HTTPConnection(one.address.removeprefix("http://"))) for one in (house, other)]
+    taken: list[dict[str, list[float]]] = [
+        {"enqueue": [], "status": []},
+        {"enqueue": [], "status": []},
+    ]
+    ways = [
+        partial(_asked, HTTPConnection(one.address.removeprefix("http://")))
+        for one in (house, other)
+    ]
     for seed in range(samples):
         for ask, of in zip(ways, taken, strict=True):
             started = time.perf_counter()
@@ -99,14 +121,22 @@ def _alternating(house: House, other: House, samples: int) -> tuple[Spread, Spre
             of["enqueue"].append((between - started) * 1000)
             of["status"].append((time.perf_counter() - between) * 1000)
     here, there = (
-        {name: {"p50": statistics.median(ms), "p99": sorted(ms)[int(samples * 0.99)]} for name, ms in of.items()} for of in taken
+        {
+            name: {"p50": statistics.median(ms), "p99": sorted(ms)[int(samples * 0.99)]}
+            for name, ms in of.items()
+        }
+        for of in taken
     )
     return here, there
 
 
-def _asked(service: HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def _asked(
+    service: HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None
+) -> Any:
     """By the plainest client there is: what is measured is the service."""
-    service.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+    service.request(
+        method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"}
+    )
     answer = service.getresponse()
     content = answer.read()
     assert answer.status in (200, 202), content
@@ -127,15 +157,27 @@ def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str
             before = house.succeeded()
             started = time.perf_counter()
             until(partial(house.have_succeeded, jobs), "all jobs have succeeded")
-            found[str(count)] = {"jobs_per_s": (jobs - before) / (time.perf_counter() - started), "of": jobs - before}
-            print(f"| {count} stub workers | {found[str(count)]['jobs_per_s']:.0f} jobs/s |", flush=True)
+            found[str(count)] = {
+                "jobs_per_s": (jobs - before) / (time.perf_counter() - started),
+                "of": jobs - before,
+            }
+            print(
+                f"| {count} stub workers | {found[str(count)]['jobs_per_s']:.0f} jobs/s |",
+                flush=True,
+            )
     return found
 
 
 def _are_at_work(house: House, count: int) -> bool:
     pids = {worker.pid for worker in house.workers}
-    beats = [house.store.get(redis_keys.worker(name.decode())) for name in house.store.smembers(redis_keys.WORKERS)]
-    return sum(WorkerHeartbeat.model_validate_json(beat).pid in pids for beat in beats if beat) == count
+    beats = [
+        house.store.get(redis_keys.worker(name.decode()))
+        for name in house.store.smembers(redis_keys.WORKERS)
+    ]
+    return (
+        sum(WorkerHeartbeat.model_validate_json(beat).pid in pids for beat in beats if beat)
+        == count
+    )
 
 
 def growth() -> dict[str, Any]:
@@ -143,22 +185,40 @@ def growth() -> dict[str, Any]:
     found: dict[str, Any] = {"drawing": drawing(), "waiting": waiting(), "workers": workers()}
     many = {int(count): of for count, of in found["waiting"].items() if count != "0"}
     for name in ("enqueue", "status"):
-        found[f"{name}_exponent"] = exponent(list(many), [of[name]["p50"] / of["beside"][name]["p50"] for of in many.values()])
+        found[f"{name}_exponent"] = exponent(
+            list(many), [of[name]["p50"] / of["beside"][name]["p50"] for of in many.values()]
+        )
     rates = {int(count): of["jobs_per_s"] for count, of in found["workers"].items()}
     found["workers_exponent"] = exponent(list(rates), list(rates.values()))
-    print("| exponents | " + ", ".join(f"{name} {found[f'{name}_exponent']:.2f}" for name in ("enqueue", "status", "workers")) + " |")
+    print(
+        "| exponents | "
+        + ", ".join(
+            f"{name} {found[f'{name}_exponent']:.2f}" for name in ("enqueue", "status", "workers")
+        )
+        + " |"
+    )
     return found
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
     """Five panels, all axes logarithmic."""
-    drawn = {name: {f"exponent {of['exponent']:.2f}": of["seconds"]} for name, of in found["drawing"].items()}
+    drawn = {
+        name: {f"exponent {of['exponent']:.2f}": of["seconds"]}
+        for name, of in found["drawing"].items()
+    }
     queue = {
-        f"{name} {q}": {max(1, int(count)): of[name][q] / of["beside"][name][q] for count, of in found["waiting"].items()}
+        f"{name} {q}": {
+            max(1, int(count)): of[name][q] / of["beside"][name][q]
+            for count, of in found["waiting"].items()
+        }
         for name in ("enqueue", "status")
         for q in ("p50", "p99")
     }
-    rates = {f"exponent {found['workers_exponent']:.2f}": {int(count): of["jobs_per_s"] for count, of in found["workers"].items()}}
+    rates = {
+        f"exponent {found['workers_exponent']:.2f}": {
+            int(count): of["jobs_per_s"] for count, of in found["workers"].items()
+        }
+    }
     curves = [
         *((name, "seconds", of) for name, of in drawn.items()),
         ("jobs waiting (1: none)", "times an empty queue's", queue),

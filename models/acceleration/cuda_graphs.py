@@ -57,7 +57,9 @@ class Recorder:
             torch.cuda.current_stream().wait_stream(self.stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads, which send images home meanwhile, are none of the recording's business.
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+            ):
                 said = network()
         return graph.replay, said
 
@@ -90,14 +92,18 @@ class Graphs:
         """How many recordings there are."""
         return len(self._recordings)
 
-    def run(self, name: str, network: Pass, fresh: Sequence[Tensor], held: Sequence[Tensor] = ()) -> Tensor:
+    def run(
+        self, name: str, network: Pass, fresh: Sequence[Tensor], held: Sequence[Tensor] = ()
+    ) -> Tensor:
         """A network's pass over rows, `[B, …]` each tensor. `held` is copied only where its first tensor is another than before."""
         rows = len(fresh[0])
         size = bucket(rows)
         key = (name, size, *((x.dtype, *x.shape[1:]) for x in (*fresh, *held)))
         recording = self._recordings.get(key)
         if recording is None and key in self._met and key not in self._refused:
-            recording = self._recorded(key, network, [filled(x, size) for x in fresh], [filled(x, size) for x in held])
+            recording = self._recorded(
+                key, network, [filled(x, size) for x in fresh], [filled(x, size) for x in held]
+            )
         if recording is None:
             self._met.add(key)
             return network([filled(x, size) for x in fresh], [filled(x, size) for x in held])[:rows]
@@ -109,7 +115,9 @@ class Graphs:
         recording.replay()
         return recording.said[:rows].clone()
 
-    def _recorded(self, key: tuple[Any, ...], network: Pass, fresh: list[Tensor], held: list[Tensor]) -> Recording | None:
+    def _recorded(
+        self, key: tuple[Any, ...], network: Pass, fresh: list[Tensor], held: list[Tensor]
+    ) -> Recording | None:
         """A recording with places of its own; None where it cannot be made, and then it is not tried again."""
         while len(self._recordings) >= self.most:
             self._recordings.popitem(last=False)
@@ -118,8 +126,12 @@ class Graphs:
         run = torch.compile(network, dynamic=False) if self.compiled else network
         try:
             replay, said = self.record(lambda: run(fresh, held))
-        except Exception as error:  # the pass itself is not at fault: it is made without a recording, as before
-            log.warning("no graph of %s: its passes are launched one by one", key[:2], exc_info=True)
+        except (
+            Exception
+        ) as error:  # the pass itself is not at fault: it is made without a recording, as before
+            log.warning(
+                "no graph of %s: its passes are launched one by one", key[:2], exc_info=True
+            )
             self._refused.add(key)
             if isinstance(error, torch.OutOfMemoryError):
                 self._recordings.clear()
@@ -130,4 +142,6 @@ class Graphs:
 
 def _copied(places: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
     """Rows into their places, in few launches."""
-    torch._foreach_copy_([place[: len(x)] for place, x in zip(places, rows, strict=True)], list(rows))
+    torch._foreach_copy_(
+        [place[: len(x)] for place, x in zip(places, rows, strict=True)], list(rows)
+    )

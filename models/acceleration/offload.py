@@ -17,11 +17,15 @@ class WeightOffloader:
     """Networks loaded on the host, of which `budget` bytes of weights are on the device at a time, and of one network more
     where it alone is larger."""
 
-    def __init__(self, networks: Mapping[str, nn.Module], device: torch.device, budget: int) -> None:
+    def __init__(
+        self, networks: Mapping[str, nn.Module], device: torch.device, budget: int
+    ) -> None:
         self.device = device
         self.budget = budget
         self.moves = 0  # how often a network was copied to the device
-        self._parameters = {name: [p for p in network.parameters() if p.dim()] for name, network in networks.items()}
+        self._parameters = {
+            name: [p for p in network.parameters() if p.dim()] for name, network in networks.items()
+        }
         self._at_home: dict[str, list[Tensor]] = {}
         self._order: list[str] = []  # those on the device, the most recently used last
         for name, network in networks.items():

@@ -39,8 +39,15 @@ class PackedConv(nn.Module):
             )
         ones = [1, 1]
         how: tuple[Any, ...] = ("none", [], "") if added is None else ("add", 1.0, None, [], None)
-        operands = (x, *(() if added is None else (added,)), self.weight, self.bias if bias is None else bias)
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(*operands, self.padding, ones, ones, 1, *how)
+        operands = (
+            x,
+            *(() if added is None else (added,)),
+            self.weight,
+            self.bias if bias is None else bias,
+        )
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            *operands, self.padding, ones, ones, 1, *how
+        )
         return out
 
 
@@ -50,15 +57,23 @@ class PackedUpConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         # Row 2i of the doubled image sees the rows i-1, i, i of the small one, and row 2i + 1 the rows i, i, i+1; so do columns.
-        sums = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=conv.weight.dtype)  # (place, tap of 2, tap of 3)
+        sums = torch.tensor(
+            [[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=conv.weight.dtype
+        )  # (place, tap of 2, tap of 3)
         weight = torch.einsum("pak,qbl,oikl->pqoiab", sums, sums, conv.weight).flatten(0, 2)
-        self.conv = PackedConv(weight, None if conv.bias is None else conv.bias.repeat(4), padding=1)
+        self.conv = PackedConv(
+            weight, None if conv.bias is None else conv.bias.repeat(4), padding=1
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[B, C, H, W]` in fp32 -> `[B, C', 2H, 2W]`, channels last."""
         height, width = x.shape[-2:]
         y = self.conv(x).unflatten(1, (2, 2, -1))  # (B, row, column, C', H + 1, W + 1)
-        out = torch.empty((len(x), y.shape[3], 2 * height, 2 * width), dtype=x.dtype, memory_format=torch.channels_last)
+        out = torch.empty(
+            (len(x), y.shape[3], 2 * height, 2 * width),
+            dtype=x.dtype,
+            memory_format=torch.channels_last,
+        )
         for p in range(2):
             for q in range(2):
                 out[:, :, p::2, q::2] = y[:, p, q, :, p : p + height, q : q + width]
@@ -107,7 +122,9 @@ def pack(networks: Iterable[nn.Module]) -> None:
     run, and neither trained nor saved. On other processors than x86, where it was not measured, and without oneDNN nothing happens."""
     if not (torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")):
         return
-    for unet in [module for network in networks for module in network.modules() if isinstance(module, UNet)]:
+    for unet in [
+        module for network in networks for module in network.modules() if isinstance(module, UNet)
+    ]:
         weight = unet.conv_in.weight
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             continue

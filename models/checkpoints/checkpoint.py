@@ -86,16 +86,28 @@ def build_empty(name: str, config: dict[str, Any]) -> nn.Module:
         hook.remove()
 
 
-def load(folder: Path | str | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load(
+    folder: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
     """Read a checkpoint folder (None: the embedded default) onto `device`, ready to sample; `dtype` as in `fill`."""
     folder = DEFAULT_FOLDER if folder is None else Path(folder)
     config = read_config(folder)
-    networks = {part: load_network(folder, part, config[part], device, dtype) for part in PARTS if part in config}
+    networks = {
+        part: load_network(folder, part, config[part], device, dtype)
+        for part in PARTS
+        if part in config
+    }
     return Checkpoint(config["name"], config, networks)
 
 
 def load_network(
-    folder: Path, part: str, config: dict[str, Any], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    folder: Path,
+    part: str,
+    config: dict[str, Any],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """One network of a checkpoint folder."""
     path = folder / f"{part}.safetensors"
@@ -105,7 +117,9 @@ def load_network(
     file = TensorFile(path)
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     faults = [f"missing {key} {list(wanted[key])}" for key in wanted.keys() - file.shapes.keys()]
-    faults += [f"unexpected {key} {list(file.shapes[key])}" for key in file.shapes.keys() - wanted.keys()]
+    faults += [
+        f"unexpected {key} {list(file.shapes[key])}" for key in file.shapes.keys() - wanted.keys()
+    ]
     faults += [
         f"{key} is {list(file.shapes[key])}, the network has {list(wanted[key])}"
         for key in wanted.keys() & file.shapes.keys()
@@ -116,7 +130,10 @@ def load_network(
 
 
 def fill(
-    network: nn.Module, value_of: Callable[[str], Tensor], device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+    network: nn.Module,
+    value_of: Callable[[str], Tensor],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = torch.float32,
 ) -> nn.Module:
     """Give a network from `build_empty` its tensors by name, one at a time, and make it ready to sample on `device`.
 
@@ -145,13 +162,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if config.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {config.get('format')!r}: this version reads format {FORMAT}")
+        raise CheckpointError(
+            f"{path} has format {config.get('format')!r}: this version reads format {FORMAT}"
+        )
     missing = [key for key in ("name", "defaults", *REQUIRED) if key not in config]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     said, kept = (config.get(part, {}).get("components", 0) for part in ("ar_prior", "pca"))
     if said > kept:
-        raise CheckpointError(f"{path} has an ar_prior of {said} principal components and a pca that keeps {kept}: it needs as many")
+        raise CheckpointError(
+            f"{path} has an ar_prior of {said} principal components and a pca that keeps {kept}: it needs as many"
+        )
     return config
 
 
@@ -162,9 +183,13 @@ class TensorFile:
         self.path = path
         try:
             with safe_open(path, "pt") as file:
-                self.shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (no dict)
+                self.shapes = {
+                    key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()
+                }  # noqa: SIM118  (no dict)
         except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+            raise CheckpointError(
+                f"{path} is not a safetensors file, or is cut short: {error}"
+            ) from error
 
     def read(self, key: str) -> Tensor:
         """A tensor that lies in the mapped file. Mapped anew each time: what was read of a mapping counts as this process's
@@ -180,15 +205,21 @@ class PickledFile:
     def __init__(self, path: Path) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of TorchScript, which is refused right after
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # of TorchScript, which is refused right after
                 try:
                     tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
                 except RuntimeError:  # a file older than torch 1.6 cannot be mapped
                     tensors = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise CheckpointError(f"{path} holds something else than tensors, or is cut short: {error}") from error
+            raise CheckpointError(
+                f"{path} holds something else than tensors, or is cut short: {error}"
+            ) from error
         self.contents: dict[str, Any] = tensors
-        self.shapes = {key: value.shape for key, value in tensors.items() if isinstance(value, Tensor)}
+        self.shapes = {
+            key: value.shape for key, value in tensors.items() if isinstance(value, Tensor)
+        }
 
     def read(self, key: str) -> Tensor:
         tensor: Tensor = self.contents[key]
@@ -203,7 +234,9 @@ def open_tensors(path: Path) -> TensorFile | PickledFile:
 def refuse(path: Path, faults: list[str]) -> None:
     """CheckpointError that names what does not fit, if anything does not."""
     if faults:
-        shown = "; ".join(sorted(faults)[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        shown = "; ".join(sorted(faults)[:8]) + (
+            f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+        )
         raise CheckpointError(f"{path} does not fit the network in config.json: {shown}")
 
 
@@ -212,7 +245,13 @@ def digest(*places: Path | str) -> str:
     The card does not count. A stranger finds the same by `sha256sum *.json *.safetensors | LC_ALL=C sort -k2 | sha256sum`."""
     lines = ""
     for place in map(Path, places):
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in DIGESTED and path.is_file())
+        files = (
+            [place]
+            if place.is_file()
+            else sorted(
+                path for path in place.rglob("*") if path.suffix in DIGESTED and path.is_file()
+            )
+        )
         for path in files:
             name = path.name if path == place else path.relative_to(place).as_posix()
             with path.open("rb") as file:
@@ -222,16 +261,23 @@ def digest(*places: Path | str) -> str:
 
 def halved(network: nn.Module) -> dict[str, Tensor]:
     """A network's tensors as they lie on disk: fp16 where they are floating."""
-    return {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in network.state_dict().items()}
+    return {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in network.state_dict().items()
+    }
 
 
-def save(folder: Path, config: dict[str, Any], networks: Mapping[str, nn.Module], card: str) -> None:
+def save(
+    folder: Path, config: dict[str, Any], networks: Mapping[str, nn.Module], card: str
+) -> None:
     """Write a checkpoint folder: floating tensors in fp16, config.json with the format added, CARD.md."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, network in networks.items():
         path = folder / f"{part}.safetensors"
         save_file(halved(network), path)
-        path.chmod(0o644)  # safetensors keeps it to its owner, and a worker in a container is another
+        path.chmod(
+            0o644
+        )  # safetensors keeps it to its owner, and a worker in a container is another
     save_texts(folder, config, card)
 
 

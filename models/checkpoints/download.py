@@ -56,19 +56,41 @@ class Listing:
     hashes: dict[str, str]
 
 
-def pull(out: Path, revision: str = "main", image_revision: str = "main", *, half: bool = False, keep: bool = False) -> None:
+def pull(
+    out: Path,
+    revision: str = "main",
+    image_revision: str = "main",
+    *,
+    half: bool = False,
+    keep: bool = False,
+) -> None:
     """Fetch Karlo into `OUT.download`, convert it to `out`, and delete the download unless `keep`. PullError, or CheckpointError
     for weights that are not as Karlo is made."""
     if out.exists():
         raise PullError(f"{out} exists already: delete it, or name another folder by --out")
     download = out.with_name(out.name + ".download")
-    listings = {repository: listed(repository, at) for repository, at in ((TEXT_TO_IMAGE, revision), (VARIATIONS, image_revision))}
+    listings = {
+        repository: listed(repository, at)
+        for repository, at in ((TEXT_TO_IMAGE, revision), (VARIATIONS, image_revision))
+    }
     wanted = {repository: files_of(listing) for repository, listing in listings.items()}
-    _check_room(download, sum(listings[repository].sizes[name] for repository, names in wanted.items() for name in names))
+    _check_room(
+        download,
+        sum(
+            listings[repository].sizes[name]
+            for repository, names in wanted.items()
+            for name in names
+        ),
+    )
     for repository, names in wanted.items():
         for name in names:
             fetch(listings[repository], name, download)
-    convert(download, out, {listing.repository: listing.commit for listing in listings.values()}, half=half)
+    convert(
+        download,
+        out,
+        {listing.repository: listing.commit for listing in listings.values()},
+        half=half,
+    )
     if not keep:
         shutil.rmtree(download)
 
@@ -76,7 +98,10 @@ def pull(out: Path, revision: str = "main", image_revision: str = "main", *, hal
 def listed(repository: str, revision: str) -> Listing:
     """A repository's files at a revision, whose commit is found out once, so that all files are of the same."""
     hub = _hub()
-    info = _asked(f"{repository} at {revision!r}", lambda: hub.HfApi().model_info(repository, revision=revision, files_metadata=True))
+    info = _asked(
+        f"{repository} at {revision!r}",
+        lambda: hub.HfApi().model_info(repository, revision=revision, files_metadata=True),
+    )
     siblings = info.siblings or []
     return Listing(
         repository,
@@ -93,13 +118,18 @@ def files_of(listing: Listing) -> list[str]:
         names = []
     else:
         parts = [part for parts in karlo.PARTS.values() for part in parts if part != karlo.OPTIONAL]
-        names = ["model_index.json", *(f"{scheduler}/scheduler_config.json" for scheduler in karlo.SCHEDULERS)]
+        names = [
+            "model_index.json",
+            *(f"{scheduler}/scheduler_config.json" for scheduler in karlo.SCHEDULERS),
+        ]
     choices = [[name] for name in names]
     for part in parts:
         choices += [[f"{part}/config.json"], [f"{part}/{name}" for name in karlo.WEIGHTS]]
     missing = [" or ".join(names) for names in choices if not listing.sizes.keys() & set(names)]
     if missing:
-        raise PullError(f"{listing.repository} at {listing.commit} lacks {'; '.join(missing)}: name a commit that has it by --revision")
+        raise PullError(
+            f"{listing.repository} at {listing.commit} lacks {'; '.join(missing)}: name a commit that has it by --revision"
+        )
     return [next(name for name in names if name in listing.sizes) for names in choices]
 
 
@@ -108,11 +138,17 @@ def fetch(listing: Listing, name: str, folder: Path) -> None:
     hub = _hub()
     _asked(
         f"{name} of {listing.repository}",
-        lambda: hub.HfApi().hf_hub_download(listing.repository, name, revision=listing.commit, local_dir=folder),
+        lambda: hub.HfApi().hf_hub_download(
+            listing.repository, name, revision=listing.commit, local_dir=folder
+        ),
     )
     path = folder / name
     size = listing.sizes[name]
-    fault = f"has {path.stat().st_size} bytes, and the hub lists {size}" if path.stat().st_size != size else None
+    fault = (
+        f"has {path.stat().st_size} bytes, and the hub lists {size}"
+        if path.stat().st_size != size
+        else None
+    )
     if fault is None and name in listing.hashes:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != listing.hashes[name]:
@@ -130,16 +166,27 @@ def convert(source: Path, out: Path, commits: dict[str, str], *, half: bool = Fa
     unfinished.mkdir(parents=True)
     for name, network, value_of in karlo.translated(source, config):
         print(f"Converting {name}", flush=True)
-        save_file({key: _copied(value_of(key), half) for key in network.state_dict()}, unfinished / f"{name}.safetensors")
-    sources = "\n".join(f"- `{repository}`, commit `{commit}`" for repository, commit in commits.items())
-    card = CARD.format(sources=sources, precision="rounded to fp16" if half else "as they are stored there")
+        save_file(
+            {key: _copied(value_of(key), half) for key in network.state_dict()},
+            unfinished / f"{name}.safetensors",
+        )
+    sources = "\n".join(
+        f"- `{repository}`, commit `{commit}`" for repository, commit in commits.items()
+    )
+    card = CARD.format(
+        sources=sources, precision="rounded to fp16" if half else "as they are stored there"
+    )
     save_texts(unfinished, config | {"source": commits}, card)
     unfinished.rename(out)
 
 
 def _copied(tensor: Tensor, half: bool) -> Tensor:
     """A tensor out of the file that it lies in, which is let go of."""
-    return tensor.to(dtype=torch.float16 if half else tensor.dtype, copy=True, memory_format=torch.contiguous_format)
+    return tensor.to(
+        dtype=torch.float16 if half else tensor.dtype,
+        copy=True,
+        memory_format=torch.contiguous_format,
+    )
 
 
 def _hub() -> ModuleType:
@@ -147,7 +194,9 @@ def _hub() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise PullError("fetching needs huggingface_hub, which is not installed: pip install huggingface_hub") from error
+        raise PullError(
+            "fetching needs huggingface_hub, which is not installed: pip install huggingface_hub"
+        ) from error
     return huggingface_hub
 
 
@@ -158,11 +207,17 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
     except Exception as error:
         kind = type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
-        if kind in ("RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError") or status in (401, 403, 404):
+        if kind in (
+            "RepositoryNotFoundError",
+            "RevisionNotFoundError",
+            "RemoteEntryNotFoundError",
+        ) or status in (401, 403, 404):
             advice = "there is no such thing, or it is not for everybody: look at the name and the revision, or log in by `hf auth login`"
         else:
             advice = "is the network up? What has been fetched is kept: run this again to go on"
-        raise PullError(f"{what} did not come from {_hub().constants.ENDPOINT}: {advice} ({kind}: {str(error).splitlines()[0]})") from error
+        raise PullError(
+            f"{what} did not come from {_hub().constants.ENDPOINT}: {advice} ({kind}: {str(error).splitlines()[0]})"
+        ) from error
 
 
 def _check_room(folder: Path, size: int) -> None:
@@ -173,4 +228,6 @@ def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(parent).free
     print(f"{size / 1e9:.1f} GB to fetch, of which {there / 1e9:.1f} GB are there", flush=True)
     if free < needed:
-        raise PullError(f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed: name another place by --out")
+        raise PullError(
+            f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed: name another place by --out"
+        )

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints.checkpoint import Checkpoint, CheckpointError, TensorFile, load_network, open_tensors, read_config
+from models.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    TensorFile,
+    load_network,
+    open_tensors,
+    read_config,
+)
 from models.networks.clip import widened
 
 if TYPE_CHECKING:
@@ -54,8 +61,14 @@ class Upscaler(nn.Module):
         for top, down in _tiles(size):
             for left, across in _tiles(size):
                 weight = down.to(whole)[:, None] * across.to(whole)
-                place = (..., slice(SCALE * top, SCALE * (top + TILE)), slice(SCALE * left, SCALE * (left + TILE)))
-                whole[place] += weight * self._passed(image[..., top : top + TILE, left : left + TILE])
+                place = (
+                    ...,
+                    slice(SCALE * top, SCALE * (top + TILE)),
+                    slice(SCALE * left, SCALE * (left + TILE)),
+                )
+                whole[place] += weight * self._passed(
+                    image[..., top : top + TILE, left : left + TILE]
+                )
                 total[place] += weight
         return whole / total
 
@@ -77,36 +90,63 @@ def _tiles(size: int) -> Iterator[tuple[int, Tensor]]:
         )
 
 
-def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Upscaler:
+def load(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Upscaler:
     """Read a x4 RGB model from a .safetensors or .pth file. CheckpointError for what is none.
 
     We open the file, not spandrel, which would also run TorchScript: it sees nothing but tensors."""
     try:
         import spandrel
     except ImportError as error:
-        raise CheckpointError(f"to upsample by {path} spandrel is needed, which is not installed: pip install spandrel") from error
+        raise CheckpointError(
+            f"to upsample by {path} spandrel is needed, which is not installed: pip install spandrel"
+        ) from error
     if not path.is_file():
-        raise CheckpointError(f"{path} is neither a checkpoint folder nor a file of a x{SCALE} model")
+        raise CheckpointError(
+            f"{path} is neither a checkpoint folder nor a file of a x{SCALE} model"
+        )
     file = open_tensors(path)
-    state = {key: file.read(key) for key in file.shapes} if isinstance(file, TensorFile) else file.contents
+    state = (
+        {key: file.read(key) for key in file.shapes}
+        if isinstance(file, TensorFile)
+        else file.contents
+    )
     try:
         model = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(state))
-    except Exception as error:  # of its architectures' own many kinds, where a tensor is not as they expect it
-        raise CheckpointError(f"{path} holds no model that spandrel knows: {type(error).__name__}: {error}") from error
-    if not isinstance(model, spandrel.ImageModelDescriptor) or (model.scale, model.input_channels, model.output_channels) != (SCALE, 3, 3):
+    except (
+        Exception
+    ) as error:  # of its architectures' own many kinds, where a tensor is not as they expect it
+        raise CheckpointError(
+            f"{path} holds no model that spandrel knows: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, spandrel.ImageModelDescriptor) or (
+        model.scale,
+        model.input_channels,
+        model.output_channels,
+    ) != (SCALE, 3, 3):
         raise CheckpointError(
             f"{path} is a {model.architecture.name} model of scale {model.scale} from {model.input_channels} to {model.output_channels} "
             f"channels: a last upsampler has scale {SCALE} and 3 channels (RGB)"
         )
-    fits = {torch.float16: model.supports_half, torch.bfloat16: model.supports_bfloat16}.get(dtype, True)
+    fits = {torch.float16: model.supports_half, torch.bfloat16: model.supports_bfloat16}.get(
+        dtype, True
+    )
     model.model.to(device, dtype if fits else torch.float32).eval().requires_grad_(False)
     return Upscaler(model)
 
 
-def borrowed(checkpoint: Checkpoint, path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+def borrowed(
+    checkpoint: Checkpoint,
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
     """A checkpoint with the last upsampler of another one of ours, a folder, or with a x4 model, a file."""
     if "upsampler_256" not in checkpoint.networks:
-        raise CheckpointError(f"{path} would take 256² to 1024², and checkpoint {checkpoint.name!r} does not draw 256²")
+        raise CheckpointError(
+            f"{path} would take 256² to 1024², and checkpoint {checkpoint.name!r} does not draw 256²"
+        )
     config = checkpoint.config
     if path.is_dir():
         other = read_config(path)
@@ -114,10 +154,16 @@ def borrowed(checkpoint: Checkpoint, path: Path, device: torch.device | str = "c
             raise CheckpointError(
                 f"{path} has no upsampler_1024 to borrow: name a checkpoint folder that has, or a file of a x{SCALE} model"
             )
-        network: nn.Module = load_network(path, "upsampler_1024", other["upsampler_1024"], device, dtype)
+        network: nn.Module = load_network(
+            path, "upsampler_1024", other["upsampler_1024"], device, dtype
+        )
         # Made for the sampler of its own checkpoint, whichever the others here have.
-        defaults = config["defaults"] | {"upsampler_1024_sampler": other["defaults"]["upsampler_sampler"]}
+        defaults = config["defaults"] | {
+            "upsampler_1024_sampler": other["defaults"]["upsampler_sampler"]
+        }
         config = config | {"upsampler_1024": other["upsampler_1024"], "defaults": defaults}
     else:
         network = load(path, device, dtype)
-    return Checkpoint(f"{checkpoint.name}+{path.stem}", config, checkpoint.networks | {"upsampler_1024": network})
+    return Checkpoint(
+        f"{checkpoint.name}+{path.stem}", config, checkpoint.networks | {"upsampler_1024": network}
+    )

@@ -42,7 +42,12 @@ PARTS = {
 }
 OPTIONAL = "image_encoder"
 SCHEDULERS = ("prior_scheduler", "decoder_scheduler", "super_res_scheduler")
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin")
+WEIGHTS = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+)
 
 # Karlo's "fast" preset, as diffusers has it (its own "default" has 50 decoder steps). The upsampler was made for 7.
 DEFAULTS = {
@@ -72,7 +77,11 @@ _UNET = {
     "norm_eps": 1e-5,
     "time_embedding_type": "positional",
 }
-_SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True}
+_SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "clip_sample": True,
+}
 FIXED: dict[str, dict[str, Any]] = {
     "text_encoder": {"layer_norm_eps": 1e-5},
     "image_encoder": {"layer_norm_eps": 1e-5, "num_channels": 3},
@@ -96,10 +105,17 @@ FIXED: dict[str, dict[str, Any]] = {
         "resnet_time_scale_shift": "scale_shift",
     },
     "super_res_first": _UNET
-    | {"sample_size": 256, "in_channels": 6, "out_channels": 3, "add_attention": False, "resnet_time_scale_shift": "default"},
+    | {
+        "sample_size": 256,
+        "in_channels": 6,
+        "out_channels": 3,
+        "add_attention": False,
+        "resnet_time_scale_shift": "default",
+    },
     "prior_scheduler": _SCHEDULER | {"variance_type": "fixed_small_log"},
     "decoder_scheduler": _SCHEDULER | {"variance_type": "learned_range", "clip_sample_range": 1.0},
-    "super_res_scheduler": _SCHEDULER | {"variance_type": "fixed_small_log", "clip_sample_range": 1.0},
+    "super_res_scheduler": _SCHEDULER
+    | {"variance_type": "fixed_small_log", "clip_sample_range": 1.0},
 }
 
 # Names, ours -> theirs: of a module, whose weight and bias follow, or of a single tensor. Several, with spaces between
@@ -210,15 +226,22 @@ def is_karlo(folder: Path | str) -> bool:
     return (Path(folder) / "model_index.json").exists()
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load(
+    folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Checkpoint:
     """Read Karlo's folder onto `device`, ready to sample; `dtype` as in `checkpoint.fill`. CheckpointError for one that does not fit."""
     folder = Path(folder)
     config = read_config(folder)
-    networks = {name: fill(network, value_of, device, dtype) for name, network, value_of in translated(folder, config)}
+    networks = {
+        name: fill(network, value_of, device, dtype)
+        for name, network, value_of in translated(folder, config)
+    }
     return Checkpoint(config["name"], config, networks)
 
 
-def translated(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, nn.Module, Callable[[str], Tensor]]]:
+def translated(
+    folder: Path, config: dict[str, Any]
+) -> Iterator[tuple[str, nn.Module, Callable[[str], Tensor]]]:
     """Each of our networks, empty, with what reads its tensors by our names from their folder."""
     for name, parts in PARTS.items():
         network = build_empty(name, config[name])
@@ -228,7 +251,12 @@ def translated(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, nn.M
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Their config files as one of ours."""
-    names = [part for parts in PARTS.values() for part in parts if part != OPTIONAL or (folder / part).exists()]
+    names = [
+        part
+        for parts in PARTS.values()
+        for part in parts
+        if part != OPTIONAL or (folder / part).exists()
+    ]
     given = {name: _json(folder / name / "config.json") for name in names}
     for name in SCHEDULERS:
         given[name] = _json(folder / name / "scheduler_config.json")
@@ -238,7 +266,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         for field, value in fields.items()
         if name in given and given[name].get(field, value) != value
     ]
-    first, last = ({k: v for k, v in given[name].items() if not k.startswith("_")} for name in ("super_res_first", "super_res_last"))
+    first, last = (
+        {k: v for k, v in given[name].items() if not k.startswith("_")}
+        for name in ("super_res_first", "super_res_last")
+    )
     if first != last:
         faults.append("super_res_first and super_res_last differ, they must be of one shape")
     if faults:
@@ -282,7 +313,11 @@ def _translated(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
         },
         "decoder": {
             "unet": _unet(decoder)
-            | {"context_dim": decoder["cross_attention_dim"], "head_channels": decoder["attention_head_dim"], "scale_shift": True},
+            | {
+                "context_dim": decoder["cross_attention_dim"],
+                "head_channels": decoder["attention_head_dim"],
+                "scale_shift": True,
+            },
             "embed_dim": given["text_proj"]["clip_embeddings_dim"],
             "text_width": text["hidden_size"],
             "prediction_type": given["decoder_scheduler"]["prediction_type"],
@@ -313,12 +348,20 @@ def _json(path: Path) -> dict[str, Any]:
 def _transformer(config: dict[str, Any]) -> dict[str, Any]:
     """What open_clip's two encoders have in common."""
     width = config["hidden_size"]
-    return {"width": width, "layers": config["num_hidden_layers"], "mlp_ratio": config["intermediate_size"] / width}
+    return {
+        "width": width,
+        "layers": config["num_hidden_layers"],
+        "mlp_ratio": config["intermediate_size"] / width,
+    }
 
 
 def _vision(config: dict[str, Any]) -> dict[str, Any]:
     head_width = config["hidden_size"] // config["num_attention_heads"]
-    return _transformer(config) | {"head_width": head_width, "patch_size": config["patch_size"], "image_size": config["image_size"]}
+    return _transformer(config) | {
+        "head_width": head_width,
+        "patch_size": config["patch_size"],
+        "image_size": config["image_size"],
+    }
 
 
 def _unet(config: dict[str, Any]) -> dict[str, Any]:
@@ -338,9 +381,13 @@ def open_weights(folder: Path) -> TensorFile | PickledFile:
     """The tensors of one of their folders, from .safetensors or .bin, less what old versions saved without need."""
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
-        raise CheckpointError(f"{folder} has no weights: one of {', '.join(WEIGHTS)} should be there")
+        raise CheckpointError(
+            f"{folder} has no weights: one of {', '.join(WEIGHTS)} should be there"
+        )
     file = open_tensors(path)
-    file.shapes = {key: shape for key, shape in file.shapes.items() if not key.endswith(".position_ids")}
+    file.shapes = {
+        key: shape for key, shape in file.shapes.items() if not key.endswith(".position_ids")
+    }
     return file
 
 
@@ -352,10 +399,14 @@ def names_of(name: str, network: nn.Module) -> Names:
             names |= _under(f"blocks.{n}.", f"prior.transformer_blocks.{n}", PRIOR_BLOCK)
         return names
     if isinstance(network, Decoder):
-        return _under("", "text_proj", DECODER) | _unet_names("unet.", "decoder", network.unet.config)
+        return _under("", "text_proj", DECODER) | _unet_names(
+            "unet.", "decoder", network.unet.config
+        )
     if isinstance(network, Upsampler):
         config = network.unet.config
-        return _unet_names("unet.", "super_res_first", config) | _unet_names("unet_last.", "super_res_last", config)
+        return _unet_names("unet.", "super_res_first", config) | _unet_names(
+            "unet_last.", "super_res_last", config
+        )
     names = _clip_names("network.", "text_encoder.text_model", CLIP_TEXT, network)
     names["network.text_projection"] = "text_encoder.text_projection.weight"
     names |= _clip_names("network.visual.", "image_encoder.vision_model", CLIP_IMAGE, network)
@@ -365,15 +416,24 @@ def names_of(name: str, network: nn.Module) -> Names:
 
 def _under(ours: str, theirs: str, table: Names) -> Names:
     """A table, of modules deeper in."""
-    return {ours + key: " ".join(f"{theirs}.{name}" for name in names.split()) for key, names in table.items()}
+    return {
+        ours + key: " ".join(f"{theirs}.{name}" for name in names.split())
+        for key, names in table.items()
+    }
 
 
 def _clip_names(ours: str, theirs: str, table: Names, network: nn.Module) -> Names:
     """One of CLIP's encoders, with as many blocks as the network has."""
     names = _under(ours, theirs, table)
-    blocks = {key.split(".resblocks.")[1].split(".")[0] for key in network.state_dict() if key.startswith(f"{ours}transformer.")}
+    blocks = {
+        key.split(".resblocks.")[1].split(".")[0]
+        for key in network.state_dict()
+        if key.startswith(f"{ours}transformer.")
+    }
     for n in blocks:
-        names |= _under(f"{ours}transformer.resblocks.{n}.", f"{theirs}.encoder.layers.{n}", CLIP_BLOCK)
+        names |= _under(
+            f"{ours}transformer.resblocks.{n}.", f"{theirs}.encoder.layers.{n}", CLIP_BLOCK
+        )
     return names
 
 
@@ -382,8 +442,12 @@ def _unet_names(ours: str, theirs: str, config: UNetConfig) -> Names:
     names = _under(ours, theirs, UNET)
 
     def block(our_block: str, their_level: str, n: int) -> None:
-        names.update(_under(f"{ours}{our_block}.0.", f"{theirs}.{their_level}.resnets.{n}", RES_BLOCK))
-        names.update(_under(f"{ours}{our_block}.1.", f"{theirs}.{their_level}.attentions.{n}", ATTENTION))
+        names.update(
+            _under(f"{ours}{our_block}.0.", f"{theirs}.{their_level}.resnets.{n}", RES_BLOCK)
+        )
+        names.update(
+            _under(f"{ours}{our_block}.1.", f"{theirs}.{their_level}.attentions.{n}", ATTENTION)
+        )
 
     levels = len(config.channels)
     index = 0
@@ -392,7 +456,13 @@ def _unet_names(ours: str, theirs: str, config: UNetConfig) -> Names:
             block(f"down.{index}", f"down_blocks.{level}", n)
             index += 1
         if level < levels - 1:
-            names.update(_under(f"{ours}down.{index}.0.", f"{theirs}.down_blocks.{level}.downsamplers.0", RES_BLOCK))
+            names.update(
+                _under(
+                    f"{ours}down.{index}.0.",
+                    f"{theirs}.down_blocks.{level}.downsamplers.0",
+                    RES_BLOCK,
+                )
+            )
             index += 1
     block("middle", "mid_block", 0)
     names.update(_under(f"{ours}middle.2.", f"{theirs}.mid_block.resnets.1", RES_BLOCK))
@@ -400,7 +470,9 @@ def _unet_names(ours: str, theirs: str, config: UNetConfig) -> Names:
         for n in range(config.blocks + 1):
             block(f"up.{level * (config.blocks + 1) + n}", f"up_blocks.{level}", n)
         last = level * (config.blocks + 1) + config.blocks
-        names.update(_under(f"{ours}up.{last}.2.", f"{theirs}.up_blocks.{level}.upsamplers.0", RES_BLOCK))
+        names.update(
+            _under(f"{ours}up.{last}.2.", f"{theirs}.up_blocks.{level}.upsamplers.0", RES_BLOCK)
+        )
     return names
 
 
@@ -414,10 +486,14 @@ def sources(key: str, names: Names) -> list[str]:
     return [f"{name}.{leaf}" for name in names[module].split()]
 
 
-def reader(network: nn.Module, names: Names, files: Mapping[str, TensorFile | PickledFile], folder: Path) -> Callable[[str], Tensor]:
+def reader(
+    network: nn.Module, names: Names, files: Mapping[str, TensorFile | PickledFile], folder: Path
+) -> Callable[[str], Tensor]:
     """What reads a network's tensors from theirs, every one of both and nothing else. `files` by the names of their folders."""
     found = {f"{part}.{key}": (file, key) for part, file in files.items() for key in file.shapes}
-    blank = {name: torch.empty(file.shapes[key], device="meta") for name, (file, key) in found.items()}
+    blank = {
+        name: torch.empty(file.shapes[key], device="meta") for name, (file, key) in found.items()
+    }
     faults = []
     unused = set(found)
     for key, own in network.state_dict().items():
@@ -433,7 +509,10 @@ def reader(network: nn.Module, names: Names, files: Mapping[str, TensorFile | Pi
     refuse(folder, faults)
 
     def value_of(key: str) -> Tensor:
-        return _ours(key, [file.read(name) for file, name in (found[theirs] for theirs in sources(key, names))])
+        return _ours(
+            key,
+            [file.read(name) for file, name in (found[theirs] for theirs in sources(key, names))],
+        )
 
     return value_of
 

@@ -18,7 +18,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from models.diffusion.schedule import TRAIN_TIMESTEPS, alphas_cumprod, checked_steps, spaced_timesteps
+from models.diffusion.schedule import (
+    TRAIN_TIMESTEPS,
+    alphas_cumprod,
+    checked_steps,
+    spaced_timesteps,
+)
 
 # Below this log(alpha/sigma) an ODE solver finds nothing but noise, and the cosine schedule's last steps
 # (alphas_cumprod 2.4e-9) would spoil its steps in lambda (Lu et al. 2022, arXiv 2211.01095).
@@ -44,7 +49,10 @@ def _alpha_sigma(a: Tensor, t: int) -> tuple[float, float]:
 
 
 def _table(timesteps: list[int], rows: Sequence[tuple[float, ...]]) -> Table:
-    return Table(tuple(timesteps), torch.tensor([(*row, *(5 - len(row)) * (0.0,)) for row in rows], dtype=torch.float64))
+    return Table(
+        tuple(timesteps),
+        torch.tensor([(*row, *(5 - len(row)) * (0.0,)) for row in rows], dtype=torch.float64),
+    )
 
 
 def _usable_timesteps(a: Tensor, num_inference_steps: int, lambda_min: float) -> list[int]:
@@ -86,7 +94,9 @@ def ddim_table(a: Tensor, num_inference_steps: int, eta: float = 0.0) -> Table:
     return _table(timesteps, rows)
 
 
-def dpmpp_table(a: Tensor, num_inference_steps: int, order: int = 2, lambda_min: float = LAMBDA_MIN) -> Table:
+def dpmpp_table(
+    a: Tensor, num_inference_steps: int, order: int = 2, lambda_min: float = LAMBDA_MIN
+) -> Table:
     """DPM-Solver++ (Lu et al. 2022): order 2 is the multistep 2M (algorithm 2), order 1 the single-step 1S.
 
     Steps are spaced evenly in t where log(alpha/sigma) is at least `lambda_min`. The first step has no predecessor and the
@@ -134,10 +144,18 @@ def unipc_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_
         if step > 0:
             alpha = _alpha_sigma(a, t)[0]
             unit = math.expm1(-last_h)
-            older = float(lambdas[timesteps[step - 2]] - lambdas[timesteps[step - 1]]) / last_h if step > 1 else None
+            older = (
+                float(lambdas[timesteps[step - 2]] - lambdas[timesteps[step - 1]]) / last_h
+                if step > 1
+                else None
+            )
             of_older, of_new = _unipc_weights(last_h, older)
             to_older = of_older / older if older is not None else 0.0
-            corrected = (-alpha * unit * of_new, -alpha * unit * (1 - to_older - of_new), -alpha * unit * to_older)
+            corrected = (
+                -alpha * unit * of_new,
+                -alpha * unit * (1 - to_older - of_new),
+                -alpha * unit * to_older,
+            )
             fix = (corrected[0], corrected[1] - predicted[0], corrected[2] - predicted[1])
         sigma, alpha_next, sigma_next = _alpha_sigma(a, t)[1], *_alpha_sigma(a, timesteps[step + 1])
         h = float(lambdas[timesteps[step + 1]] - lambdas[t])
@@ -146,7 +164,15 @@ def unipc_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_
         slope = 0.5 * h / float(lambdas[t] - lambdas[timesteps[step - 1]]) if step > 0 else 0.0
         predicted = (of_d * (1 + slope), -of_d * slope)
         last_h = h
-        rows.append((of_x_t, of_x_t * fix[0] + predicted[0], of_x_t * fix[1] + predicted[1], 0.0, of_x_t * fix[2]))
+        rows.append(
+            (
+                of_x_t,
+                of_x_t * fix[0] + predicted[0],
+                of_x_t * fix[1] + predicted[1],
+                0.0,
+                of_x_t * fix[2],
+            )
+        )
     return _table(timesteps, rows)
 
 
@@ -176,20 +202,28 @@ def heun_table(a: Tensor, num_inference_steps: int, lambda_min: float = LAMBDA_M
     for t, after in zip(spaced, spaced[1:], strict=False):
         (alpha, sigma) = _alpha_sigma(a, t)
         (alpha_next, sigma_next) = _alpha_sigma(a, after)
-        ratio = sigma_next * alpha / (sigma * alpha_next)  # of sigma/alpha, after the step to before
+        ratio = (
+            sigma_next * alpha / (sigma * alpha_next)
+        )  # of sigma/alpha, after the step to before
         half = alpha_next * (1 - ratio) / (2 * ratio)
         rows += [(sigma_next / sigma, alpha_next - sigma_next / sigma * alpha), (1.0, half, -half)]
         timesteps += [t, after]
     return _table([*timesteps, spaced[-1]], [*rows, (0.0, 1.0)])
 
 
-def ddim_inversion_table(a: Tensor, num_inference_steps: int, sigma_min: float = INVERSION_SIGMA_MIN) -> Table:
+def ddim_inversion_table(
+    a: Tensor, num_inference_steps: int, sigma_min: float = INVERSION_SIGMA_MIN
+) -> Table:
     """DDIM run backwards (Dhariwal & Nichol 2021, app. F): from x_t at the table's first timestep to x_T.
 
     It begins at the first of the sampler's timesteps where sigma is at least `sigma_min`: below, eps = (x_t - alpha x_0) / sigma
     is little but the network's error blown up.
     There x_t is the image with so much noise added."""
-    usable = [t for t in spaced_timesteps(num_inference_steps, len(a) - 1)[::-1] if _alpha_sigma(a, t)[1] >= sigma_min]
+    usable = [
+        t
+        for t in spaced_timesteps(num_inference_steps, len(a) - 1)[::-1]
+        if _alpha_sigma(a, t)[1] >= sigma_min
+    ]
     rows = []
     for t, after in zip(usable, usable[1:], strict=False):
         now = float(a[t])
@@ -211,7 +245,9 @@ def resampled(table: Table, a: Tensor, times: int) -> Table:
     for step, (t, row) in enumerate(zip(table.timesteps, table.coefficients.tolist(), strict=True)):
         if step + 1 < len(table):
             kept = float(a[t] / a[table.timesteps[step + 1]])
-            back = [math.sqrt(kept) * v for v in row[:3]] + [math.sqrt(kept * row[3] ** 2 + 1 - kept)]
+            back = [math.sqrt(kept) * v for v in row[:3]] + [
+                math.sqrt(kept * row[3] ** 2 + 1 - kept)
+            ]
             timesteps += [t] * (times - 1)
             rows += [tuple(back)] * (times - 1)
         timesteps.append(t)
@@ -236,7 +272,9 @@ def sampler_table(sampler: str, schedule: str, num_inference_steps: int, eta: fl
     return SAMPLERS[sampler](alphas_cumprod(schedule, TRAIN_TIMESTEPS), num_inference_steps, eta)
 
 
-def to_x_0(prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
+def to_x_0(
+    prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str
+) -> Tensor:
     """What a network says of x_t, as an estimate of x_0. alpha, sigma: sqrt of alphas_cumprod and of its complement,
     shaped to broadcast against x_t."""
     if prediction_type == "sample":
@@ -245,4 +283,6 @@ def to_x_0(prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, predic
         return (x_t - sigma * prediction) / alpha
     if prediction_type == "v_prediction":
         return alpha * x_t - sigma * prediction
-    raise ValueError(f"unknown prediction_type {prediction_type!r}: use 'sample', 'epsilon' or 'v_prediction'")
+    raise ValueError(
+        f"unknown prediction_type {prediction_type!r}: use 'sample', 'epsilon' or 'v_prediction'"
+    )

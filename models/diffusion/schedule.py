@@ -23,7 +23,10 @@ def betas(schedule: str, timesteps: int = TRAIN_TIMESTEPS) -> Tensor:
         def kept(fraction: float) -> float:
             return math.cos((fraction + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        values = [min(1 - kept((t + 1) / timesteps) / kept(t / timesteps), MAX_BETA) for t in range(timesteps)]
+        values = [
+            min(1 - kept((t + 1) / timesteps) / kept(t / timesteps), MAX_BETA)
+            for t in range(timesteps)
+        ]
         return torch.tensor(values, dtype=torch.float64)
     if schedule == "linear":
         scale = 1000 / timesteps
@@ -42,7 +45,9 @@ def spaced_timesteps(num_inference_steps: int, last: int = TRAIN_TIMESTEPS - 1) 
     checked_steps(num_inference_steps, last + 1)
     if num_inference_steps == 1:
         return [last]
-    return [round(i * last / (num_inference_steps - 1)) for i in reversed(range(num_inference_steps))]
+    return [
+        round(i * last / (num_inference_steps - 1)) for i in reversed(range(num_inference_steps))
+    ]
 
 
 def checked_steps(num_inference_steps: int, timesteps: int) -> None:

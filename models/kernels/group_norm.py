@@ -34,7 +34,13 @@ def usable(x: Tensor) -> bool:
     )
 
 
-def norm(x: Tensor, of: nn.GroupNorm, added: Tensor | None = None, film: Tensor | None = None, silu: bool = True) -> Tensor:
+def norm(
+    x: Tensor,
+    of: nn.GroupNorm,
+    added: Tensor | None = None,
+    film: Tensor | None = None,
+    silu: bool = True,
+) -> Tensor:
     """The group norm of x `[B, C, H, W]` + added `[B or 1, C]`, then times 1 + scale plus shift (film is both, `[B, 2C]`), then SiLU."""
     from models.kernels import triton_kernels
 
@@ -49,7 +55,9 @@ def norm(x: Tensor, of: nn.GroupNorm, added: Tensor | None = None, film: Tensor 
     out = torch.empty_like(x)
     each = channels // of.num_groups
     with torch.cuda.device_of(x):
-        triton_kernels.moments[(parts, blocks, batch)](x, sums, pixels, channels, chunk, parts, BP=PIXELS, BC=CHANNELS)
+        triton_kernels.moments[(parts, blocks, batch)](
+            x, sums, pixels, channels, chunk, parts, BP=PIXELS, BC=CHANNELS
+        )
         triton_kernels.affine[(of.num_groups, batch)](
             sums,
             of.weight,
@@ -68,7 +76,9 @@ def norm(x: Tensor, of: nn.GroupNorm, added: Tensor | None = None, film: Tensor 
             BQ=PARTS,
             BD=1 << (each - 1).bit_length(),
         )
-        triton_kernels.applied[(-(-pixels // PIXELS), blocks, batch)](x, factors, out, pixels, channels, SILU=silu, BP=PIXELS, BC=CHANNELS)
+        triton_kernels.applied[(-(-pixels // PIXELS), blocks, batch)](
+            x, factors, out, pixels, channels, SILU=silu, BP=PIXELS, BC=CHANNELS
+        )
     return out
 
 
@@ -81,7 +91,9 @@ def total(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
     channels = a.shape[1]
     pixels = a.numel() // channels
     with torch.cuda.device_of(a):
-        triton_kernels.total[(-(-pixels // PIXELS), -(-channels // CHANNELS))](a, b, bias, out, pixels, channels, BP=PIXELS, BC=CHANNELS)
+        triton_kernels.total[(-(-pixels // PIXELS), -(-channels // CHANNELS))](
+            a, b, bias, out, pixels, channels, BP=PIXELS, BC=CHANNELS
+        )
     return out
 
 
@@ -94,21 +106,38 @@ def unbiased(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def _works(device: torch.device) -> bool:
     """Whether the kernels run on this device and say what torch says, tried once on a small image."""
     try:
-        x = torch.linspace(-2, 3, 2 * 24 * 81, device=device).sin().view(2, 24, 9, 9).half().contiguous(memory_format=torch.channels_last)
+        x = (
+            torch.linspace(-2, 3, 2 * 24 * 81, device=device)
+            .sin()
+            .view(2, 24, 9, 9)
+            .half()
+            .contiguous(memory_format=torch.channels_last)
+        )
         of = nn.GroupNorm(4, 24, device=device, dtype=x.dtype)
         added = x[:, :, 0, 0].contiguous()
         film = x[:, :, :2, 1].flatten(1)
         # In fp32: torch's own steps in fp16 round by more than the kernels may be off.
         scale, shift = film[..., None, None].float().chunk(2, dim=1)
-        normed = F.group_norm((x.float() + added[..., None, None]), of.num_groups, of.weight.float(), of.bias.float(), of.eps)
+        normed = F.group_norm(
+            (x.float() + added[..., None, None]),
+            of.num_groups,
+            of.weight.float(),
+            of.bias.float(),
+            of.eps,
+        )
         wanted = F.silu(normed * (1 + scale) + shift)
         summed = 2 * x.float() + added[:1, :, None, None]
         same = all(
-            torch.allclose(a.float(), b, atol=1e-2) for a, b in ((norm(x, of, added, film), wanted), (total(x, x, added[0]), summed))
+            torch.allclose(a.float(), b, atol=1e-2)
+            for a, b in ((norm(x, of, added, film), wanted), (total(x, x, added[0]), summed))
         )
-    except Exception:  # no Triton, no compiler for it, or a GPU that it does not know: torch's own do as well
+    except (
+        Exception
+    ):  # no Triton, no compiler for it, or a GPU that it does not know: torch's own do as well
         log.warning("fused kernels do not run on %s: torch's own are slower", device, exc_info=True)
         return False
     if not same:
-        log.warning("fused kernels say something else than torch's own on %s: they are left out", device)
+        log.warning(
+            "fused kernels say something else than torch's own on %s: they are left out", device
+        )
     return same

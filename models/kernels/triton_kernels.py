@@ -16,7 +16,9 @@ def moments(x, sums, pixels, channels, chunk, parts, BP: tl.constexpr, BC: tl.co
     for start in range(0, chunk, BP):
         p = part * chunk + start + tl.arange(0, BP)
         inside = (p < pixels)[:, None] & (c < channels)[None, :]
-        v = tl.load(first + p[:, None] * channels + c[None, :], mask=inside, other=0.0).to(tl.float32)
+        v = tl.load(first + p[:, None] * channels + c[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         totals += v
         squares += v * v
     to = sums + (n * parts + part) * 2 * channels + c
@@ -73,7 +75,9 @@ def affine(
     if FILM:
         by = 1 + tl.load(film + n * 2 * channels + c, mask=known, other=0.0).to(tl.float32)
         scale *= by
-        shift = shift * by + tl.load(film + n * 2 * channels + channels + c, mask=known, other=0.0).to(tl.float32)
+        shift = shift * by + tl.load(
+            film + n * 2 * channels + channels + c, mask=known, other=0.0
+        ).to(tl.float32)
     shift += a * scale
     to = factors + n * 2 * channels + c
     tl.store(to, scale, mask=known)
@@ -81,7 +85,9 @@ def affine(
 
 
 @triton.jit
-def applied(x, factors, out, pixels, channels, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+def applied(
+    x, factors, out, pixels, channels, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
+):
     """x * scale + shift, through SiLU where asked for."""
     p = tl.program_id(0) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
@@ -104,6 +110,8 @@ def total(a, b, bias, out, pixels, channels, BP: tl.constexpr, BC: tl.constexpr)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     inside = (p < pixels)[:, None] & (c < channels)[None, :]
     at = p[:, None] * channels + c[None, :]
-    v = tl.load(a + at, mask=inside, other=0.0).to(tl.float32) + tl.load(b + at, mask=inside, other=0.0).to(tl.float32)
+    v = tl.load(a + at, mask=inside, other=0.0).to(tl.float32) + tl.load(
+        b + at, mask=inside, other=0.0
+    ).to(tl.float32)
     v += tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
     tl.store(out + at, v.to(out.dtype.element_ty), mask=inside)

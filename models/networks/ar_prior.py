@@ -57,17 +57,24 @@ class AutoregressivePrior(nn.Module):
         # what there is to know. Measured on cached z_i, 250 steps: 4.33 nats a held-out token against 4.91.
         nn.init.normal_(self.tokens.weight, std=0.02)
         # Position p < context_length is the caption's; then z_t, the dot product and the components.
-        self.positions = nn.Parameter(torch.randn(config.context_length + 1 + config.components, width) * 0.02)
+        self.positions = nn.Parameter(
+            torch.randn(config.context_length + 1 + config.components, width) * 0.02
+        )
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
         self.norm_out = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.buckets)
-        self.register_buffer("scales", torch.ones(config.components))  # standard deviation of each component
+        self.register_buffer(
+            "scales", torch.ones(config.components)
+        )  # standard deviation of each component
         self.register_buffer("dot_bounds", torch.tensor([-1.0, 1.0]))
 
     def quantize(self, coordinates: Tensor, dots: Tensor) -> Tensor:
         """Principal components `[B, K]` and dot products `[B]` -> buckets `[B, 1 + K]`, the dot product's first."""
         low, high = self.dot_bounds
-        shares = torch.cat((((dots - low) / (high - low))[:, None], (coordinates / self.scales / RANGE + 1) / 2), dim=1)
+        shares = torch.cat(
+            (((dots - low) / (high - low))[:, None], (coordinates / self.scales / RANGE + 1) / 2),
+            dim=1,
+        )
         return (shares * self.config.buckets).floor().long().clamp(0, self.config.buckets - 1)
 
     def dequantize(self, buckets: Tensor) -> Tensor:
@@ -89,12 +96,20 @@ class AutoregressivePrior(nn.Module):
         x, caches = prefix_caches(cast(list[Block], list(self.blocks)), *self._prefix(text))
         return self.out(self.norm_out(x[:, -1])), caches
 
-    def proceed(self, caches: Sequence[Cache], last: Sequence[int], places: Sequence[int]) -> tuple[Tensor, list[Cache]]:
+    def proceed(
+        self, caches: Sequence[Cache], last: Sequence[int], places: Sequence[int]
+    ) -> tuple[Tensor, list[Cache]]:
         """Each row's cache, its last bucket and which it is (0: the dot product) -> logits of the next, and the longer caches.
         Rows may be at different places."""
         device = self.positions.device
-        tokens = [bucket + (self.config.buckets if place == 0 else 0) for bucket, place in zip(last, places, strict=True)]
-        x = self.tokens(torch.tensor(tokens, device=device)) + self.positions[[self.config.context_length + 1 + place for place in places]]
+        tokens = [
+            bucket + (self.config.buckets if place == 0 else 0)
+            for bucket, place in zip(last, places, strict=True)
+        ]
+        x = (
+            self.tokens(torch.tensor(tokens, device=device))
+            + self.positions[[self.config.context_length + 1 + place for place in places]]
+        )
         x = x[:, None]
         layers, seen = padded(caches)
         keep = F.pad(seen, (0, 1), value=True)[:, None, None]
@@ -111,21 +126,29 @@ class AutoregressivePrior(nn.Module):
         length = text.mask.shape[1]
         z_t = text.z_t * text.z_t.shape[1] ** 0.5 if self.config.unit_norm else text.z_t
         z_t = self.z_t_proj(z_t.to(self.positions.dtype))
-        positions = torch.cat((self.positions[:length], self.positions[self.config.context_length][None]))
-        return torch.cat((self.text_proj(text.hidden), z_t[:, None]), dim=1) + positions, F.pad(text.mask, (0, 1), value=True)
+        positions = torch.cat(
+            (self.positions[:length], self.positions[self.config.context_length][None])
+        )
+        return torch.cat((self.text_proj(text.hidden), z_t[:, None]), dim=1) + positions, F.pad(
+            text.mask, (0, 1), value=True
+        )
 
     def _embedded(self, buckets: Tensor) -> Tensor:
         """Buckets `[B, N]` of the dot product and what follows, as `[B, N, C]`."""
         places = torch.arange(buckets.shape[1], device=buckets.device)
         tokens = buckets + self.config.buckets * (places == 0)
-        embedded: Tensor = self.tokens(tokens) + self.positions[self.config.context_length + 1 + places]
+        embedded: Tensor = (
+            self.tokens(tokens) + self.positions[self.config.context_length + 1 + places]
+        )
         return embedded
 
 
 def upper_half(logits: Tensor) -> Tensor:
     """Logits `[buckets]` with the lower half of the probability gone: for the dot product, drawn from the top half of its
     distribution (paper §2.2; 50 % was best everywhere). The bucket in which the middle falls stays."""
-    above = logits.softmax(0).flip(0).cumsum(0).flip(0)  # the probability of this bucket and all above
+    above = (
+        logits.softmax(0).flip(0).cumsum(0).flip(0)
+    )  # the probability of this bucket and all above
     following = F.pad(above[1:], (0, 1))
     return logits.masked_fill(following >= 0.5, -torch.inf)
 

@@ -54,7 +54,9 @@ class CLIP(nn.Module):
         if name is not None:
             known = open_clip.get_model_config(name)
             if known is None:
-                raise ValueError(f"unknown CLIP architecture {name!r}: open_clip.list_models() lists those there are")
+                raise ValueError(
+                    f"unknown CLIP architecture {name!r}: open_clip.list_models() lists those there are"
+                )
             config = known | config
         self.network = OpenClip(**config | {"vision_cfg": config["vision_cfg"] or _PLACEHOLDER})
         self.tokenizer = SimpleTokenizer(context_length=self.network.context_length)
@@ -77,7 +79,9 @@ class CLIP(nn.Module):
             ids = self.tokenizer.encode(prompt)
             kept = ids[: context - 2]
             rest = ids[context - 2 :]
-            row[: len(kept) + 2] = torch.tensor([self.tokenizer.sot_token_id, *kept, self.tokenizer.eot_token_id])
+            row[: len(kept) + 2] = torch.tensor(
+                [self.tokenizer.sot_token_id, *kept, self.tokenizer.eot_token_id]
+            )
             cut.append(self.tokenizer.decode(rest).strip() if rest else None)
         return tokens, cut
 
@@ -104,9 +108,13 @@ class CLIP(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """Images `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]`, scaled as z_t. ValueError where there is no image encoder."""
         if not self.has_image_encoder:
-            raise ValueError("this checkpoint has no image encoder: use one that has, or give a prompt instead of an image")
+            raise ValueError(
+                "this checkpoint has no image encoder: use one that has, or give a prompt instead of an image"
+            )
         if images.shape[-2:] != (self.image_size, self.image_size):
-            images = F.interpolate(images, (self.image_size, self.image_size), mode="bicubic", antialias=True)
+            images = F.interpolate(
+                images, (self.image_size, self.image_size), mode="bicubic", antialias=True
+            )
         images = (images.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std
         z_i = widened(self.network.encode_image(images.to(self.network.positional_embedding.dtype)))
         return F.normalize(z_i, dim=-1) if self.unit_norm else z_i

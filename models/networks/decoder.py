@@ -63,7 +63,10 @@ def batched(rows: Sequence[Given], least: int = 0) -> Batch:
     def together(one: Sequence[Tensor]) -> Tensor:
         return F.pad(pad_sequence(list(one), batch_first=True), (0, 0, 0, more))
 
-    keys = [(together([k for k, _ in one]), together([v for _, v in one])) for one in zip(*(row.keys for row in rows), strict=True)]
+    keys = [
+        (together([k for k, _ in one]), together([v for _, v in one]))
+        for one in zip(*(row.keys for row in rows), strict=True)
+    ]
     if not keys or min(lengths) == max(lengths) + more:
         return Batch(emb, keys, None)
     places = torch.arange(max(lengths) + more, device=emb.device)
@@ -81,7 +84,11 @@ class Decoder(nn.Module):
         time_dim = self.unet.config.time_embed_dim
         context_dim = self.unet.config.context_dim
         self.null_image = nn.Parameter(torch.zeros(config.embed_dim))  # stands for a dropped z_i
-        deeper = [layer for _ in range(config.image_to_time_layers - 1) for layer in (nn.SiLU(), nn.Linear(time_dim, time_dim))]
+        deeper = [
+            layer
+            for _ in range(config.image_to_time_layers - 1)
+            for layer in (nn.SiLU(), nn.Linear(time_dim, time_dim))
+        ]
         self.image_to_time = nn.Sequential(nn.Linear(config.embed_dim, time_dim), *deeper)
         if config.text_to_time:
             self.text_to_time = nn.Linear(config.embed_dim, time_dim)
@@ -89,7 +96,9 @@ class Decoder(nn.Module):
         self.text_norm = nn.LayerNorm(context_dim if config.norm_last else config.text_width)
         self.text_to_tokens = nn.Linear(config.text_width, context_dim)
 
-    def forward(self, x_t: Tensor, t: Tensor, z_i: Tensor, text: TextEncoding, drop_image: Tensor) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, z_i: Tensor, text: TextEncoding, drop_image: Tensor
+    ) -> Tensor:
         """In fp32 whatever the weights' dtype: x_t `[B, 3, 64, 64]`, t `[B]`, z_i `[B, D]`, drop_image `[B]` True where z_i is
         withheld -> prediction `[B, 3, 64, 64]`; `[B, 6, 64, 64]` where the U-Net has 6 output channels: the last three say where the
         log-variance of a DDPM step lies between its bounds, -1 the smaller and 1 the larger (Nichol & Dhariwal 2021, eq. 15)."""
@@ -107,20 +116,28 @@ class Decoder(nn.Module):
 
     def proceed(self, x_t: Tensor, t: Tensor, given: Batch) -> Tensor:
         """As `forward`, with what `begin` and `batched` gave."""
-        return widened(self.unet.proceed(x_t.to(self.null_image.dtype), t, given.emb, given.keys, given.mask))
+        return widened(
+            self.unet.proceed(x_t.to(self.null_image.dtype), t, given.emb, given.keys, given.mask)
+        )
 
-    def _conditions(self, z_i: Tensor, text: TextEncoding, drop_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _conditions(
+        self, z_i: Tensor, text: TextEncoding, drop_image: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What is added to the timestep embedding `[B, E]`, context tokens `[B, 4 + L, C]` and their mask."""
         dtype = self.null_image.dtype
         z_i = (z_i * z_i.shape[1] ** 0.5 if self.config.unit_norm else z_i).to(dtype)
         z_i = torch.where(drop_image[:, None], self.null_image, z_i)
-        image_tokens = self.image_to_tokens(z_i).unflatten(1, (self.config.image_tokens, -1))  # (B, 4, C)
+        image_tokens = self.image_to_tokens(z_i).unflatten(
+            1, (self.config.image_tokens, -1)
+        )  # (B, 4, C)
         if self.config.norm_last:
             text_tokens = self.text_norm(self.text_to_tokens(text.hidden))
         else:
             text_tokens = self.text_to_tokens(self.text_norm(text.hidden))
         context = torch.cat((image_tokens, text_tokens), dim=1)  # (B, 4 + L, C)
-        mask = torch.cat((text.mask.new_ones(len(text.mask), self.config.image_tokens), text.mask), dim=1)
+        mask = torch.cat(
+            (text.mask.new_ones(len(text.mask), self.config.image_tokens), text.mask), dim=1
+        )
         emb = self.image_to_time(z_i)
         if self.config.text_to_time:
             emb = emb + self.text_to_time(text.z_t.to(dtype))
@@ -129,4 +146,6 @@ class Decoder(nn.Module):
 
 def _tuples(numbers: dict[str, Any]) -> dict[str, Any]:
     """JSON has no tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()
+    }

@@ -28,7 +28,10 @@ class ImageTower(nn.Module):
         self.trunk = timm.create_model(config.architecture, pretrained=False, num_classes=0)
         width: int = self.trunk.num_features
         self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.embed_dim)
+            nn.LayerNorm(width),
+            nn.Linear(width, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, config.embed_dim),
         )
 
     def features(self, images: Tensor) -> Tensor:

@@ -49,5 +49,7 @@ def fit(z_i: Tensor, unexplained: float = 0.01) -> PCA:
     left = 1 - variances.cumsum(0) / variances.sum()
     kept = min(int((left >= unexplained).sum()) + 1, len(variances))
     pca = PCA(PCAConfig(z_i.shape[1], kept))
-    pca.load_state_dict({"mean": mean.float(), "basis": basis[:kept].float(), "variances": variances[:kept].float()})
+    pca.load_state_dict(
+        {"mean": mean.float(), "basis": basis[:kept].float(), "variances": variances[:kept].float()}
+    )
     return pca

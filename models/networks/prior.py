@@ -50,14 +50,21 @@ class Block(nn.Module):
         """x `[B, N, C]`, keep `[B, 1, N, N]` True where a query may look -> `[B, N, C]`."""
         return self.attended(x, keep)[0]
 
-    def attended(self, x: Tensor, keep: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def attended(
+        self, x: Tensor, keep: Tensor, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As `forward`, after `past` keys and values `[B, heads, P, head]`; keep is `[B, 1, N, P + N]`. Gives those of all P + N too."""
         h = self.norm1(x)
-        q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
+        q, k, v = (
+            f(h).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for f in (self.to_q, self.to_k, self.to_v)
+        )
         if past is not None:
             k = torch.cat((past[0], k), dim=2)
             v = torch.cat((past[1], v), dim=2)
-        x = x + self.to_out(F.scaled_dot_product_attention(q, k, v, attn_mask=keep).transpose(1, 2).flatten(2))
+        x = x + self.to_out(
+            F.scaled_dot_product_attention(q, k, v, attn_mask=keep).transpose(1, 2).flatten(2)
+        )
         return x + self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
 
 
@@ -80,7 +87,10 @@ def prefix_caches(blocks: Sequence[Block], x: Tensor, seen: Tensor) -> tuple[Ten
     for block in blocks:
         x, past = block.attended(x, keep)
         layers.append(past)
-    return x, [[(k[row : row + 1, :, seen[row]], v[row : row + 1, :, seen[row]]) for k, v in layers] for row in range(len(seen))]
+    return x, [
+        [(k[row : row + 1, :, seen[row]], v[row : row + 1, :, seen[row]]) for k, v in layers]
+        for row in range(len(seen))
+    ]
 
 
 def padded(caches: Sequence[Cache], least: int = 0) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
@@ -88,11 +98,18 @@ def padded(caches: Sequence[Cache], least: int = 0) -> tuple[list[tuple[Tensor, 
     than `least`, are padded in front, so that what is added comes last in all."""
     lengths = [cache[0][0].shape[2] for cache in caches]
     longest = max(*lengths, least)
-    seen = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths], device=caches[0][0][0].device)
+    seen = torch.tensor(
+        [[False] * (longest - n) + [True] * n for n in lengths], device=caches[0][0][0].device
+    )
     layers = []
     for layer in range(len(caches[0])):
         k, v = (
-            torch.cat([F.pad(cache[layer][part], (0, 0, longest - n, 0)) for cache, n in zip(caches, lengths, strict=True)])
+            torch.cat(
+                [
+                    F.pad(cache[layer][part], (0, 0, longest - n, 0))
+                    for cache, n in zip(caches, lengths, strict=True)
+                ]
+            )
             for part in (0, 1)
         )
         layers.append((k, v))
@@ -143,16 +160,26 @@ class DiffusionPrior(nn.Module):
     def begin(self, text: TextEncoding) -> list[Cache]:
         """Each caption's keys and values, without padding, for `proceed`. The mask is causal, so what stands before the timestep is the
         same at every step: of n + 4 positions (n tokens; 81 in Karlo) n + 1 are computed once instead of at each step."""
-        return prefix_caches(cast(list[Block], list(self.blocks)), self._prefix(text), F.pad(text.mask, (0, 1), value=True))[1]
+        return prefix_caches(
+            cast(list[Block], list(self.blocks)),
+            self._prefix(text),
+            F.pad(text.mask, (0, 1), value=True),
+        )[1]
 
     def proceed(self, x_t: Tensor, t: Tensor, caches: Sequence[Cache]) -> Tensor:
         """As `forward`, after the captions' caches from `begin`."""
         return self.after(x_t, t, *padded(caches))
 
-    def after(self, x_t: Tensor, t: Tensor, layers: Sequence[tuple[Tensor, Tensor]], seen: Tensor) -> Tensor:
+    def after(
+        self, x_t: Tensor, t: Tensor, layers: Sequence[tuple[Tensor, Tensor]], seen: Tensor
+    ) -> Tensor:
         """As `proceed`, with what `padded` made of the caches."""
         x = self._rest(x_t, t)
-        tail = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril().expand(len(x), 1, -1, -1)
+        tail = (
+            torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+            .tril()
+            .expand(len(x), 1, -1, -1)
+        )
         keep = torch.cat((seen[:, None, None].expand(-1, -1, x.shape[1], -1), tail), dim=3)
         for block, past in zip(cast(list[Block], list(self.blocks)), layers, strict=True):
             x, _ = block.attended(x, keep, past)
@@ -167,5 +194,13 @@ class DiffusionPrior(nn.Module):
 
     def _rest(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Timestep, noised z_i and query, `[B, 3, C]`."""
-        time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.width).to(self.query.dtype))))
-        return torch.stack((time, self.x_proj(x_t.to(self.query.dtype)), self.query.expand(len(x_t), -1)), dim=1) + self.positions[-3:]
+        time = self.time_out(
+            F.silu(self.time_in(timestep_embedding(t, self.config.width).to(self.query.dtype)))
+        )
+        return (
+            torch.stack(
+                (time, self.x_proj(x_t.to(self.query.dtype)), self.query.expand(len(x_t), -1)),
+                dim=1,
+            )
+            + self.positions[-3:]
+        )

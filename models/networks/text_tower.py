@@ -40,8 +40,13 @@ class TextLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x `[B, L, W]`, mask `[B, 1, 1, L]` True at tokens -> `[B, L, W]`."""
-        q, k, v = (f(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        q, k, v = (
+            f(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for f in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        )
         x = self.norm1(x + self.to_out(attended))
         out: Tensor = self.norm2(x + self.down(F.gelu(self.up(x))))
         return out
@@ -58,7 +63,9 @@ class TextTower(nn.Module):
         self.positions = nn.Parameter(torch.randn(config.context_length, width) * 0.02)
         self.norm_in = nn.LayerNorm(width, eps=1e-12)
         self.layers = nn.ModuleList(TextLayer(width, config.heads) for _ in range(config.layers))
-        self.head = nn.Sequential(nn.Linear(width, config.hidden), nn.GELU(), nn.Linear(config.hidden, width))
+        self.head = nn.Sequential(
+            nn.Linear(width, config.hidden), nn.GELU(), nn.Linear(config.hidden, width)
+        )
         nn.init.zeros_(self.head[2].weight)
         nn.init.zeros_(self.head[2].bias)
 

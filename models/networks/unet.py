@@ -40,7 +40,9 @@ class UNetConfig:
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding `[B, dim]` of timesteps `[B]`, cosines first, as in guided-diffusion."""
     half = dim // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    frequencies = torch.exp(
+        -math.log(10000) * torch.arange(half, device=t.device, dtype=torch.float32) / half
+    )
     angles = t[:, None].float() * frequencies[None]
     return torch.cat((angles.cos(), angles.sin()), dim=1)
 
@@ -48,17 +50,23 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 class ResBlock(nn.Module):
     """Two convolutions around the conditioning, with an optional resize (`"up"` or `"down"`) on both paths."""
 
-    def __init__(self, channels: int, out_channels: int, config: UNetConfig, resize: str | None = None) -> None:
+    def __init__(
+        self, channels: int, out_channels: int, config: UNetConfig, resize: str | None = None
+    ) -> None:
         super().__init__()
         self.resize = resize
         self.scale_shift = config.scale_shift
         self.norm1 = nn.GroupNorm(config.norm_groups, channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.time_proj = nn.Linear(config.time_embed_dim, out_channels * (2 if config.scale_shift else 1))
+        self.time_proj = nn.Linear(
+            config.time_embed_dim, out_channels * (2 if config.scale_shift else 1)
+        )
         self.norm2 = nn.GroupNorm(config.norm_groups, out_channels)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.skip = nn.Conv2d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
+        self.skip = (
+            nn.Conv2d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
+        )
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
@@ -87,7 +95,11 @@ class ResBlock(nn.Module):
         h = group_norm.unbiased(self.conv1, self._resized(group_norm.norm(x, self.norm1)))
         time = self.time_proj(emb)
         bias = cast(Tensor, self.conv1.bias)
-        h = group_norm.norm(h, self.norm2, bias[None], time) if self.scale_shift else group_norm.norm(h, self.norm2, time + bias)
+        h = (
+            group_norm.norm(h, self.norm2, bias[None], time)
+            if self.scale_shift
+            else group_norm.norm(h, self.norm2, time + bias)
+        )
         skipped = self._resized(x)
         bias = cast(Tensor, self.conv2.bias)
         if isinstance(self.skip, nn.Conv2d):
@@ -109,7 +121,9 @@ class Attention(nn.Module):
         self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         if config.context_dim:
-            self.context_k, self.context_v = (nn.Linear(config.context_dim, channels) for _ in range(2))
+            self.context_k, self.context_v = (
+                nn.Linear(config.context_dim, channels) for _ in range(2)
+            )
         self.to_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
@@ -128,10 +142,16 @@ class Attention(nn.Module):
         v = self.to_v(h)
         keep = None
         if keys is not None:
-            k, v = (torch.cat(pair, dim=1) for pair in zip(keys, (k, v), strict=True))  # (B, K + HW, C)
+            k, v = (
+                torch.cat(pair, dim=1) for pair in zip(keys, (k, v), strict=True)
+            )  # (B, K + HW, C)
             if mask is not None:
-                keep = F.pad(mask, (0, height * width), value=True)[:, None, None]  # (B, 1, 1, K + HW)
-        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, heads, N, head)
+                keep = F.pad(mask, (0, height * width), value=True)[
+                    :, None, None
+                ]  # (B, 1, 1, K + HW)
+        q, k, v = (
+            y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v)
+        )  # (B, heads, N, head)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
         h = self.to_out(h.transpose(1, 2).flatten(2))
         out: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
@@ -158,18 +178,36 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         for level, out in enumerate(widths):
             for _ in range(config.blocks):
-                self.down.append(nn.ModuleList((ResBlock(width, out, config), attention(level, out))))
+                self.down.append(
+                    nn.ModuleList((ResBlock(width, out, config), attention(level, out)))
+                )
                 width = out
                 skips.append(width)
             if level < len(widths) - 1:
-                self.down.append(nn.ModuleList((ResBlock(width, width, config, "down"), nn.Identity())))
+                self.down.append(
+                    nn.ModuleList((ResBlock(width, width, config, "down"), nn.Identity()))
+                )
                 skips.append(width)
-        self.middle = nn.ModuleList((ResBlock(width, width, config), attention(len(widths) - 1, width), ResBlock(width, width, config)))
+        self.middle = nn.ModuleList(
+            (
+                ResBlock(width, width, config),
+                attention(len(widths) - 1, width),
+                ResBlock(width, width, config),
+            )
+        )
         self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
             for block in range(config.blocks + 1):
-                resize = ResBlock(out, out, config, "up") if level and block == config.blocks else nn.Identity()
-                self.up.append(nn.ModuleList((ResBlock(width + skips.pop(), out, config), attention(level, out), resize)))
+                resize = (
+                    ResBlock(out, out, config, "up")
+                    if level and block == config.blocks
+                    else nn.Identity()
+                )
+                self.up.append(
+                    nn.ModuleList(
+                        (ResBlock(width + skips.pop(), out, config), attention(level, out), resize)
+                    )
+                )
                 width = out
         self.norm_out = nn.GroupNorm(config.norm_groups, width)
         self.conv_out = nn.Conv2d(width, config.out_channels * patch, 3, padding=1)
@@ -178,21 +216,43 @@ class UNet(nn.Module):
 
     def keys_of(self, context: Tensor) -> list[Keys]:
         """Context tokens `[B, K, D]` -> their keys and values in each attention. They do not depend on x or t."""
-        return [module.keys_of(context) for module in self.modules() if isinstance(module, Attention)]
+        return [
+            module.keys_of(context) for module in self.modules() if isinstance(module, Attention)
+        ]
 
-    def forward(self, x: Tensor, t: Tensor, emb: Tensor | None = None, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        emb: Tensor | None = None,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """x `[B, C, H, W]`, timesteps t `[B]`, emb `[B, E]` added to the timestep embedding, context tokens
         `[B, K, D]` with mask `[B, K]` -> `[B, out, H, W]`."""
         return self.proceed(x, t, emb, None if context is None else self.keys_of(context), mask)
 
-    def proceed(self, x: Tensor, t: Tensor, emb: Tensor | None, keys: Sequence[Keys] | None, mask: Tensor | None) -> Tensor:
+    def proceed(
+        self,
+        x: Tensor,
+        t: Tensor,
+        emb: Tensor | None,
+        keys: Sequence[Keys] | None,
+        mask: Tensor | None,
+    ) -> Tensor:
         """As `forward`, after the context's keys from `keys_of`."""
-        time = self.time_out(F.silu(self.time_in(timestep_embedding(t, self.config.channels[0]).to(x.dtype))))
+        time = self.time_out(
+            F.silu(self.time_in(timestep_embedding(t, self.config.channels[0]).to(x.dtype)))
+        )
         time = F.silu(time if emb is None else time + emb)
         later = None if keys is None else iter(keys)
 
         def attended(attend: nn.Module, h: Tensor) -> Tensor:
-            out: Tensor = attend(h, None if later is None else next(later), mask) if isinstance(attend, Attention) else h
+            out: Tensor = (
+                attend(h, None if later is None else next(later), mask)
+                if isinstance(attend, Attention)
+                else h
+            )
             return out
 
         h = self.conv_in(F.pixel_unshuffle(x, self.config.patch_size))

@@ -59,6 +59,12 @@ class Upsampler(nn.Module):
 
     def predicted(self, last: bool, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
         """A pass of one U-Net, that of the last step or the other, as `forward`."""
-        resized = F.interpolate(low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
-        x = torch.cat((x_t, resized), dim=1).to(self.unet.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
+        resized = F.interpolate(
+            low, x_t.shape[-2:], mode="bicubic", antialias=True, align_corners=False
+        )
+        x = (
+            torch.cat((x_t, resized), dim=1)
+            .to(self.unet.conv_in.weight.dtype)
+            .contiguous(memory_format=torch.channels_last)
+        )
         return widened((self.unet_last if last else self.unet)(x, t.to(x.device)))

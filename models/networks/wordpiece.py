@@ -18,7 +18,9 @@ class WordPieceTokenizer:
 
     def __init__(self, vocabulary: Sequence[str], context_length: int) -> None:
         if tuple(vocabulary[:4]) != (PAD, UNKNOWN, START, END):
-            raise ValueError(f"a vocabulary starts with {PAD}, {UNKNOWN}, {START}, {END}, not with {list(vocabulary[:4])}")
+            raise ValueError(
+                f"a vocabulary starts with {PAD}, {UNKNOWN}, {START}, {END}, not with {list(vocabulary[:4])}"
+            )
         self.vocabulary = list(vocabulary)
         self.ids = {piece: index for index, piece in enumerate(vocabulary)}
         self.context_length = context_length
@@ -56,7 +58,11 @@ def normalize(text: str) -> str:
     """Return text in lower case without accents and control characters, in Unicode's decomposed form."""
     decomposed = unicodedata.normalize("NFD", text.lower())
     kept = [character for character in decomposed if unicodedata.category(character) != "Mn"]
-    return "".join(" " if character.isspace() else character for character in kept if not _is_control(character))
+    return "".join(
+        " " if character.isspace() else character
+        for character in kept
+        if not _is_control(character)
+    )
 
 
 def split_words(text: str) -> list[str]:
@@ -79,7 +85,13 @@ def split_words(text: str) -> list[str]:
 def is_ideographic(character: str) -> bool:
     """Return whether a character is Han or kana, which are written without spaces."""
     code = ord(character)
-    return 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0x20000 <= code <= 0x2FA1F or code == 0x3005
+    return (
+        0x3040 <= code <= 0x30FF
+        or 0x3400 <= code <= 0x9FFF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x20000 <= code <= 0x2FA1F
+        or code == 0x3005
+    )
 
 
 def _kind(character: str) -> str:

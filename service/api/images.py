@@ -17,12 +17,19 @@ from service.api.problems import ProblemError
 from service.jobs.repository import Jobs
 
 
-async def image(request: Request, jobs: Jobs, job_id: str, index: int, size: int | None = None) -> Response:
+async def image(
+    request: Request, jobs: Jobs, job_id: str, index: int, size: int | None = None
+) -> Response:
     """An image, at most `size` wide. ProblemError 404 where there is none (yet, or any more)."""
     info = await jobs.image_info(job_id, index)
     if size is None or info.width <= size:
         return await _answer(
-            request, jobs, f"{job_id}-{index}", "image/png", redis_keys.stored_image(job_id, index), redis_keys.image(job_id, index)
+            request,
+            jobs,
+            f"{job_id}-{index}",
+            "image/png",
+            redis_keys.stored_image(job_id, index),
+            redis_keys.image(job_id, index),
         )
     headers = _headers(f"{job_id}-{index}-{size}")
     if _has(request, headers["ETag"]):
@@ -43,11 +50,18 @@ async def animation(request: Request, jobs: Jobs, job_id: str) -> Response:
     """The animation. ProblemError 404 where there is none (yet, or any more)."""
     kind = await jobs.animation_format(job_id)
     return await _answer(
-        request, jobs, f"{job_id}-{kind}", f"image/{kind}", redis_keys.stored_animation(job_id, kind), redis_keys.animation(job_id)
+        request,
+        jobs,
+        f"{job_id}-{kind}",
+        f"image/{kind}",
+        redis_keys.stored_animation(job_id, kind),
+        redis_keys.animation(job_id),
     )
 
 
-async def _answer(request: Request, jobs: Jobs, tag: str, media: str, stored_name: str, key: str) -> Response:
+async def _answer(
+    request: Request, jobs: Jobs, tag: str, media: str, stored_name: str, key: str
+) -> Response:
     headers = _headers(tag)
     if _has(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -55,8 +69,12 @@ async def _answer(request: Request, jobs: Jobs, tag: str, media: str, stored_nam
     if content := await jobs.redis.get(key):
         return Response(bytes(content), media_type=media, headers=headers)
     if jobs.store is not None and (stored := await jobs.store.open(stored_name)):
-        return StreamingResponse(stored.chunks, media_type=media, headers=headers | {"Content-Length": str(stored.size)})
-    raise ProblemError(404, "The job is there, and what it made is no longer. Send its request again.")
+        return StreamingResponse(
+            stored.chunks, media_type=media, headers=headers | {"Content-Length": str(stored.size)}
+        )
+    raise ProblemError(
+        404, "The job is there, and what it made is no longer. Send its request again."
+    )
 
 
 def formed(content: bytes, side: int | None, kind: str = "png", quality: int = 100) -> bytes:
@@ -75,7 +93,9 @@ def formed(content: bytes, side: int | None, kind: str = "png", quality: int = 1
     buffer = io.BytesIO()
     if converted.width != side:
         converted = converted.resize((side, side), Image.Resampling.LANCZOS)
-    options: dict[str, Any] = {"pnginfo": told, "compress_level": 1} if kind == "png" else {"quality": quality}
+    options: dict[str, Any] = (
+        {"pnginfo": told, "compress_level": 1} if kind == "png" else {"quality": quality}
+    )
     converted.save(buffer, kind.upper(), **options)
     return buffer.getvalue()
 
@@ -87,5 +107,8 @@ def _headers(tag: str) -> dict[str, str]:
 
 def _has(request: Request, tag: str) -> bool:
     """True where the client has it already (RFC 9110, section 13.1.2)."""
-    known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    known = [
+        each.strip().removeprefix("W/")
+        for each in request.headers.get("if-none-match", "").split(",")
+    ]
     return tag in known or known == ["*"]

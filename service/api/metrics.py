@@ -12,7 +12,14 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
@@ -33,7 +40,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter("unclip_http_requests", "HTTP requests.", ["method", "route", "status"], registry=self.registry)
+        self.requests = Counter(
+            "unclip_http_requests",
+            "HTTP requests.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
         self.seconds = Histogram(
             "unclip_http_request_duration_seconds",
             "Time to answer, waits that were asked for included.",
@@ -41,11 +53,19 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
             registry=self.registry,
         )
-        self.accepted = Counter("unclip_jobs_accepted", "Jobs accepted.", ["operation"], registry=self.registry)
-        self.webhooks = Counter("unclip_webhook_attempts", "Attempts at webhooks.", ["outcome"], registry=self.registry)
-        Info("unclip_build", "What runs here.", registry=self.registry).info({"component": "service", "version": version("unclip-service")})
+        self.accepted = Counter(
+            "unclip_jobs_accepted", "Jobs accepted.", ["operation"], registry=self.registry
+        )
+        self.webhooks = Counter(
+            "unclip_webhook_attempts", "Attempts at webhooks.", ["outcome"], registry=self.registry
+        )
+        Info("unclip_build", "What runs here.", registry=self.registry).info(
+            {"component": "service", "version": version("unclip-service")}
+        )
         ProcessCollector(registry=self.registry)
-        for operation in OPERATIONS:  # from the start: a series that begins with its first event has no rate for it
+        for operation in (
+            OPERATIONS
+        ):  # from the start: a series that begins with its first event has no rate for it
             self.accepted.labels(operation)
 
     def webhook(self, outcome: str) -> None:
@@ -87,7 +107,9 @@ async def _facts(redis: Any) -> Facts:
     return Facts(
         waiting=waiting,
         running=running,
-        head_age=(now() - datetime.fromisoformat(created.decode())).total_seconds() if created else 0.0,
+        head_age=(now() - datetime.fromisoformat(created.decode())).total_seconds()
+        if created
+        else 0.0,
         workers=len(alive),
         slots=sum(beat.slots for beat in alive),
         last_beat=float(last_beat) if last_beat else None,
@@ -110,25 +132,44 @@ class Snapshot(Collector):
         yield GaugeMetricFamily("unclip_queue_jobs", "Jobs waiting for a worker.", facts.waiting)
         head = "Seconds since the job that runs next was accepted; 0 where none waits."
         yield GaugeMetricFamily("unclip_queue_head_age_seconds", head, facts.head_age)
-        yield GaugeMetricFamily("unclip_jobs_running", "Jobs that workers have begun.", facts.running)
-        yield GaugeMetricFamily("unclip_workers_alive", "Workers that have given a sign of life lately.", facts.workers)
-        yield GaugeMetricFamily("unclip_worker_slots", "Jobs that the living workers run at once.", facts.slots)
-        yield GaugeMetricFamily("unclip_webhooks_pending", "Webhooks that are still to be delivered.", facts.webhooks)
+        yield GaugeMetricFamily(
+            "unclip_jobs_running", "Jobs that workers have begun.", facts.running
+        )
+        yield GaugeMetricFamily(
+            "unclip_workers_alive", "Workers that have given a sign of life lately.", facts.workers
+        )
+        yield GaugeMetricFamily(
+            "unclip_worker_slots", "Jobs that the living workers run at once.", facts.slots
+        )
+        yield GaugeMetricFamily(
+            "unclip_webhooks_pending", "Webhooks that are still to be delivered.", facts.webhooks
+        )
         if facts.last_beat is not None:
             beat = "When any worker last gave a sign of life; there is none before the first."
-            yield GaugeMetricFamily("unclip_workers_last_heartbeat_timestamp_seconds", beat, facts.last_beat)
+            yield GaugeMetricFamily(
+                "unclip_workers_last_heartbeat_timestamp_seconds", beat, facts.last_beat
+            )
         yield _ended(facts.ended)
 
 
 def _ended(counts: dict[str, int]) -> Metric:
     """All combinations from the start, those without any too."""
     family = CounterMetricFamily(
-        "unclip_jobs_ended", "Jobs ended; reason: why, where they failed.", labels=["operation", "outcome", "reason"]
+        "unclip_jobs_ended",
+        "Jobs ended; reason: why, where they failed.",
+        labels=["operation", "outcome", "reason"],
     )
-    outcomes = [("succeeded", ""), ("cancelled", ""), *(("failed", reason) for reason in get_args(Reason))]
+    outcomes = [
+        ("succeeded", ""),
+        ("cancelled", ""),
+        *(("failed", reason) for reason in get_args(Reason)),
+    ]
     for operation in OPERATIONS:
         for outcome, reason in outcomes:
-            family.add_metric([operation, outcome, reason], counts.get(redis_keys.outcome(operation, outcome, reason), 0))
+            family.add_metric(
+                [operation, outcome, reason],
+                counts.get(redis_keys.outcome(operation, outcome, reason), 0),
+            )
     return family
 
 
@@ -157,6 +198,8 @@ class MeasureRequests:
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             # Whatever a client sends as its method must not become a label.
-            method = scope["method"] if route != "unknown" and scope["method"] in METHODS else "unknown"
+            method = (
+                scope["method"] if route != "unknown" and scope["method"] in METHODS else "unknown"
+            )
             self.metrics.requests.labels(method, route, status).inc()
             self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started)

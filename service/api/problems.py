@@ -37,14 +37,23 @@ class Problem(BaseModel):
     errors: list[FieldProblem] = []
 
 
-NO_FIELDS = {"body", "str", "ImageRef"}  # of what pydantic says of a place: the branches of an image's union
+NO_FIELDS = {
+    "body",
+    "str",
+    "ImageRef",
+}  # of what pydantic says of a place: the branches of an image's union
 
 
 class ProblemError(Exception):
     """Raised anywhere in a request; becomes the answer."""
 
     def __init__(
-        self, status: int, detail: str, *, headers: dict[str, str] | None = None, errors: list[FieldProblem] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        errors: list[FieldProblem] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -53,9 +62,16 @@ class ProblemError(Exception):
         self.errors = errors
 
 
-def problem(status: int, detail: str, errors: list[FieldProblem] | None = None, headers: dict[str, str] | None = None) -> Response:
+def problem(
+    status: int,
+    detail: str,
+    errors: list[FieldProblem] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
     """A problem as a response."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+    body = Problem(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or []
+    )
     # Values that JSON or UTF-8 cannot carry may be quoted in a detail: escape them.
     content = json.dumps(body.model_dump(exclude_defaults=False), ensure_ascii=True)
     return Response(content, status, headers, MEDIA_TYPE)
@@ -64,7 +80,13 @@ def problem(status: int, detail: str, errors: list[FieldProblem] | None = None, 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's entry for these problems."""
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
 
 
 def install(app: FastAPI) -> None:
@@ -79,7 +101,10 @@ def install(app: FastAPI) -> None:
         faults = error.errors()
         if any(fault["type"] == "json_invalid" for fault in faults):
             where = faults[0]["loc"][-1] if faults[0]["loc"] else 0
-            return problem(400, f"The body is not JSON: {faults[0]['ctx']['error']} (at character {where}). Send one JSON object.")
+            return problem(
+                400,
+                f"The body is not JSON: {faults[0]['ctx']['error']} (at character {where}). Send one JSON object.",
+            )
         errors = [field_problem(fault) for fault in faults]
         return problem(422, "; ".join(f"{e.field}: {e.message}" for e in errors), errors)
 
@@ -89,9 +114,7 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             detail = f"There is nothing at {request.url.path}. See /docs for what there is."
         elif error.status_code == 405:
-            detail = (
-                f"{request.method} is not possible at {request.url.path}; it takes {(error.headers or {}).get('Allow', 'other methods')}."
-            )
+            detail = f"{request.method} is not possible at {request.url.path}; it takes {(error.headers or {}).get('Allow', 'other methods')}."
         elif error.status_code == 400:
             detail = "The body could not be read as JSON. Send one JSON object, in UTF-8."
         return problem(error.status_code, detail, headers=dict(error.headers or {}))
@@ -100,7 +123,9 @@ def install(app: FastAPI) -> None:
     async def redis_away(request: Request, error: RedisError) -> Response:
         log.warning("Redis does not answer: %s", error)
         return problem(
-            503, "Redis does not answer, so no work can be accepted or told of. Try again shortly.", headers={"Retry-After": "5"}
+            503,
+            "Redis does not answer, so no work can be accepted or told of. Try again shortly.",
+            headers={"Retry-After": "5"},
         )
 
     @app.exception_handler(Exception)
@@ -122,4 +147,8 @@ def field_problem(fault: Any) -> FieldProblem:
     given = fault.get("input")
     # Of a whole request the names are enough: it may hold images.
     got = f"the fields {', '.join(map(str, given))}" if isinstance(given, dict) else repr(given)
-    return FieldProblem(field=path, message=message, got=got if len(got) <= MAX_SHOWN_CHARACTERS else got[:MAX_SHOWN_CHARACTERS] + "…")
+    return FieldProblem(
+        field=path,
+        message=message,
+        got=got if len(got) <= MAX_SHOWN_CHARACTERS else got[:MAX_SHOWN_CHARACTERS] + "…",
+    )

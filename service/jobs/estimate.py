@@ -52,7 +52,12 @@ class Standing:
 
 def ask(redis: Any, job_id: str) -> Any:
     """Ask for a job's standing, of any client or pipeline; `standing_of` reads the answer."""
-    asked = redis_keys.job(job_id), redis_keys.QUEUE_LIST, redis_keys.MEAN_DURATIONS, redis_keys.WORKERS
+    asked = (
+        redis_keys.job(job_id),
+        redis_keys.QUEUE_LIST,
+        redis_keys.MEAN_DURATIONS,
+        redis_keys.WORKERS,
+    )
     return redis.eval(_STANDING, len(asked), *asked, job_id, redis_keys.worker(""))
 
 
@@ -71,7 +76,9 @@ def standing_of(answer: bytes) -> Standing:
     if any_job is None or not slots:
         return Standing(record, Place(position, None))
     own = pace.get(redis_keys.mean_duration(record.operation, size), any_job)
-    return Standing(record, Place(position, round(float(own) + position * float(any_job) / slots, 1)))
+    return Standing(
+        record, Place(position, round(float(own) + position * float(any_job) / slots, 1))
+    )
 
 
 async def beats(redis: Any) -> list[WorkerHeartbeat]:
@@ -89,7 +96,11 @@ async def beats(redis: Any) -> list[WorkerHeartbeat]:
 def room(redis: Any, surplus: int) -> int:
     """Whole seconds until a full queue has lost so many jobs, for Retry-After. Blocking."""
     any_job, slots = _measured(redis)
-    return UNMEASURED_S if any_job is None or not slots else max(1, math.ceil(surplus * any_job / slots))
+    return (
+        UNMEASURED_S
+        if any_job is None or not slots
+        else max(1, math.ceil(surplus * any_job / slots))
+    )
 
 
 def first_end(redis: Any, job_ids: Sequence[str]) -> int:
@@ -102,7 +113,9 @@ def first_end(redis: Any, job_ids: Sequence[str]) -> int:
         found = pipe.execute()
     times = []
     for position, progress in zip(found[::2], found[1::2], strict=True):
-        left = (json.loads(progress or "null") or {}).get("eta_seconds") if position is None else None
+        left = (
+            (json.loads(progress or "null") or {}).get("eta_seconds") if position is None else None
+        )
         if left is not None:
             times.append(left)
         elif any_job is not None and slots:

@@ -21,7 +21,9 @@ from service.jobs.estimate import Place, ask, standing_of
 
 BLOCK_S = 1.0  # a reader asks Redis in turns of this length, well under the socket's timeout
 AGAIN_S = 0.5  # after Redis did not answer
-WATCHED_TTL_S = 5  # longer than a turn: so long after the last listener left, previews are still made
+WATCHED_TTL_S = (
+    5  # longer than a turn: so long after the last listener left, previews are still made
+)
 KEEPALIVE_S = 15.0
 MAX_BEHIND = 1000  # events that a slow listener may be behind before it is let go; it comes back with its Last-Event-ID
 START = "0-0"
@@ -61,7 +63,9 @@ class Events:
             with suppress(asyncio.CancelledError):
                 await reader.task
 
-    async def listen(self, job_id: str, after: str = START, *, previews: bool = False) -> AsyncGenerator[Event, None]:
+    async def listen(
+        self, job_id: str, after: str = START, *, previews: bool = False
+    ) -> AsyncGenerator[Event, None]:
         """A job's events after the one with this id, as they come, to the last one. `previews` has the worker make them; without it
         there are none."""
         reader = self._readers.get(job_id)
@@ -91,7 +95,10 @@ class Events:
     async def _kept(self, job_id: str, after: str) -> list[Event]:
         while True:
             try:
-                return [_event(*entry) for entry in await self.redis.xrange(redis_keys.events(job_id), min=f"({after}")]
+                return [
+                    _event(*entry)
+                    for entry in await self.redis.xrange(redis_keys.events(job_id), min=f"({after}")
+                ]
             except RedisError:
                 await asyncio.sleep(AGAIN_S)
 
@@ -154,7 +161,9 @@ class _Reader:
         while True:
             try:
                 if self._watching:
-                    await self.redis.set(redis_keys.preview_subscribed(self.job_id), "1", ex=WATCHED_TTL_S)
+                    await self.redis.set(
+                        redis_keys.preview_subscribed(self.job_id), "1", ex=WATCHED_TTL_S
+                    )
                 found = await self.redis.xread({stream: last}, block=int(BLOCK_S * 1000))
                 for entry in found[0][1] if found else ():
                     event = _event(*entry)
@@ -176,7 +185,15 @@ class _Reader:
             found = standing.place
             if found != self._told:
                 self._told = found
-                self._tell(Event(None, "queued", json.dumps({"queue_position": found.position, "eta_seconds": found.eta_seconds})))
+                self._tell(
+                    Event(
+                        None,
+                        "queued",
+                        json.dumps(
+                            {"queue_position": found.position, "eta_seconds": found.eta_seconds}
+                        ),
+                    )
+                )
         return False
 
 
@@ -184,7 +201,9 @@ def _event(event_id: bytes, fields: dict[bytes, bytes]) -> Event:
     return Event(event_id.decode(), fields[b"event"].decode(), fields[b"data"].decode())
 
 
-async def paused(events: AsyncGenerator[Event, None], seconds: float) -> AsyncGenerator[Event | None, None]:
+async def paused(
+    events: AsyncGenerator[Event, None], seconds: float
+) -> AsyncGenerator[Event | None, None]:
     """Events as they come, and None wherever none came for so long."""
     async with aclosing(events) as source:
         upcoming = asyncio.ensure_future(anext(source, None))
@@ -210,4 +229,8 @@ async def server_sent(events: AsyncGenerator[Event, None]) -> AsyncIterator[byte
     yield format_sse_event(comment="the job's events; Last-Event-ID resumes", retry=1000)
     async with aclosing(paused(events, KEEPALIVE_S)) as source:
         async for event in source:
-            yield KEEPALIVE_COMMENT if event is None else format_sse_event(data_str=event.data, event=event.name, id=event.id)
+            yield (
+                KEEPALIVE_COMMENT
+                if event is None
+                else format_sse_event(data_str=event.data, event=event.name, id=event.id)
+            )

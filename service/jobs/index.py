@@ -27,7 +27,18 @@ SCANNED = 500  # entries that one page looks at, at most, in search of those tha
 CLEARED = 500  # entries that are looked at in one go for jobs that have expired
 CLEAR_EVERY_S = 60.0
 # What a list shows of a record.
-SHOWN = ("operation", "status", "request", "progress", "images", "animation", "error", "created_at", "started_at", "finished_at")
+SHOWN = (
+    "operation",
+    "status",
+    "request",
+    "progress",
+    "images",
+    "animation",
+    "error",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
 # Answers one JSON text, as redis-py takes much longer for an array of a thousand strings. An empty table of Lua's becomes {}.
 # Entries of one score come in the reverse order of their names, so a cursor is a score and a name, and a page begins below both.
 _PAGE = """
@@ -87,7 +98,18 @@ async def page(
     # Without filters only expired jobs are passed over, and those of the very microsecond that the page before ended in.
     scanned = SCANNED if status or operation else 2 * limit + 100
     answer = await redis.eval(
-        _PAGE, 1, redis_keys.listing(owner), below, name, least, limit, scanned, status or "", operation or "", redis_keys.job(""), *SHOWN
+        _PAGE,
+        1,
+        redis_keys.listing(owner),
+        below,
+        name,
+        least,
+        limit,
+        scanned,
+        status or "",
+        operation or "",
+        redis_keys.job(""),
+        *SHOWN,
     )
     found, last, more = json.loads(answer)
     jobs = [(entry.partition(":")[0], _record(values)) for entry, values in found]
@@ -100,7 +122,9 @@ async def clear(redis: Any, ttl: int) -> int:
     below = _score(now()) - ttl * 1_000_000
     kept = 0
     cleared = 0
-    while entries := await redis.zrange(redis_keys.listing(), "-inf", below, byscore=True, offset=kept, num=CLEARED):
+    while entries := await redis.zrange(
+        redis_keys.listing(), "-inf", below, byscore=True, offset=kept, num=CLEARED
+    ):
         there = await _exist(redis, entries)
         gone = [entry for entry in entries if entry not in there]
         async with redis.pipeline() as pipe:
@@ -132,7 +156,9 @@ async def _exist(redis: Any, entries: list[bytes]) -> set[bytes]:
 
 
 def _record(values: list[str | Literal[False]]) -> Record:
-    return record_of({name: value for name, value in zip(SHOWN, values, strict=True) if value is not False})
+    return record_of(
+        {name: value for name, value in zip(SHOWN, values, strict=True) if value is not False}
+    )
 
 
 def _score(time: datetime) -> int:
@@ -145,8 +171,12 @@ def _cursor(last: list[str]) -> str:
 
 def _below(cursor: str) -> tuple[str, str]:
     try:
-        score, name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
+        score, name = (
+            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
+        )
         int(score)
     except (ValueError, binascii.Error) as error:
-        raise ProblemError(422, f"cursor: {cursor[:80]!r} is none. Take `next` of the page before, as it is.") from error
+        raise ProblemError(
+            422, f"cursor: {cursor[:80]!r} is none. Take `next` of the page before, as it is."
+        ) from error
     return score, name

@@ -22,7 +22,11 @@ def holding(redis: Any, key_id: str) -> set[str]:
         for job_id in entered:
             pipe.hget(redis_keys.job(job_id), "status")
         found = pipe.execute()
-    return {job_id for job_id, status in zip(entered, found, strict=True) if status is not None and status.decode() not in ENDED}
+    return {
+        job_id
+        for job_id, status in zip(entered, found, strict=True)
+        if status is not None and status.decode() not in ENDED
+    }
 
 
 def take(redis: Any, key: ApiKey) -> set[str] | None:
@@ -34,7 +38,9 @@ def take(redis: Any, key: ApiKey) -> set[str] | None:
     held = holding(redis, key.id)
     if len(held) >= key.jobs:
         detail = f"The API key {key.id} has {len(held)} jobs that wait or run, and may have {key.jobs}. Wait for one to end, or cancel one."
-        raise ProblemError(429, detail, headers={"Retry-After": str(first_end(redis, sorted(held)))})
+        raise ProblemError(
+            429, detail, headers={"Retry-After": str(first_end(redis, sorted(held)))}
+        )
     return held
 
 

@@ -23,7 +23,18 @@ from rq.job import Job as RQJob
 
 from contracts import redis_keys
 from contracts.fields import MAX_IMAGES, MAX_SEED, PARAMETERS
-from contracts.jobs import ENDED, AnimatedImage, Image, ImageInfo, Job, Links, Record, now, read_record, written
+from contracts.jobs import (
+    ENDED,
+    AnimatedImage,
+    Image,
+    ImageInfo,
+    Job,
+    Links,
+    Record,
+    now,
+    read_record,
+    written,
+)
 from contracts.queue import PUSH
 from contracts.transitions import finish_job
 from service import tracing
@@ -43,7 +54,18 @@ log = structlog.stdlib.get_logger("service.jobs.repository")
 SOCKET_TIMEOUT_S = 5.0
 
 
-_KEPT_BACK = {"request", "parameters", "images", "animation", "inputs", "idempotency", "webhook", "owner", "link", "trace"}  # of a record
+_KEPT_BACK = {
+    "request",
+    "parameters",
+    "images",
+    "animation",
+    "inputs",
+    "idempotency",
+    "webhook",
+    "owner",
+    "link",
+    "trace",
+}  # of a record
 
 
 @dataclass(frozen=True)
@@ -60,7 +82,9 @@ class PriorityQueue(Queue):
 
     def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
         """Into its place among those that wait."""
-        (pipeline or self.connection).eval(PUSH, 1, self.key, job_id, redis_keys.job(""), int(at_front))
+        (pipeline or self.connection).eval(
+            PUSH, 1, self.key, job_id, redis_keys.job(""), int(at_front)
+        )
 
 
 class Jobs:
@@ -71,13 +95,29 @@ class Jobs:
         self.store = Store(settings.store) if settings.store else None
         self.deny = DenyList(settings.deny_list) if settings.deny_list else None
         url = settings.redis_url
-        timeouts: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": 2.0, "health_check_interval": 30}
+        timeouts: dict[str, Any] = {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": 2.0,
+            "health_check_interval": 30,
+        }
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
         # Any: what redis-py says of its answers' types differs from release to release.
-        self.redis: Any = asynchronous(url, max_connections=2000, retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
-        self._blocking: Any = blocking(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts)
+        self.redis: Any = asynchronous(
+            url,
+            max_connections=2000,
+            retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+            **timeouts,
+        )
+        self._blocking: Any = blocking(
+            url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts
+        )
         self.events = Events(self.redis)
-        self._queue = PriorityQueue(redis_keys.QUEUE, connection=self._blocking, serializer="json", default_timeout=settings.job_timeout)
+        self._queue = PriorityQueue(
+            redis_keys.QUEUE,
+            connection=self._blocking,
+            serializer="json",
+            default_timeout=settings.job_timeout,
+        )
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -93,7 +133,11 @@ class Jobs:
         if self.deny is not None:
             self.deny.check(work.fields)
         request = work.fields.model_dump()
-        told = [work.operation, request, {name: hashlib.sha256(png).hexdigest() for name, png in work.images.items()}]
+        told = [
+            work.operation,
+            request,
+            {name: hashlib.sha256(png).hexdigest() for name, png in work.images.items()},
+        ]
         told += [work.webhook.model_dump(exclude={"base_url"})] if work.webhook else []
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         if "seed" in request and request["seed"] is None:
@@ -101,7 +145,11 @@ class Jobs:
         priority = request.pop("priority")
         job_id = uuid.uuid4().hex
         owner = caller.id if caller else None
-        key_hash = hashlib.sha256(f"{owner or ''} {idempotency_key}".encode()).hexdigest() if idempotency_key else None
+        key_hash = (
+            hashlib.sha256(f"{owner or ''} {idempotency_key}".encode()).hexdigest()
+            if idempotency_key
+            else None
+        )
         key = redis_keys.idempotency(key_hash) if key_hash else None
         watched = ([key] if key else []) + ([redis_keys.active_jobs(owner)] if owner else [])
         with self._blocking.pipeline() as pipe:
@@ -116,7 +164,9 @@ class Jobs:
                     self._refuse_if_full()
                     held = quota.take(self._blocking, caller) if caller else None
                     pipe.multi()
-                    if key is not None:  # without a time to live: it goes with its job, to which whoever ends the job sees
+                    if (
+                        key is not None
+                    ):  # without a time to live: it goes with its job, to which whoever ends the job sees
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
                     if caller is not None:
                         quota.enter(pipe, caller, job_id, held)
@@ -130,7 +180,11 @@ class Jobs:
                         self._record(pipe, job_id, work, request, more | {"trace": trace})
                         ask(pipe, job_id)
                         standing = standing_of(pipe.execute()[-1])
-                    shown = {"captions": dict(captions(work.fields))} if self.settings.log_prompts else {}
+                    shown = (
+                        {"captions": dict(captions(work.fields))}
+                        if self.settings.log_prompts
+                        else {}
+                    )
                     log.info("job accepted", job_id=job_id, operation=work.operation, **shown)
                     return Accepted(job_id, repeated=False, standing=standing)
                 except redis.WatchError:
@@ -141,19 +195,35 @@ class Jobs:
         most = self.settings.max_queued_jobs
         if waiting >= most:
             detail = f"{waiting} jobs are waiting, and this service holds {most}. Try again later."
-            raise ProblemError(429, detail, headers={"Retry-After": str(room(self._blocking, waiting - most + 1))})
+            raise ProblemError(
+                429, detail, headers={"Retry-After": str(room(self._blocking, waiting - most + 1))}
+            )
 
     def _repeat(self, earlier: dict[str, str], fingerprint: str) -> Accepted:
         if earlier["fingerprint"] != fingerprint:
-            raise ProblemError(422, "This Idempotency-Key was used for another request. Take a new key for a new request.")
+            raise ProblemError(
+                422,
+                "This Idempotency-Key was used for another request. Take a new key for a new request.",
+            )
         return Accepted(earlier["id"], repeated=True)
 
-    def _record(self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], fields: dict[str, Any]) -> None:
+    def _record(
+        self, pipe: Any, job_id: str, work: Work, request: dict[str, Any], fields: dict[str, Any]
+    ) -> None:
         inputs = list(work.images)
         webhook = work.webhook.model_dump() if work.webhook else None
         created_at = now()
-        fields |= {"operation": work.operation, "status": "queued", "request": request, "inputs": inputs, "webhook": webhook}
-        pipe.hset(redis_keys.job(job_id), mapping=written(created_at=created_at, request_id=request_id(), **fields))
+        fields |= {
+            "operation": work.operation,
+            "status": "queued",
+            "request": request,
+            "inputs": inputs,
+            "webhook": webhook,
+        }
+        pipe.hset(
+            redis_keys.job(job_id),
+            mapping=written(created_at=created_at, request_id=request_id(), **fields),
+        )
         index.enter(pipe, job_id, created_at, fields["owner"])
         for name, png in work.images.items():
             pipe.set(redis_keys.input_image(job_id, name), png)  # until the worker ends the job
@@ -180,17 +250,25 @@ class Jobs:
         waits = standing.place
         if record is None:
             raise self._unknown(job_id)
-        running = record.progress.eta_seconds if record.status == "running" and record.progress else None
+        running = (
+            record.progress.eta_seconds if record.status == "running" and record.progress else None
+        )
         url = f"{base_url}/jobs/{job_id}"
         link = f"?link={record.link}" if record.link else ""
-        images = [Image(url=f"{url}/images/{index}.png{link}", **image.model_dump()) for index, image in enumerate(record.images)]
+        images = [
+            Image(url=f"{url}/images/{index}.png{link}", **image.model_dump())
+            for index, image in enumerate(record.images)
+        ]
         return Job(
             id=job_id,
             queue_position=waits.position,
             eta_seconds=waits.eta_seconds if record.status == "queued" else running,
-            parameters={k: v for k, v in record.request.items() if v is not None or k in PARAMETERS} | record.parameters,
+            parameters={k: v for k, v in record.request.items() if v is not None or k in PARAMETERS}
+            | record.parameters,
             images=images,
-            animation=AnimatedImage(format=record.animation, url=f"{url}/animation{link}") if record.animation else None,
+            animation=AnimatedImage(format=record.animation, url=f"{url}/animation{link}")
+            if record.animation
+            else None,
             links=Links(self=url, events=f"{url}/events"),
             **record.model_dump(exclude=_KEPT_BACK),
         )
@@ -205,7 +283,9 @@ class Jobs:
 
     def _unknown(self, job_id: str) -> ProblemError:
         kept = self.settings.result_ttl // 3600
-        return ProblemError(404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours.")
+        return ProblemError(
+            404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours."
+        )
 
     async def belongs(self, job_id: str, owner: str) -> None:
         """ProblemError 404 where this is not a job of the owner's, as if there were none."""
@@ -213,7 +293,9 @@ class Jobs:
             raise self._unknown(job_id)
 
     async def _owned(self, job_id: str, owner: str) -> bool:
-        return bool(await self.redis.hget(redis_keys.job(job_id), "owner") == json.dumps(owner).encode())
+        return bool(
+            await self.redis.hget(redis_keys.job(job_id), "owner") == json.dumps(owner).encode()
+        )
 
     async def linked(self, job_id: str, link: str) -> bool:
         """True where this opens the job's images."""
@@ -239,7 +321,11 @@ class Jobs:
         if owner is not None and not await self._owned(job_id, owner):
             return None
         png = await self.redis.get(redis_keys.image(job_id, index))
-        if png is None and self.store is not None and await self.redis.exists(redis_keys.job(job_id)):  # the store's outlives it a little
+        if (
+            png is None
+            and self.store is not None
+            and await self.redis.exists(redis_keys.job(job_id))
+        ):  # the store's outlives it a little
             return await self.store.read(redis_keys.stored_image(job_id, index))
         return None if png is None else bytes(png)
 
@@ -247,7 +333,10 @@ class Jobs:
         """The format of a job's animation. ProblemError 404 where there is none (yet, or any more)."""
         record = await self._read(job_id)
         if record.animation is None:
-            raise ProblemError(404, f"Job {job_id} is {record.status} and has no animation. Ask for one by animation: webp or apng.")
+            raise ProblemError(
+                404,
+                f"Job {job_id} is {record.status} and has no animation. Ask for one by animation: webp or apng.",
+            )
         return record.animation
 
     async def wait(self, job_id: str, seconds: float) -> bool:
@@ -278,7 +367,9 @@ class Jobs:
                     pipe.multi()
                     pipe.lrem(redis_keys.QUEUE_LIST, 1, job_id)
                     if record.status == "queued":
-                        pipe.delete(RQJob.key_for(job_id))  # a worker that has just taken its id finds nothing to do
+                        pipe.delete(
+                            RQJob.key_for(job_id)
+                        )  # a worker that has just taken its id finds nothing to do
                     finish_job(pipe, job_id, record, "cancelled", self.settings.result_ttl)
                     pipe.publish(redis_keys.CANCELLED, job_id)
                     pipe.execute()
@@ -292,4 +383,7 @@ class Jobs:
 
 
 def _no_image(job_id: str, record: Record, index: int) -> ProblemError:
-    return ProblemError(404, f"Job {job_id} is {record.status} and has {len(record.images)} images; there is none at {index}.")
+    return ProblemError(
+        404,
+        f"Job {job_id} is {record.status} and has {len(record.images)} images; there is none at {index}.",
+    )

@@ -17,7 +17,10 @@ from service.openai.schemas import OpenAIErrorBody
 
 PREFIX = "/v1/"
 # `type` and `code` by status, where they are not those of a bad request or of a service that failed.
-KINDS = {401: ("invalid_request_error", "invalid_api_key"), 429: ("requests", "rate_limit_exceeded")}
+KINDS = {
+    401: ("invalid_request_error", "invalid_api_key"),
+    429: ("requests", "rate_limit_exceeded"),
+}
 # `code` by what pydantic calls a fault.
 CODES = {
     "missing": "missing_required_parameter",
@@ -38,29 +41,42 @@ class OpenAIError(Exception):
     """Raised anywhere in a call; becomes the answer, or the last event of a stream."""
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
-        kind, usual = KINDS.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
+        kind, usual = KINDS.get(
+            status, ("server_error" if status >= 500 else "invalid_request_error", None)
+        )
         self.body = OpenAIErrorBody.of(message, kind, param, code or usual)
 
     def response(self) -> Response:
         """As an answer. Values that JSON or UTF-8 cannot carry may be quoted in it: they are escaped."""
-        return Response(json.dumps(self.body, ensure_ascii=True), self.status, self.headers, "application/json")
+        return Response(
+            json.dumps(self.body, ensure_ascii=True), self.status, self.headers, "application/json"
+        )
 
 
 def of_fields(error: ValidationError) -> OpenAIError:
     """400, as OpenAI has it, and not 422: `param` and `code` are the first fault's, the message tells all."""
     faults = error.errors()
     problems = [field_problem(fault) for fault in faults]
-    message = "; ".join(f"{one.field}: {one.message}" + (f" (got {one.got})" if one.got else "") for one in problems)
+    message = "; ".join(
+        f"{one.field}: {one.message}" + (f" (got {one.got})" if one.got else "") for one in problems
+    )
     param = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
     return OpenAIError(400, f"{message}.", param, CODES.get(faults[0]["type"], "invalid_value"))
 
 
-def of_problem(status: int, detail: str, param: str | None = None, headers: Mapping[str, str] | None = None) -> OpenAIError:
+def of_problem(
+    status: int, detail: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> OpenAIError:
     """The same as a problem of the service's other routes."""
     return OpenAIError(400 if status == 422 else status, detail, param, headers=headers)
 
@@ -103,12 +119,18 @@ class OpenAIErrors:
             await self.app(scope, receive, translated)
         except Exception:
             if not begun:  # else it is too late to say so
-                await OpenAIError(500, "The service failed at this request; its log says why.").response()(scope, receive, send)
+                await OpenAIError(
+                    500, "The service failed at this request; its log says why."
+                ).response()(scope, receive, send)
             raise
 
 
 def _translated(start: Message, content: bytes) -> OpenAIError:
     problem: dict[str, Any] = json.loads(content)
-    headers = {name: value for name, value in Headers(raw=start["headers"]).items() if name not in ("content-type", "content-length")}
+    headers = {
+        name: value
+        for name, value in Headers(raw=start["headers"]).items()
+        if name not in ("content-type", "content-length")
+    }
     errors = problem.get("errors") or [{}]
     return of_problem(start["status"], problem["detail"], errors[0].get("field"), headers)

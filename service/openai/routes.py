@@ -21,7 +21,13 @@ from service.jobs.estimate import beats
 from service.jobs.repository import Jobs
 from service.openai.errors import OpenAIError
 from service.openai.parse import CALLS, FILES, read
-from service.openai.schemas import OpenAIErrorBody, OpenAIImage, OpenAIImages, OpenAIModel, OpenAIModels
+from service.openai.schemas import (
+    OpenAIErrorBody,
+    OpenAIImage,
+    OpenAIImages,
+    OpenAIModel,
+    OpenAIModels,
+)
 from service.openai.stream import Form, follow, server_sent, succeeded
 from service.security import middleware
 from service.settings import Settings
@@ -45,14 +51,23 @@ REASONS = {
 }
 
 
-def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base_url: Callable[[Request], str]) -> None:
+def install(
+    app: FastAPI,
+    jobs: Jobs,
+    metrics: Metrics,
+    settings: Settings,
+    base_url: Callable[[Request], str],
+) -> None:
     """Add the routes."""
     started = int(time.time())
     gated = (401, 429) if settings.api_keys == "required" else ()
 
     async def models() -> list[OpenAIModel]:
         names = {beat.checkpoint for beat in await beats(jobs.redis) if beat.checkpoint}
-        return [OpenAIModel(id=name, created=started, owned_by="unclip-service") for name in (DALLE2, *sorted(names - {DALLE2}))]
+        return [
+            OpenAIModel(id=name, created=started, owned_by="unclip-service")
+            for name in (DALLE2, *sorted(names - {DALLE2}))
+        ]
 
     async def model(name: str) -> OpenAIModel:
         known = await models()
@@ -73,7 +88,8 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
             tags=["OpenAI"],
             response_model=OpenAIImages,
             openapi_extra={"requestBody": _body_of(call)},
-            responses=_responses(400, 404, 409, 413, 429, 500, 503, *gated) | ({200: {"content": _EVENTS}} if events else {}),
+            responses=_responses(400, 404, 409, 413, 429, 500, 503, *gated)
+            | ({200: {"content": _EVENTS}} if events else {}),
         )
         async def images(request: Request) -> Response:
             """As OpenAI's own call of this path. Holds until the images are done; a client that goes away cancels them."""
@@ -84,7 +100,12 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
             base = base_url(request)
             headers = {"Location": f"{base}/jobs/{accepted.job_id}"}
             if events and getattr(asked, "stream", False):
-                heard = follow(request, jobs, accepted.job_id, previews=bool(getattr(asked, "partial_images", 0)))
+                heard = follow(
+                    request,
+                    jobs,
+                    accepted.job_id,
+                    previews=bool(getattr(asked, "partial_images", 0)),
+                )
                 content = server_sent(heard, jobs, accepted.job_id, events, asked, base)
                 headers |= {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
                 return StreamingResponse(content, 200, headers, "text/event-stream")
@@ -93,10 +114,15 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
                     pass
             job = await succeeded(jobs, accepted.job_id, base, asked)
             form = Form.of(asked)
-            data = [await present_image(accepted.job_id, index, image, form) for index, image in enumerate(job.images)]
+            data = [
+                await present_image(accepted.job_id, index, image, form)
+                for index, image in enumerate(job.images)
+            ]
             side = form.side or job.images[0].width
             created = int((job.finished_at or job.created_at).timestamp())
-            answer = OpenAIImages(created=created, data=data, output_format=form.output_format, size=f"{side}x{side}")
+            answer = OpenAIImages(
+                created=created, data=data, output_format=form.output_format, size=f"{side}x{side}"
+            )
             return JSONResponse(answer.model_dump(exclude_none=True), 200, headers)
 
     async def present_image(job_id: str, index: int, image: Image, form: Form) -> OpenAIImage:
@@ -108,12 +134,19 @@ def install(app: FastAPI, jobs: Jobs, metrics: Metrics, settings: Settings, base
     for call, summary, events in ROUTES:
         add(call, summary, events)
 
-    @app.get("/v1/models", summary="Models", tags=["OpenAI"], responses=_responses(500, 503, *gated))
+    @app.get(
+        "/v1/models", summary="Models", tags=["OpenAI"], responses=_responses(500, 503, *gated)
+    )
     async def list_models() -> OpenAIModels:
         """dall-e-2, which is whatever the workers draw with, and that by its own name."""
         return OpenAIModels(data=await models())
 
-    @app.get("/v1/models/{model_id}", summary="A model", tags=["OpenAI"], responses=_responses(404, 500, 503, *gated))
+    @app.get(
+        "/v1/models/{model_id}",
+        summary="A model",
+        tags=["OpenAI"],
+        responses=_responses(404, 500, 503, *gated),
+    )
     async def get_model(model_id: str) -> OpenAIModel:
         """One of them."""
         return await model(model_id)
@@ -127,7 +160,9 @@ _EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": OpenAIErrorBody, "description": REASONS[status]} for status in statuses}
+    return {
+        status: {"model": OpenAIErrorBody, "description": REASONS[status]} for status in statuses
+    }
 
 
 def _body_of(call: str) -> dict[str, Any]:
@@ -135,7 +170,16 @@ def _body_of(call: str) -> dict[str, Any]:
     schema = CALLS[call][0].model_json_schema()
     if not FILES[call]:
         return {"required": True, "content": {"application/json": {"schema": schema}}}
-    about = {"image": "The image, square.", "mask": "As large as the image, transparent where to redraw; else the image itself is."}
-    files = {name: {"type": "string", "format": "binary", "description": about[name]} for name in FILES[call]}
-    schema |= {"properties": files | schema["properties"], "required": ["image", *schema.get("required", [])]}
+    about = {
+        "image": "The image, square.",
+        "mask": "As large as the image, transparent where to redraw; else the image itself is.",
+    }
+    files = {
+        name: {"type": "string", "format": "binary", "description": about[name]}
+        for name in FILES[call]
+    }
+    schema |= {
+        "properties": files | schema["properties"],
+        "required": ["image", *schema.get("required", [])],
+    }
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

@@ -54,10 +54,14 @@ class Form:
 
     async def encoded(self, content: bytes) -> str:
         """An image's file as base64 of the one that is wanted."""
-        return base64.b64encode(await run_in_threadpool(formed, content, self.side, self.output_format, self.quality)).decode()
+        return base64.b64encode(
+            await run_in_threadpool(formed, content, self.side, self.output_format, self.quality)
+        ).decode()
 
 
-async def follow(request: Request, jobs: Jobs, job_id: str, *, previews: bool = False) -> AsyncGenerator[Event | None, None]:
+async def follow(
+    request: Request, jobs: Jobs, job_id: str, *, previews: bool = False
+) -> AsyncGenerator[Event | None, None]:
     """The job's events to its end, and None wherever nothing happened for a while. Only this client knows of the job, so where it
     goes away, or stops listening, the job is cancelled. OpenAIError 503 where no worker is alive for long."""
     ended = False
@@ -65,7 +69,9 @@ async def follow(request: Request, jobs: Jobs, job_id: str, *, previews: bool = 
     alive = time.monotonic()
     try:
         while not ended:
-            async with aclosing(paused(jobs.events.listen(job_id, last, previews=previews), PAUSE_S)) as events:
+            async with aclosing(
+                paused(jobs.events.listen(job_id, last, previews=previews), PAUSE_S)
+            ) as events:
                 async for event in events:
                     if await request.is_disconnected():
                         return
@@ -99,18 +105,35 @@ async def succeeded(jobs: Jobs, job_id: str, base_url: str, asked: ImagesCall) -
     # The service has tried again what is worth it: a client that did would only wait once more.
     headers = {"Location": f"{base_url}/jobs/{job_id}", "x-should-retry": "false"}
     if job.error is None:
-        raise OpenAIError(409, f"Job {job_id} was cancelled before it had an image.", code="job_cancelled", headers=headers)
+        raise OpenAIError(
+            409,
+            f"Job {job_id} was cancelled before it had an image.",
+            code="job_cancelled",
+            headers=headers,
+        )
     if job.error.kind == "internal":
         raise OpenAIError(500, f"{job.error.title}: {job.error.detail}.", headers=headers)
     if job.error.kind == "content":
-        raise OpenAIError(400, f"{job.error.title}: {job.error.detail}.", code="content_policy_violation", headers=headers)
+        raise OpenAIError(
+            400,
+            f"{job.error.title}: {job.error.detail}.",
+            code="content_policy_violation",
+            headers=headers,
+        )
     size = job.error.detail.startswith("size ")
-    why = f"{job.error.detail}" + ("; 512x512 is drawn at 1024 and reduced" if size and asked.side == 512 else "")
+    why = f"{job.error.detail}" + (
+        "; 512x512 is drawn at 1024 and reduced" if size and asked.side == 512 else ""
+    )
     raise OpenAIError(400, f"{why}.", "size" if size else None, "invalid_value", headers)
 
 
 async def server_sent(
-    heard: AsyncGenerator[Event | None, None], jobs: Jobs, job_id: str, kind: str, asked: Any, base_url: str
+    heard: AsyncGenerator[Event | None, None],
+    jobs: Jobs,
+    job_id: str,
+    kind: str,
+    asked: Any,
+    base_url: str,
 ) -> AsyncIterator[bytes]:
     """`kind`.partial_image as the job goes, then `kind`.completed, or `error`; `kind` is image_generation or image_edit."""
     form = Form.of(asked)
@@ -120,7 +143,14 @@ async def server_sent(
     about = {"background": "opaque", "output_format": form.output_format, "quality": quality}
 
     def event(name: str, size: str, b64_json: str, **more: Any) -> bytes:
-        data = {"type": f"{kind}.{name}", "b64_json": b64_json, "created_at": int(time.time()), "size": size, **about, **more}
+        data = {
+            "type": f"{kind}.{name}",
+            "b64_json": b64_json,
+            "created_at": int(time.time()),
+            "size": size,
+            **about,
+            **more,
+        }
         return format_sse_event(data_str=json.dumps(data), event=f"{kind}.{name}")
 
     try:
@@ -134,7 +164,12 @@ async def server_sent(
                     if preview["fraction"] >= (shown + 1) / (wanted + 1):
                         content = base64.b64decode(preview["image"].partition(",")[2])
                         encoded = await form.encoded(content)
-                        yield event("partial_image", asked.size or "1024x1024", encoded, partial_image_index=shown)
+                        yield event(
+                            "partial_image",
+                            asked.size or "1024x1024",
+                            encoded,
+                            partial_image_index=shown,
+                        )
                         shown += 1
         (image,) = (await succeeded(jobs, job_id, base_url, asked)).images
         encoded = await form.encoded(await jobs.read_image(job_id, 0))
@@ -145,7 +180,11 @@ async def server_sent(
     except ProblemError as error:
         yield _error(of_problem(error.status, error.detail))
     except RedisError:
-        yield _error(OpenAIError(503, "Redis does not answer, so the job cannot be told of. Try again shortly."))
+        yield _error(
+            OpenAIError(
+                503, "Redis does not answer, so the job cannot be told of. Try again shortly."
+            )
+        )
 
 
 def _error(error: OpenAIError) -> bytes:

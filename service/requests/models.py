@@ -43,10 +43,13 @@ class MixedRequest(MixedFields):
 class GenerateRequest(WebhookFields, GenerateFields):
     """A caption, an image embedding, or a mixture, to be drawn: exactly one of prompt, z_i and mix."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red cube on top of a blue cube", "seed": 1}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "a red cube on top of a blue cube", "seed": 1}]}
+    )
 
     mix: Annotated[list[MixedRequest], Field(min_length=1, max_length=8)] | None = Field(  # type: ignore[assignment]
-        None, description="In place of a prompt: captions, images and embeddings, whose weighted sum is drawn."
+        None,
+        description="In place of a prompt: captions, images and embeddings, whose weighted sum is drawn.",
     )
 
 
@@ -80,7 +83,8 @@ class EditRequest(WebhookFields, EditFields):
 
     image: ImageInput = Field(description=f"The image: {_SOURCE}")
     mask: ImageInput | None = Field(
-        None, description=f"White or transparent is redrawn; left out, where the image itself is transparent. {_SOURCE}"
+        None,
+        description=f"White or transparent is redrawn; left out, where the image itself is transparent. {_SOURCE}",
     )
 
 
@@ -116,7 +120,11 @@ IMAGE_FIELDS = ("image", "image_a", "image_b", "mask")
 def split_images(request: RequestFields) -> tuple[dict[str, Any], dict[str, str | ImageRef]]:
     """A request as what its worker reads of it, and its images by name. A mixture's are called mix_0, mix_1, …"""
     fields = request.model_dump(exclude={*IMAGE_FIELDS, *WebhookFields.model_fields})
-    images = {name: source for name in IMAGE_FIELDS if (source := getattr(request, name, None)) is not None}
+    images = {
+        name: source
+        for name in IMAGE_FIELDS
+        if (source := getattr(request, name, None)) is not None
+    }
     for index, part in enumerate(getattr(request, "mix", None) or []):
         if part.image is not None:
             name = f"mix_{index}"

@@ -48,7 +48,9 @@ async def read(request: Request, operation: str, settings: Settings, fetch: Fetc
         work = OPERATIONS[operation].model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    webhook = policy.wanted(parsed, str(settings.public_url or request.base_url).rstrip("/"), settings)
+    webhook = policy.wanted(
+        parsed, str(settings.public_url or request.base_url).rstrip("/"), settings
+    )
     files = {name: await _content(name, source, fetch) for name, source in sources.items()}
     images = await run_in_threadpool(_normalized, operation, files, settings) if files else {}
     return Work(operation, work, images, webhook)
@@ -76,10 +78,17 @@ async def json_body(request: Request) -> Any:
     try:
         return json.loads(await request.body())
     except json.JSONDecodeError as error:
-        detail = f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
+        detail = (
+            f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
+        )
         raise ProblemError(400, detail) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of a million digits, brackets without end
-        raise ProblemError(400, "The body could not be read as JSON. Send one JSON object, in UTF-8.") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not UTF-8, a number of a million digits, brackets without end
+        raise ProblemError(
+            400, "The body could not be read as JSON. Send one JSON object, in UTF-8."
+        ) from error
 
 
 async def _form(request: Request, asked: type[RequestFields]) -> dict[str, Any]:
@@ -89,8 +98,12 @@ async def _form(request: Request, asked: type[RequestFields]) -> dict[str, Any]:
     try:
         async with request.form(max_files=4, max_fields=200) as form:
             for name in form:
-                values = [await _value(value, properties.get(name, {})) for value in form.getlist(name)]
-                several = "array" in _types(properties.get(name, {})) and not (len(values) == 1 and isinstance(values[0], list))
+                values = [
+                    await _value(value, properties.get(name, {})) for value in form.getlist(name)
+                ]
+                several = "array" in _types(properties.get(name, {})) and not (
+                    len(values) == 1 and isinstance(values[0], list)
+                )
                 if len(values) > 1 and not several:
                     raise _refused(name, f"it came {len(values)} times; send it once")
                 body[name] = values if several else values[0]
@@ -98,7 +111,8 @@ async def _form(request: Request, asked: type[RequestFields]) -> dict[str, Any]:
         if isinstance(error, ProblemError):
             raise
         raise ProblemError(
-            400, f"The form could not be read ({str(getattr(error, 'detail', error))[:200]}). Send it as multipart/form-data."
+            400,
+            f"The form could not be read ({str(getattr(error, 'detail', error))[:200]}). Send it as multipart/form-data.",
         ) from error
     return body
 
@@ -130,7 +144,9 @@ async def _content(name: str, source: str | ImageRef, fetch: Fetch) -> bytes:
     if isinstance(source, ImageRef):
         content = await fetch(source.job, source.index)
         if content is None:
-            raise _refused(name, f"there is no image {source.index} of a job {source.job!r} (any more)")
+            raise _refused(
+                name, f"there is no image {source.index} of a job {source.job!r} (any more)"
+            )
         return content
     try:
         return from_base64(source)
@@ -148,22 +164,35 @@ def _normalized(operation: str, files: dict[str, bytes], settings: Settings) -> 
     if operation == "edit":
         base = images["image"]
         if "mask" not in images and not has_alpha(base):
-            raise _refused("mask", "there is none, and the image has no transparent part: send a mask, white where to redraw")
+            raise _refused(
+                "mask",
+                "there is none, and the image has no transparent part: send a mask, white where to redraw",
+            )
         mask = images.setdefault("mask", base)
         if mask.size != base.size:
-            raise _refused("mask", f"it is {mask.width}×{mask.height} and the image {base.width}×{base.height}: send one of the same size")
-    return {name: normalize_image(decoded, "mask" if name == "mask" else "image") for name, decoded in images.items()}
+            raise _refused(
+                "mask",
+                f"it is {mask.width}×{mask.height} and the image {base.width}×{base.height}: send one of the same size",
+            )
+    return {
+        name: normalize_image(decoded, "mask" if name == "mask" else "image")
+        for name, decoded in images.items()
+    }
 
 
 def _refused(name: str, reason: str) -> ProblemError:
     field = name.replace("mix_", "mix.") + ".image" if name.startswith("mix_") else name
-    return ProblemError(422, f"{field}: {reason}.", errors=[FieldProblem(field=field, message=reason)])
+    return ProblemError(
+        422, f"{field}: {reason}.", errors=[FieldProblem(field=field, message=reason)]
+    )
 
 
 def schema_of(operation: str) -> dict[str, Any]:
     """OpenAPI's requestBody: JSON, and for operations with images the same as a form with files."""
     asked = REQUESTS[operation].__name__
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{asked}"}}}
+    content: dict[str, Any] = {
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{asked}"}}
+    }
     if operation != "generate":
         content["multipart/form-data"] = {"schema": {"$ref": f"#/components/schemas/{asked}Form"}}
     return {"required": True, "content": content}
@@ -178,10 +207,21 @@ def schemas() -> dict[str, Any]:
         found[asked.__name__] = schema
         if operation != "generate":
             file = {"type": "string", "format": "binary"}
-            files = {name: part | file for name in IMAGE_FIELDS if (part := _plain(schema["properties"].get(name))) is not None}
-            found[f"{asked.__name__}Form"] = schema | {"title": f"{asked.__name__}Form", "properties": schema["properties"] | files}
+            files = {
+                name: part | file
+                for name in IMAGE_FIELDS
+                if (part := _plain(schema["properties"].get(name))) is not None
+            }
+            found[f"{asked.__name__}Form"] = schema | {
+                "title": f"{asked.__name__}Form",
+                "properties": schema["properties"] | files,
+            }
     return found
 
 
 def _plain(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if part is None else {key: value for key, value in part.items() if key in ("title", "description")}
+    return (
+        None
+        if part is None
+        else {key: value for key, value in part.items() if key in ("title", "description")}
+    )

@@ -41,7 +41,9 @@ def captions(fields: RequestFields) -> Iterator[tuple[str, str]]:
 def as_read(text: str) -> str:
     """A caption as CLIP's tokenizer cleans it (mended by ftfy, HTML entities twice undone), and with all that looks alike made the
     same: NFKC, without case, without what is invisible, one space between words."""
-    text = unicodedata.normalize("NFKC", html.unescape(html.unescape(ftfy.fix_text(text)))).casefold()
+    text = unicodedata.normalize(
+        "NFKC", html.unescape(html.unescape(ftfy.fix_text(text)))
+    ).casefold()
     return " ".join(unicodedata.normalize("NFKC", _IGNORABLE.sub("", text)).split())
 
 
@@ -59,12 +61,21 @@ class DenyList:
     def check(self, fields: RequestFields) -> None:
         """ProblemError 422 that names the captions which the list denies, and not why; the log tells the list's lines."""
         self._keep_up()
-        denied = [(name, line) for name, text in captions(fields) if (line := self.line(text)) is not None]
+        denied = [
+            (name, line) for name, text in captions(fields) if (line := self.line(text)) is not None
+        ]
         if not denied:
             return
         log.info("captions denied", lines=dict(denied))
-        errors = [FieldProblem(field=name, message="It asks for something that this service does not draw") for name, _ in denied]
-        raise ProblemError(422, "; ".join(f"{error.field}: {error.message}" for error in errors), errors=errors)
+        errors = [
+            FieldProblem(
+                field=name, message="It asks for something that this service does not draw"
+            )
+            for name, _ in denied
+        ]
+        raise ProblemError(
+            422, "; ".join(f"{error.field}: {error.message}" for error in errors), errors=errors
+        )
 
     def line(self, text: str) -> int | None:
         """The line of the list that denies this caption; None where none does."""
@@ -113,7 +124,9 @@ class DenyList:
             elif words := _words(as_read(line)):
                 phrases[words] = number
             else:
-                raise ValueError(f"line {number} has no word in it: write signs between slashes, as a regular expression")
+                raise ValueError(
+                    f"line {number} has no word in it: write signs between slashes, as a regular expression"
+                )
         self._phrases = phrases
         self._patterns = patterns
 

@@ -28,8 +28,12 @@ class ApiKey(BaseModel):
     id: str
     name: str = Field(description="Whose it is, for people.")
     digest: str = Field(description="SHA-256 of the token, in hex.")
-    rate: str | None = Field(None, description="Most requests in a time, such as 60/minute; None for no limit.")
-    jobs: int | None = Field(None, description="Most jobs that wait and run at a time; None for no limit.")
+    rate: str | None = Field(
+        None, description="Most requests in a time, such as 60/minute; None for no limit."
+    )
+    jobs: int | None = Field(
+        None, description="Most jobs that wait and run at a time; None for no limit."
+    )
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -43,20 +47,38 @@ class ApiKey(BaseModel):
         return None
 
 
-def create(redis: Any, name: str, *, rate: str | None = None, jobs: int | None = None, days: float | None = None) -> tuple[ApiKey, str]:
+def create(
+    redis: Any,
+    name: str,
+    *,
+    rate: str | None = None,
+    jobs: int | None = None,
+    days: float | None = None,
+) -> tuple[ApiKey, str]:
     """Make a key that is good for so many days, or for ever. The key, and its token, which nothing remembers."""
     key_id = secrets.token_hex(6)
     made = now()
     token = f"unclip_{key_id}_{secrets.token_hex(32)}"
     expires = None if days is None else made + timedelta(days=days)
-    key = ApiKey(id=key_id, name=name, digest=_digest(token), rate=rate, jobs=jobs, created_at=made, expires_at=expires)
+    key = ApiKey(
+        id=key_id,
+        name=name,
+        digest=_digest(token),
+        rate=rate,
+        jobs=jobs,
+        created_at=made,
+        expires_at=expires,
+    )
     redis.hset(redis_keys.API_KEYS, key_id, key.model_dump_json())
     return key, token
 
 
 def every(redis: Any) -> list[ApiKey]:
     """All keys, revoked and expired ones too, oldest first."""
-    return sorted(map(ApiKey.model_validate_json, redis.hvals(redis_keys.API_KEYS)), key=lambda key: key.created_at)
+    return sorted(
+        map(ApiKey.model_validate_json, redis.hvals(redis_keys.API_KEYS)),
+        key=lambda key: key.created_at,
+    )
 
 
 def revoke(redis: Any, key_id: str) -> ApiKey | None:
@@ -75,13 +97,18 @@ async def proved(redis: Any, token: str | None) -> ApiKey:
 
     ProblemError 401 where it is none, revoked or expired (RFC 6750)."""
     if token is None:
-        raise _refused("This needs an API key: send it as Authorization: Bearer unclip_…, or as X-API-Key")
+        raise _refused(
+            "This needs an API key: send it as Authorization: Bearer unclip_…, or as X-API-Key"
+        )
     found = _TOKEN.fullmatch(token)
     written = await redis.hget(redis_keys.API_KEYS, found["id"] if found else "")
     # Where there is no such key, nobody's is compared, so that a wrong token takes the same time whatever is wrong with it.
     key = ApiKey.model_validate_json(written or _NOBODYS)
     if not hmac.compare_digest(_digest(token), key.digest):
-        raise _refused("This service knows no such API key: send one as Authorization: Bearer unclip_…", "invalid_token")
+        raise _refused(
+            "This service knows no such API key: send one as Authorization: Bearer unclip_…",
+            "invalid_token",
+        )
     if why := key.over():
         raise _refused(f"The API key {key.id} {why}: send another one", "invalid_token")
     return key
@@ -93,7 +120,13 @@ def _digest(token: str) -> str:
 
 def _refused(detail: str, error: str | None = None) -> ProblemError:
     challenge = 'Bearer realm="unclip"' + (f', error="{error}"' if error else "")
-    return ProblemError(401, f"{detail}. The service's operator makes them.", headers={"WWW-Authenticate": challenge})
+    return ProblemError(
+        401,
+        f"{detail}. The service's operator makes them.",
+        headers={"WWW-Authenticate": challenge},
+    )
 
 
-_NOBODYS = ApiKey(id="0" * 12, name="nobody", digest=secrets.token_hex(32), created_at=now()).model_dump_json()
+_NOBODYS = ApiKey(
+    id="0" * 12, name="nobody", digest=secrets.token_hex(32), created_at=now()
+).model_dump_json()

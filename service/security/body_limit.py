@@ -42,7 +42,11 @@ class BodyLimit:
                 await _refusal(most)(scope, receive, send)
                 return
             more = message.get("more_body", False)
-        body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+        body: Message | None = {
+            "type": "http.request",
+            "body": b"".join(chunks),
+            "more_body": False,
+        }
 
         async def replay() -> Message:
             nonlocal body
@@ -54,6 +58,8 @@ class BodyLimit:
 
 
 def _refusal(most: int) -> Response:
-    refusal = problem(413, f"The body is larger than {most} bytes, the most this service reads. Send less.")
+    refusal = problem(
+        413, f"The body is larger than {most} bytes, the most this service reads. Send less."
+    )
     refusal.headers["Connection"] = "close"
     return refusal

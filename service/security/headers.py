@@ -23,7 +23,16 @@ from service.settings import Settings
 
 ACCEPTABLE_ID = r"[ -~]{1,128}"
 RATES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
-EXPOSED = ("Location", "Link", "Retry-After", "X-Request-ID", "ETag", "Preference-Applied", "WWW-Authenticate", *RATES)
+EXPOSED = (
+    "Location",
+    "Link",
+    "Retry-After",
+    "X-Request-ID",
+    "ETag",
+    "Preference-Applied",
+    "WWW-Authenticate",
+    *RATES,
+)
 PROBES = ("/healthz", "/readyz", "/metrics")  # asked by address, whatever the service's name is
 # Browsers show a bare image by a style of their own.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -57,12 +66,16 @@ class Envelope:
         if settings.cors_origins:
             methods = ("GET", "HEAD", "POST", "DELETE")
             anything = ("*",)
-            self.app = CORSMiddleware(app, settings.cors_origins, methods, allow_headers=anything, expose_headers=EXPOSED)
+            self.app = CORSMiddleware(
+                app, settings.cors_origins, methods, allow_headers=anything, expose_headers=EXPOSED
+            )
         self.always = {
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             # Pages of the same site may show images; others where they may call the service as well.
-            "Cross-Origin-Resource-Policy": "cross-origin" if settings.cors_origins else "same-site",
+            "Cross-Origin-Resource-Policy": "cross-origin"
+            if settings.cors_origins
+            else "same-site",
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,8 +93,14 @@ class Envelope:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = name
-                secure = {"Strict-Transport-Security": "max-age=31536000"} if scope["scheme"] == "https" else {}
-                policy = {"Content-Security-Policy": DOCS_POLICY if path in DOCS else CONTENT_POLICY}
+                secure = (
+                    {"Strict-Transport-Security": "max-age=31536000"}
+                    if scope["scheme"] == "https"
+                    else {}
+                )
+                policy = {
+                    "Content-Security-Policy": DOCS_POLICY if path in DOCS else CONTENT_POLICY
+                }
                 for header, value in (self.always | policy | secure).items():
                     headers.setdefault(header, value)
             await send(message)
@@ -99,4 +118,6 @@ class Envelope:
             name = ""
         if not self.hosts or any(fnmatchcase(name, pattern) for pattern in self.hosts):
             return None
-        return f"The request is for the host {host[:100]!r}, which this service does not answer for."
+        return (
+            f"The request is for the host {host[:100]!r}, which this service does not answer for."
+        )

@@ -25,7 +25,12 @@ IMAGES = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: unclip_…"},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, where a proxy needs Authorization."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, where a proxy needs Authorization.",
+    },
 }
 
 
@@ -86,10 +91,16 @@ class Gate:
         """Count one request: the headers that tell how many are left. ProblemError 429 where there are none."""
         asked = rate_limit.parsed(rate)
         left = await rate_limit.spend(self.redis, key.id, asked)
-        told = {"RateLimit-Limit": str(asked.amount), "RateLimit-Remaining": str(left.remaining), "RateLimit-Reset": str(left.reset)}
+        told = {
+            "RateLimit-Limit": str(asked.amount),
+            "RateLimit-Remaining": str(left.remaining),
+            "RateLimit-Reset": str(left.reset),
+        }
         if left.within:
             return told
-        detail = f"The API key {key.id} may make {rate} requests, and the next in {left.retry_after} s."
+        detail = (
+            f"The API key {key.id} may make {rate} requests, and the next in {left.retry_after} s."
+        )
         raise ProblemError(429, detail, headers=told | {"Retry-After": str(left.retry_after)})
 
 
@@ -117,7 +128,9 @@ def describe(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values() if path not in OPEN else ():
             operation["security"] = [{name: []} for name in SCHEMES]
-            operation["responses"] = {str(status): told for status, told in responses(401, 429).items()} | operation["responses"]
+            operation["responses"] = {
+                str(status): told for status, told in responses(401, 429).items()
+            } | operation["responses"]
 
 
 def _token(headers: Headers) -> str | None:

@@ -52,12 +52,21 @@ def parsed(text: str) -> Rate:
     """A rate such as 60/minute. ValueError for what is none."""
     found = _RATE.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no rate: write a number from 1 to 999999, / and {', '.join(SECONDS)}, such as 60/minute")
+        raise ValueError(
+            f"{text!r} is no rate: write a number from 1 to 999999, / and {', '.join(SECONDS)}, such as 60/minute"
+        )
     return Rate(int(found[1]), SECONDS[found[2]])
 
 
 async def spend(redis: Any, key_id: str, rate: Rate) -> Left:
     """Count one request of an API key, where it is within the rate."""
     each = rate.seconds * 1_000_000 // rate.amount
-    within, full, wait = await redis.eval(_SPEND, 1, redis_keys.rate_limit(key_id), rate.amount, each)
-    return Left(bool(within), rate.amount - math.ceil(full / each), math.ceil(full / 1e6), math.ceil(wait / 1e6))
+    within, full, wait = await redis.eval(
+        _SPEND, 1, redis_keys.rate_limit(key_id), rate.amount, each
+    )
+    return Left(
+        bool(within),
+        rate.amount - math.ceil(full / each),
+        math.ceil(full / 1e6),
+        math.ceil(wait / 1e6),
+    )

@@ -32,7 +32,9 @@ from service.webhooks.ssrf import CheckedNetwork, RefusedError
 
 log = logging.getLogger("service.webhooks.dispatcher")
 TRIES = 9
-FIRST_PAUSE_S = 5.0  # and three times as long after each attempt: nine of them in some four and a half hours
+FIRST_PAUSE_S = (
+    5.0  # and three times as long after each attempt: nine of them in some four and a half hours
+)
 AT_ONCE = 32
 POLL_S = 0.5
 Outcome = Literal["delivered", "failed", "given_up", "refused", "expired"]
@@ -49,7 +51,10 @@ return taken
 def signature(secrets: list[bytes], message_id: str, timestamp: int, body: bytes) -> str:
     """The header webhook-signature: one signature by each secret, so that secrets can be changed without a gap."""
     signed = f"{message_id}.{timestamp}.".encode() + body
-    return " ".join(f"v1,{base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()}" for secret in secrets)
+    return " ".join(
+        f"v1,{base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()}"
+        for secret in secrets
+    )
 
 
 def pause(tries: int) -> float:
@@ -61,7 +66,12 @@ def pause(tries: int) -> float:
 class Courier:
     """Sends what is due, in the service's event loop. Any number of them may run beside each other."""
 
-    def __init__(self, settings: Settings, jobs: Jobs, count: Callable[[Outcome], None] = lambda outcome: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        count: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
         """`count` is told of every attempt."""
         self.settings = settings
         self.jobs = jobs
@@ -93,7 +103,9 @@ class Courier:
             return []
         lease = 2 * self.settings.webhook_timeout + 5  # an attempt, and what lies around it
         try:
-            taken = await self.jobs.redis.eval(_TAKE, 2, redis_keys.WEBHOOKS, redis_keys.WEBHOOK_TRIES, most, lease)
+            taken = await self.jobs.redis.eval(
+                _TAKE, 2, redis_keys.WEBHOOKS, redis_keys.WEBHOOK_TRIES, most, lease
+            )
         except RedisError as error:
             log.debug("webhooks wait, as Redis does not answer: %s", error)
             return []
@@ -112,7 +124,12 @@ class Courier:
                 await pipe.execute()
             self.count(outcome)
         except RedisError as error:
-            log.warning("the webhook of job %s (%s) is sent again, as Redis does not answer: %s", job_id, event, error)
+            log.warning(
+                "the webhook of job %s (%s) is sent again, as Redis does not answer: %s",
+                job_id,
+                event,
+                error,
+            )
 
     async def _attempt(self, job_id: str, event: str, tries: int) -> Outcome:
         """One attempt. The job is told as it stands now: its links lead where its request reached the service."""
@@ -121,7 +138,9 @@ class Courier:
             return "expired"
         webhook = Webhook.model_validate_json(written)
         try:
-            if why := objection(webhook.url, self.settings):  # the settings may have changed since it was accepted
+            if why := objection(
+                webhook.url, self.settings
+            ):  # the settings may have changed since it was accepted
                 raise RefusedError(why)
             body = (await self.jobs.find(job_id, webhook.base_url)).model_dump_json().encode()
             async with asyncio.timeout(self.settings.webhook_timeout):
@@ -131,7 +150,14 @@ class Courier:
         except RefusedError as error:
             log.warning("the webhook of job %s (%s) is not sent: %s", job_id, event, error)
             return "refused"
-        except (OSError, TimeoutError, UnicodeError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except (
+            OSError,
+            TimeoutError,
+            UnicodeError,
+            httpcore.TimeoutException,
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+        ) as error:
             trouble = str(error) or type(error).__name__
         else:
             if 200 <= status < 300:
@@ -139,7 +165,13 @@ class Courier:
             trouble = f"it was answered with {status}"
             tries = TRIES if status == 410 else tries  # Gone: the scheme's word for "no more"
         last = tries >= TRIES
-        log.warning("the webhook of job %s (%s) failed: %s; %s", job_id, event, trouble, "given up" if last else "tried again later")
+        log.warning(
+            "the webhook of job %s (%s) failed: %s; %s",
+            job_id,
+            event,
+            trouble,
+            "given up" if last else "tried again later",
+        )
         return "given_up" if last else "failed"
 
     async def _post(self, url: str, message_id: str, body: bytes) -> int:
@@ -153,5 +185,7 @@ class Courier:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature(self._secrets, message_id, timestamp, body),
         }
-        async with self._pool.stream("POST", url, headers=list(headers.items()), content=body) as response:
+        async with self._pool.stream(
+            "POST", url, headers=list(headers.items()), content=body
+        ) as response:
             return int(response.status)

@@ -18,7 +18,9 @@ def wanted(request: WebhookFields, base_url: str, settings: Settings) -> Webhook
         return None
     if why := objection(request.webhook, settings):
         raise ProblemError(422, f"webhook: {why}.")
-    return Webhook(url=request.webhook, events=request.webhook_events or list(ENDS), base_url=base_url)
+    return Webhook(
+        url=request.webhook, events=request.webhook_events or list(ENDS), base_url=base_url
+    )
 
 
 def objection(url: str, settings: Settings) -> str | None:

@@ -16,11 +16,16 @@ import httpcore
 
 Address = IPv4Address | IPv6Address
 # Where clouds tell a machine its secrets, as far as the rules for networks do not refuse it already.
-METADATA = {ip_address(text) for text in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")}
+METADATA = {
+    ip_address(text)
+    for text in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
+}
 # Networks of no public that Python 3.11 takes for public, in some of its releases.
 NOT_PUBLIC = [ip_network(text) for text in ("192.0.0.0/24", "fec0::/10")]
 # IPv6 addresses whose last 32 bits are the IPv4 address they lead to: mapped, translated (RFC 2765), NAT64, compatible.
-HOLD_IPV4 = [ip_network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")]
+HOLD_IPV4 = [
+    ip_network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")
+]
 
 
 class RefusedError(Exception):
@@ -34,7 +39,11 @@ def refusal(address: Address, private: bool) -> str | None:
         return "it is link-local, or where a cloud tells machines their secrets"
     if inner.is_multicast or inner.is_unspecified:
         return "it is no address of one machine"
-    public = inner.is_global and (inner.is_loopback or not inner.is_reserved) and not any(inner in network for network in NOT_PUBLIC)
+    public = (
+        inner.is_global
+        and (inner.is_loopback or not inner.is_reserved)
+        and not any(inner in network for network in NOT_PUBLIC)
+    )
     return None if public or private else "it is in no public network"
 
 
@@ -76,12 +85,16 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         failed: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in await resolve(host, port, self.private):
             try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+                return await self._network.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
         raise failed
 
-    async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> httpcore.AsyncNetworkStream:
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Any = None
+    ) -> httpcore.AsyncNetworkStream:
         raise RefusedError("a webhook is no socket of this machine")
 
     async def sleep(self, seconds: float) -> None:

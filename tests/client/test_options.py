@@ -36,7 +36,11 @@ def plain(hint: Any) -> Any:
 def test_there_is_a_method_for_every_operation() -> None:
     """And no other."""
     assert METHODS.keys() == REQUESTS.keys()
-    methods = {name.replace("_", "-") for name, _ in inspect.getmembers(Operations, inspect.isfunction) if not name.startswith("_")}
+    methods = {
+        name.replace("_", "-")
+        for name, _ in inspect.getmembers(Operations, inspect.isfunction)
+        if not name.startswith("_")
+    }
     assert methods == METHODS.keys()
 
 

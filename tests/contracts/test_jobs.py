@@ -44,7 +44,9 @@ def test_a_full_record_round_trips() -> None:
     """Every field comes back equal and of its type, times to the microsecond."""
     record = read_record(in_redis(written(**FULL)))
     assert record.model_dump() == FULL
-    assert record.progress == Progress(stage="decoder", step=3, steps=6, fraction=0.25, eta_seconds=1.5)
+    assert record.progress == Progress(
+        stage="decoder", step=3, steps=6, fraction=0.25, eta_seconds=1.5
+    )
     assert record.images == [ImageInfo(seed=2**32 - 1, width=64, height=64)]
     assert record.error == JobError(kind="internal", title="The drawing failed", detail="why")
     assert set(FULL) == set(Record.model_fields), "a new field belongs in this test"
@@ -52,7 +54,13 @@ def test_a_full_record_round_trips() -> None:
 
 def test_a_fresh_record_has_nothing_yet() -> None:
     """What the service writes at first is enough; the rest is empty."""
-    record = read_record(in_redis(written(operation="generate", status="queued", request={"prompt": "a"}, created_at=now())))
+    record = read_record(
+        in_redis(
+            written(
+                operation="generate", status="queued", request={"prompt": "a"}, created_at=now()
+            )
+        )
+    )
     assert (record.parameters, record.warnings, record.images, record.inputs) == ({}, [], [], [])
     assert record.animation is record.result is None
     assert record.progress is record.error is record.started_at is record.finished_at is None

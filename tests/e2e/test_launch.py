@@ -46,7 +46,12 @@ def alive(pid: int) -> bool:
 def environment(tiny_checkpoint: Path) -> dict[str, str]:
     """No Redis is named, so that the launcher brings one of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UNCLIP_")}
-    own = {"UNCLIP_CHECKPOINT": str(tiny_checkpoint), "UNCLIP_DEVICE": "cpu", "UNCLIP_THREADS": "1", "UNCLIP_PORT": str(free_port())}
+    own = {
+        "UNCLIP_CHECKPOINT": str(tiny_checkpoint),
+        "UNCLIP_DEVICE": "cpu",
+        "UNCLIP_THREADS": "1",
+        "UNCLIP_PORT": str(free_port()),
+    }
     return kept | own | {"OMP_NUM_THREADS": "1"}
 
 
@@ -56,7 +61,10 @@ def launcher(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess
     shutil.copy(LAUNCH, tmp_path)
     with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, tmp_path / "devtools/launch.py"], env=environment, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, tmp_path / "devtools/launch.py"],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     yield process
     if process.poll() is None:
@@ -70,33 +78,56 @@ def test_one_command_starts_looks_after_and_ends_all_of_it(
 ) -> None:
     """It says when it is ready and how to draw; a worker that dies is started again; Ctrl-C leaves no process behind."""
     address = f"http://127.0.0.1:{environment['UNCLIP_PORT']}"
-    output = until(lambda: text if "out.png" in (text := (tmp_path / "output").read_text()) else None, "it says that it is ready")
-    assert f"Ready: http://localhost:{environment['UNCLIP_PORT']}" in output and "curl" in output
+    output = until(
+        lambda: text if "out.png" in (text := (tmp_path / "output").read_text()) else None,
+        "it says that it is ready",
+    )
+    assert f"Ready: http://localhost:{environment['UNCLIP_PORT']}" in output
+    assert "curl" in output
     headers = {"prefer": "wait=60", "accept": "image/png"}
-    image = httpx.post(f"{address}/generate", json={"prompt": "a cube", "size": 64}, headers=headers, timeout=LONG_S)
-    assert image.status_code == 200 and image.content.startswith(b"\x89PNG")
+    image = httpx.post(
+        f"{address}/generate",
+        json={"prompt": "a cube", "size": 64},
+        headers=headers,
+        timeout=LONG_S,
+    )
+    assert image.status_code == 200
+    assert image.content.startswith(b"\x89PNG")
 
     with redis.Redis.from_url((tmp_path / ".run" / "redis-url").read_text()) as store:
 
         def pid() -> int | None:
-            beats = [store.get(redis_keys.worker(name.decode())) for name in store.smembers(redis_keys.WORKERS)]
-            return next((pid for beat in reversed(beats) if beat and alive(pid := json.loads(beat)["pid"])), None)
+            beats = [
+                store.get(redis_keys.worker(name.decode()))
+                for name in store.smembers(redis_keys.WORKERS)
+            ]
+            return next(
+                (pid for beat in reversed(beats) if beat and alive(pid := json.loads(beat)["pid"])),
+                None,
+            )
 
         first = until(pid, "a worker is there")
         os.kill(first, signal.SIGKILL)
-        second = until(lambda: found if (found := pid()) != first else None, "another worker is there")
+        second = until(
+            lambda: found if (found := pid()) != first else None, "another worker is there"
+        )
         redis_pid = store.info("server")["process_id"]
-    assert second != first and "The worker ended with -9; starting it again" in (tmp_path / "output").read_text()
+    assert second != first
+    assert "The worker ended with -9; starting it again" in (tmp_path / "output").read_text()
 
     launcher.send_signal(signal.SIGINT)
     assert launcher.wait(LONG_S) == 0
-    assert not alive(second) and not alive(redis_pid) and not (tmp_path / ".run" / "redis-url").exists()
+    assert not alive(second)
+    assert not alive(redis_pid)
+    assert not (tmp_path / ".run" / "redis-url").exists()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/healthz")
 
 
 @pytest.mark.parametrize("port", ["taken", "eighty", "70000", "0"])
-def test_a_port_that_will_not_do_is_said_before_anything_starts(tmp_path: Path, environment: dict[str, str], port: str) -> None:
+def test_a_port_that_will_not_do_is_said_before_anything_starts(
+    tmp_path: Path, environment: dict[str, str], port: str
+) -> None:
     """With what would do, and not by a traceback."""
     shutil.copy(LAUNCH, tmp_path)
     with socket.socket() as other:
@@ -105,16 +136,25 @@ def test_a_port_that_will_not_do_is_said_before_anything_starts(tmp_path: Path, 
         port = str(other.getsockname()[1]) if port == "taken" else port
         command = [sys.executable, tmp_path / "devtools/launch.py"]
         given = environment | {"UNCLIP_PORT": port}
-        ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=LONG_S, check=False)
-    assert ended.returncode == 1 and f"Port {port} of 127.0.0.1 is taken or cannot be used" in ended.stderr
-    assert "UNCLIP_PORT=8001 make run" in ended.stderr and "Traceback" not in ended.stderr
+        ended = subprocess.run(
+            command, env=given, capture_output=True, text=True, timeout=LONG_S, check=False
+        )
+    assert ended.returncode == 1
+    assert f"Port {port} of 127.0.0.1 is taken or cannot be used" in ended.stderr
+    assert "UNCLIP_PORT=8001 make run" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert not (tmp_path / ".run").exists()
 
 
 @pytest.mark.parametrize("arguments", [["worker"], ["keys", "list"]])
-def test_what_runs_beside_needs_a_house_to_run_beside(tmp_path: Path, environment: dict[str, str], arguments: list[str]) -> None:
+def test_what_runs_beside_needs_a_house_to_run_beside(
+    tmp_path: Path, environment: dict[str, str], arguments: list[str]
+) -> None:
     """`make worker`, and the command for API keys, where nothing runs, say what to do."""
     shutil.copy(LAUNCH, tmp_path)
     command = [sys.executable, tmp_path / "devtools/launch.py", *arguments]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False)
-    assert ended.returncode == 1 and "`make run` is not running in this folder" in ended.stderr
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False
+    )
+    assert ended.returncode == 1
+    assert "`make run` is not running in this folder" in ended.stderr

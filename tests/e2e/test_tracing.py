@@ -72,9 +72,14 @@ def store(redis_server: Any, pipeline: UnCLIP) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-async def client(redis_server: Any, spans: InMemorySpanExporter, anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
+async def client(
+    redis_server: Any, spans: InMemorySpanExporter, anyio_backend: str
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(Settings(redis_url=redis_server.url))
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://house") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://house") as client,
+    ):
         yield client
 
 
@@ -87,18 +92,37 @@ async def test_one_trace_leads_from_the_request_to_the_stages(
 ) -> None:
     """It goes on from the caller's, each span hangs on the one before, times are in order, and no prompt is in it."""
     caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    job_id = (await client.post("/generate", json=CUBE, headers={"traceparent": caller})).json()["id"]
+    job_id = (await client.post("/generate", json=CUBE, headers={"traceparent": caller})).json()[
+        "id"
+    ]
     await asyncio.to_thread(draw, job_id)
     found = named(spans)
-    request, enqueued, drawn = (found[name] for name in ("POST /generate", "enqueue generate", "draw generate"))
-    assert {span.context.trace_id for span in found.values()} == {0x0AF7651916CD43DD8448EB211C80319C}
-    assert (request.kind, enqueued.kind, drawn.kind) == (SpanKind.SERVER, SpanKind.PRODUCER, SpanKind.CONSUMER)
+    request, enqueued, drawn = (
+        found[name] for name in ("POST /generate", "enqueue generate", "draw generate")
+    )
+    assert {span.context.trace_id for span in found.values()} == {
+        0x0AF7651916CD43DD8448EB211C80319C
+    }
+    assert (request.kind, enqueued.kind, drawn.kind) == (
+        SpanKind.SERVER,
+        SpanKind.PRODUCER,
+        SpanKind.CONSUMER,
+    )
     assert request.parent.span_id == 0xB7AD6B7169203331
-    assert enqueued.parent.span_id == request.context.span_id and drawn.parent.span_id == enqueued.context.span_id
-    assert drawn.attributes == {"unclip.operation": "generate", "unclip.job.id": job_id} and drawn.status.status_code != StatusCode.ERROR
+    assert enqueued.parent.span_id == request.context.span_id
+    assert drawn.parent.span_id == enqueued.context.span_id
+    assert drawn.attributes == {"unclip.operation": "generate", "unclip.job.id": job_id}
+    assert drawn.status.status_code != StatusCode.ERROR
     stages = [found[stage] for stage in ("text", "prior", "decoder")]
-    assert all(stage.parent.span_id == drawn.context.span_id and stage.attributes == {"unclip.rows": 2} for stage in stages)
-    times = [drawn.start_time, *(time for stage in stages for time in (stage.start_time, stage.end_time)), drawn.end_time]
+    assert all(
+        stage.parent.span_id == drawn.context.span_id and stage.attributes == {"unclip.rows": 2}
+        for stage in stages
+    )
+    times = [
+        drawn.start_time,
+        *(time for stage in stages for time in (stage.start_time, stage.end_time)),
+        drawn.end_time,
+    ]
     slack = 2_000_000  # ns; the stages' clock is another
     assert all(later - earlier > -slack for earlier, later in zip(times, times[1:], strict=False))
     assert "secret" not in "".join(span.to_json() for span in found.values())
@@ -113,10 +137,14 @@ async def test_a_job_that_failed_is_an_error_by_its_reason(
     store.hset(redis_keys.job(job_id), "request", '{"prompt": "a secret cube", "size": 7}')
     await asyncio.to_thread(draw, job_id)
     drawn = named(spans)["draw generate"]
-    assert drawn.status.status_code == StatusCode.ERROR and drawn.status.description == "invalid" and "secret" not in drawn.to_json()
+    assert drawn.status.status_code == StatusCode.ERROR
+    assert drawn.status.description == "invalid"
+    assert "secret" not in drawn.to_json()
 
 
-async def test_what_machines_ask_all_the_time_is_no_trace(client: httpx.AsyncClient, spans: InMemorySpanExporter) -> None:
+async def test_what_machines_ask_all_the_time_is_no_trace(
+    client: httpx.AsyncClient, spans: InMemorySpanExporter
+) -> None:
     """Health, readiness and metrics."""
     for path in ("/healthz", "/readyz", "/metrics"):
         await client.get(path)
@@ -125,8 +153,15 @@ async def test_what_machines_ask_all_the_time_is_no_trace(client: httpx.AsyncCli
 
 def test_where_the_sdk_is_not_installed_it_is_said() -> None:
     """At the start, and with what would do, where the environment switches traces on."""
-    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "UNCLIP_PORT": str(free_port())}
+    environment = os.environ | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "UNCLIP_PORT": str(free_port()),
+    }
     hidden = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http.trace_exporter'] = None; import runpy; "
     command = [sys.executable, "-c", hidden + "runpy.run_module('service', run_name='__main__')"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
-    assert ended.returncode == 1 and "pip install 'unclip-service[telemetry]'" in ended.stderr and "Traceback" not in ended.stderr
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert ended.returncode == 1
+    assert "pip install 'unclip-service[telemetry]'" in ended.stderr
+    assert "Traceback" not in ended.stderr

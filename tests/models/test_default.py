@@ -18,7 +18,10 @@ def default() -> UnCLIP:
 
 def test_it_is_small_enough_to_live_in_the_repository() -> None:
     """64 MB in all, with a card."""
-    assert sum(path.stat().st_size for path in DEFAULT_FOLDER.iterdir() if path.is_file()) <= 64_000_000
+    assert (
+        sum(path.stat().st_size for path in DEFAULT_FOLDER.iterdir() if path.is_file())
+        <= 64_000_000
+    )
     assert "## Figures" in (DEFAULT_FOLDER / "CARD.md").read_text()
 
 
@@ -26,16 +29,24 @@ def test_it_draws_every_size_at_its_own_defaults(default: UnCLIP) -> None:
     """Nothing has to be said but the prompt."""
     assert default.sizes == (64, 256, 1024)
     image = default.generate(["a red cube on top of a blue cube"])[0]
-    assert image.shape == (3, 256, 256) and image.isfinite().all()
+    assert image.shape == (3, 256, 256)
+    assert image.isfinite().all()
 
 
 def test_places_look_as_they_are_called(default: UnCLIP) -> None:
     """Snow is bright, grass is green, night is dark: by the lower halves' mean over eight images of each."""
-    prompts = ["a red cube on snow by day", "a red cube on grass by day", "a red cube on snow at night"]
-    images = default.generate([prompt for prompt in prompts for _ in range(8)], seeds=list(range(24)), size=64)
+    prompts = [
+        "a red cube on snow by day",
+        "a red cube on grass by day",
+        "a red cube on snow at night",
+    ]
+    images = default.generate(
+        [prompt for prompt in prompts for _ in range(8)], seeds=list(range(24)), size=64
+    )
     snow, grass, night = images[:, :, 32:].unflatten(0, (3, 8)).mean((1, 3, 4))
     assert snow.min() > 0.2
-    assert grass[1] > grass[0] + 0.02 and grass[1] > grass[2] + 0.2
+    assert grass[1] > grass[0] + 0.02
+    assert grass[1] > grass[2] + 0.2
     assert night.mean() < snow.mean() - 0.4
 
 
@@ -45,11 +56,16 @@ def test_images_show_what_captions_say(default: UnCLIP, sort: str) -> None:
     captioned = list(islice(scoring.captioned(scoring.SORTS[sort], "whole"), 12))
     images = default.generate([said.text for _, said in captioned], size=64)
     right = scoring.judged(scoring.load_reader(), images, [said for _, said in captioned])
-    assert sum(right["word" if sort == "sign" else "core"]) >= (8 if sort in ("sign", "count") else 11), right
+    assert sum(right["word" if sort == "sign" else "core"]) >= (
+        8 if sort in ("sign", "count") else 11
+    ), right
 
 
 def test_a_negative_prompt_brings_guidance_along(default: UnCLIP) -> None:
     """There is none at the checkpoint's own defaults; what a request says counts."""
     assert default.resolve().decoder_guidance_scale == 1
     assert default.resolve(negative_prompt="snow").decoder_guidance_scale > 1
-    assert default.resolve(negative_prompt="snow", decoder_guidance_scale=1.0).decoder_guidance_scale == 1
+    assert (
+        default.resolve(negative_prompt="snow", decoder_guidance_scale=1.0).decoder_guidance_scale
+        == 1
+    )

@@ -16,7 +16,9 @@ from models import operations as ops
 from models.operations import Operation
 
 GOLDEN = Path(__file__).parent / "golden"
-TOLERANCE = 2  # of 255: CPUs differ in the last bits of a float, which rounding may amplify to one level
+TOLERANCE = (
+    2  # of 255: CPUs differ in the last bits of a float, which rounding may amplify to one level
+)
 PROMPT = "a red cube on top of a blue cube"
 
 
@@ -30,7 +32,9 @@ def _image(size: int) -> Tensor:
 
 def _generate(**parameters: object) -> Callable[[UnCLIP], Operation]:
     def start(pipeline: UnCLIP) -> Operation:
-        return ops.generate(pipeline, PROMPT, [1, 2], pipeline.resolve("generate", size=64, **parameters))
+        return ops.generate(
+            pipeline, PROMPT, [1, 2], pipeline.resolve("generate", size=64, **parameters)
+        )
 
     return start
 
@@ -73,8 +77,12 @@ CASES: dict[str, Callable[[UnCLIP], Operation]] = {
     "ddim": _generate(sampler="ddim", eta=0.5, decoder_num_inference_steps=8),
     "unipc": _generate(sampler="unipc", decoder_num_inference_steps=8),
     "heun": _generate(sampler="heun", decoder_num_inference_steps=5),
-    "guided": _generate(decoder_guidance_scale=3.0, decoder_guidance_start=0.2, dynamic_threshold=0.99),
-    "prior-guided": _generate(prior_guidance_scale=2.0, prior_num_candidates=3, negative_prompt="a sphere"),
+    "guided": _generate(
+        decoder_guidance_scale=3.0, decoder_guidance_start=0.2, dynamic_threshold=0.99
+    ),
+    "prior-guided": _generate(
+        prior_guidance_scale=2.0, prior_num_candidates=3, negative_prompt="a sphere"
+    ),
     "autoregressive": _generate(prior="autoregressive", prior_temperature=0.7, prior_top_p=0.9),
     "variations": _variations,
     "interpolate": _interpolate,

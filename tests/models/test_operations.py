@@ -13,7 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import UnCLIP, operations
-from models.diffusion.samplers import INVERSION_SIGMA_MIN, ddim_inversion_table, ddpm_table, dpmpp_table, resampled
+from models.diffusion.samplers import (
+    INVERSION_SIGMA_MIN,
+    ddim_inversion_table,
+    ddpm_table,
+    dpmpp_table,
+    resampled,
+)
 from models.diffusion.schedule import alphas_cumprod
 from models.networks.pca import fit
 from models.operations import Ingredient, slerp
@@ -28,7 +34,12 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
 def image() -> Tensor:
     """Smooth, 256²."""
     x = torch.linspace(-1, 1, 256)
-    return torch.stack((x[None].expand(256, -1), x[:, None].expand(-1, 256), (x[None] * x[:, None]) ** 2)) * 0.8
+    return (
+        torch.stack(
+            (x[None].expand(256, -1), x[:, None].expand(-1, 256), (x[None] * x[:, None]) ** 2)
+        )
+        * 0.8
+    )
 
 
 def images(outcome: operations.Outcome) -> Tensor:
@@ -37,9 +48,13 @@ def images(outcome: operations.Outcome) -> Tensor:
 
 def test_slerp_keeps_to_the_sphere_and_to_equal_angles() -> None:
     """Ends as given, unit norm between, angles in proportion (Shoemake 1985)."""
-    a, b = (F.normalize(torch.randn(16, generator=torch.Generator().manual_seed(seed)), dim=0) for seed in (0, 1))
+    a, b = (
+        F.normalize(torch.randn(16, generator=torch.Generator().manual_seed(seed)), dim=0)
+        for seed in (0, 1)
+    )
     omega = math.acos(float(a @ b))
-    assert torch.allclose(slerp(a, b, 0), a, atol=1e-6) and torch.allclose(slerp(a, b, 1), b, atol=1e-6)
+    assert torch.allclose(slerp(a, b, 0), a, atol=1e-6)
+    assert torch.allclose(slerp(a, b, 1), b, atol=1e-6)
     for theta in (0.25, 0.5, 0.9):
         between = slerp(a, b, theta)
         assert float(between.norm()) == pytest.approx(1, abs=1e-5)
@@ -47,15 +62,22 @@ def test_slerp_keeps_to_the_sphere_and_to_equal_angles() -> None:
     assert torch.allclose(slerp(a, a, 0.3), a, atol=1e-6)
 
 
-def test_variations_without_noise_are_all_the_same_and_with_it_stray(pipeline: UnCLIP, image: Tensor) -> None:
+def test_variations_without_noise_are_all_the_same_and_with_it_stray(
+    pipeline: UnCLIP, image: Tensor
+) -> None:
     """At eta 0 nothing depends on the seed; with noise everything does."""
     spreads = []
     for eta in (0.0, 0.5, 1.0):
-        parameters = pipeline.resolve("variations", size=64, eta=eta, decoder_num_inference_steps=10)
-        drawn = images(operations.run(pipeline, operations.variations(pipeline, image, [1, 2, 3], parameters)))
+        parameters = pipeline.resolve(
+            "variations", size=64, eta=eta, decoder_num_inference_steps=10
+        )
+        drawn = images(
+            operations.run(pipeline, operations.variations(pipeline, image, [1, 2, 3], parameters))
+        )
         assert drawn.shape == (3, 3, 64, 64)
         spreads.append(float(drawn.std(0).mean()))
-    assert spreads[0] < 1e-5 and min(spreads[1:]) > 0.01
+    assert spreads[0] < 1e-5
+    assert min(spreads[1:]) > 0.01
 
 
 def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
@@ -79,60 +101,96 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
         for t, (of_x, of_x_0, *_) in zip(there.timesteps, there.coefficients.tolist(), strict=True):
             x = of_x * x + of_x_0 * denoised(x, t)
         # Back by the sampler's own steps, as far as the start.
-        for t, after in zip([999, *reversed(there.timesteps)], reversed(there.timesteps), strict=False):
+        for t, after in zip(
+            [999, *reversed(there.timesteps)], reversed(there.timesteps), strict=False
+        ):
             now = float(a[t])
             later = float(a[after])
             of_x = math.sqrt((1 - later) / (1 - now))
             x = of_x * x + (math.sqrt(later) - of_x * math.sqrt(now)) * denoised(x, t)
         errors.append(float((x - begun).abs().max()))
     # DDIM is of first order.
-    assert errors[2] < 0.025 and all(1.6 < more / fewer < 2.4 for more, fewer in zip(errors, errors[1:], strict=False))
+    assert errors[2] < 0.025
+    assert all(1.6 < more / fewer < 2.4 for more, fewer in zip(errors, errors[1:], strict=False))
 
 
 @pytest.mark.parametrize("noise", ["slerp", "fixed"])
-def test_interpolation_begins_and_ends_with_what_was_given(pipeline: UnCLIP, image: Tensor, noise: str) -> None:
+def test_interpolation_begins_and_ends_with_what_was_given(
+    pipeline: UnCLIP, image: Tensor, noise: str
+) -> None:
     """The end frames are what the ends' own latents decode to; a frame between is neither."""
     parameters = pipeline.resolve("interpolate", size=64, decoder_num_inference_steps=6)
     ends = (image, image.flip(2))
-    frames = images(operations.run(pipeline, operations.interpolate(pipeline, ends, 3, 5, parameters, noise=noise)))
-    assert frames.shape == (3, 3, 64, 64) and not frames[1].equal(frames[0])
+    frames = images(
+        operations.run(
+            pipeline, operations.interpolate(pipeline, ends, 3, 5, parameters, noise=noise)
+        )
+    )
+    assert frames.shape == (3, 3, 64, 64)
+    assert not frames[1].equal(frames[0])
     sources = [pipeline.image_row(end, parameters, invert=noise == "slerp") for end in ends]
     pipeline.draw(sources)
     for frame, source in zip((frames[0], frames[2]), sources, strict=True):
         assert source.conditioning is not None
         row = pipeline.latent_row(source.conditioning, 5, parameters)
         pipeline.draw([row])
-        assert row.image is not None and torch.allclose(frame, row.image, atol=1e-4)
+        assert row.image is not None
+        assert torch.allclose(frame, row.image, atol=1e-4)
 
 
 def test_captions_are_interpolated_by_their_embeddings(pipeline: UnCLIP) -> None:
     """Through the prior, with one x_T drawn from the seed."""
     parameters = pipeline.resolve("interpolate", size=64)
-    frames = images(operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters)))
-    again = images(operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters)))
-    assert frames.equal(again) and not frames[0].equal(frames[1])
+    frames = images(
+        operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters))
+    )
+    again = images(
+        operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters))
+    )
+    assert frames.equal(again)
+    assert not frames[0].equal(frames[1])
 
 
 def test_a_text_diff_begins_with_the_image_and_moves(pipeline: UnCLIP, image: Tensor) -> None:
     """Frame 0 is the variation at eta 0; theta 1 would be all text. Captions that say the same are refused."""
     parameters = pipeline.resolve("text-diff", size=64, decoder_num_inference_steps=6)
-    moved = images(operations.run(pipeline, operations.text_diff(pipeline, image, "a cube", "a cone", 3, 0.5, 0, parameters)))
-    still = images(operations.run(pipeline, operations.variations(pipeline, image, [0], parameters)))
+    moved = images(
+        operations.run(
+            pipeline,
+            operations.text_diff(pipeline, image, "a cube", "a cone", 3, 0.5, 0, parameters),
+        )
+    )
+    still = images(
+        operations.run(pipeline, operations.variations(pipeline, image, [0], parameters))
+    )
     assert torch.allclose(moved[0], still[0], atol=1e-4)
     assert (moved[2] - moved[0]).abs().mean() > (moved[1] - moved[0]).abs().mean() > 0
-    towards = images(operations.run(pipeline, operations.text_diff(pipeline, image, "a cube", None, 3, 0.5, 0, parameters)))
+    towards = images(
+        operations.run(
+            pipeline, operations.text_diff(pipeline, image, "a cube", None, 3, 0.5, 0, parameters)
+        )
+    )
     assert not torch.allclose(towards[2], moved[2], atol=1e-4)
     with pytest.raises(ValueError, match="mean the same to CLIP"):
-        operations.run(pipeline, operations.text_diff(pipeline, image, "a cube", "a cube", 3, 0.5, 0, parameters))
+        operations.run(
+            pipeline,
+            operations.text_diff(pipeline, image, "a cube", "a cube", 3, 0.5, 0, parameters),
+        )
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_an_edit_leaves_the_kept_part_to_the_bit(pipeline: UnCLIP, image: Tensor, size: int) -> None:
+def test_an_edit_leaves_the_kept_part_to_the_bit(
+    pipeline: UnCLIP, image: Tensor, size: int
+) -> None:
     """As bytes, and the masked part is redrawn, differently for each seed."""
     mask = torch.zeros(1, 256, 256)
     mask[:, 64:192, 64:192] = 1
     parameters = pipeline.resolve("edit", size=size)
-    drawn = images(operations.run(pipeline, operations.edit(pipeline, image, mask, "a cube", [1, 2], parameters)))
+    drawn = images(
+        operations.run(
+            pipeline, operations.edit(pipeline, image, mask, "a cube", [1, 2], parameters)
+        )
+    )
     known = operations.Source(image, mask).at(size)
     kept = (known.mask == 0).expand(3, -1, -1)  # type: ignore[union-attr]
     for edited in drawn:
@@ -145,12 +203,17 @@ def test_resampling_is_a_step_and_the_noise_back_in_one_row() -> None:
     a = alphas_cumprod("cosine")
     table = ddpm_table(a, 5)
     longer = resampled(table, a, 3)
-    assert longer.timesteps == tuple(t for t in table.timesteps[:-1] for _ in range(3)) + table.timesteps[-1:]
+    assert (
+        longer.timesteps
+        == tuple(t for t in table.timesteps[:-1] for _ in range(3)) + table.timesteps[-1:]
+    )
     for step in range(4):
         of_x, of_x_0, _, d, _ = table.coefficients[step].tolist()
         r = math.sqrt(float(a[table.timesteps[step]] / a[table.timesteps[step + 1]]))
         back = longer.coefficients[3 * step]
-        assert back.tolist() == pytest.approx([r * of_x, r * of_x_0, 0, math.sqrt((r * d) ** 2 + 1 - r**2), 0])
+        assert back.tolist() == pytest.approx(
+            [r * of_x, r * of_x_0, 0, math.sqrt((r * d) ** 2 + 1 - r**2), 0]
+        )
         assert longer.coefficients[3 * step + 2].equal(table.coefficients[step])
     with pytest.raises(ValueError, match="looks back"):
         resampled(dpmpp_table(a, 5), a, 2)
@@ -159,8 +222,11 @@ def test_resampling_is_a_step_and_the_noise_back_in_one_row() -> None:
 def test_a_probe_tells_probabilities_and_draws_components(pipeline: UnCLIP, image: Tensor) -> None:
     """Probabilities are CLIP's softmax and add up to 1; more components come nearer to z_i; more than there are is refused."""
     parameters = pipeline.resolve("probe", size=64)
-    outcome = operations.run(pipeline, operations.probe(pipeline, image, ["a cube", "a cone"], [1, 6], 0, parameters))
-    assert outcome.result is not None and len(outcome.rows) == 2
+    outcome = operations.run(
+        pipeline, operations.probe(pipeline, image, ["a cube", "a cone"], [1, 6], 0, parameters)
+    )
+    assert outcome.result is not None
+    assert len(outcome.rows) == 2
     assert sum(one["probability"] for one in outcome.result["labels"]) == pytest.approx(1)
     near, nearer = (one["cosine"] for one in outcome.result["components"])
     assert near < nearer <= 1 + 1e-6
@@ -173,12 +239,16 @@ def test_embeddings_are_clips_own(pipeline: UnCLIP, image: Tensor) -> None:
     parameters = pipeline.resolve("embeddings")
     caption = operations.run(pipeline, operations.embeddings(pipeline, "a cube", parameters)).result
     embedded = operations.run(pipeline, operations.embeddings(pipeline, image, parameters)).result
-    assert caption is not None and embedded is not None and (caption["kind"], embedded["kind"]) == ("z_t", "z_i")
+    assert caption is not None
+    assert embedded is not None
+    assert (caption["kind"], embedded["kind"]) == ("z_t", "z_i")
     with torch.inference_mode():
         z_t = pipeline.clip.encode_text(pipeline.clip.tokenize(["a cube"])[0]).z_t[0]
         z_i = pipeline.clip.encode_image(image[None])[0]
-    assert torch.tensor(caption["embedding"]).allclose(z_t, atol=1e-5) and torch.tensor(embedded["embedding"]).allclose(z_i, atol=1e-5)
-    assert caption["dimensions"] == 16 and caption["norm"] == pytest.approx(1, abs=1e-5)
+    assert torch.tensor(caption["embedding"]).allclose(z_t, atol=1e-5)
+    assert torch.tensor(embedded["embedding"]).allclose(z_i, atol=1e-5)
+    assert caption["dimensions"] == 16
+    assert caption["norm"] == pytest.approx(1, abs=1e-5)
 
 
 def test_a_mixture_of_one_is_that_one_and_weights_count(pipeline: UnCLIP, image: Tensor) -> None:
@@ -186,14 +256,19 @@ def test_a_mixture_of_one_is_that_one_and_weights_count(pipeline: UnCLIP, image:
     parameters = pipeline.resolve(size=64)
 
     def composed(*mixture: Ingredient) -> Tensor:
-        return images(operations.run(pipeline, operations.compose(pipeline, mixture, [3], parameters)))
+        return images(
+            operations.run(pipeline, operations.compose(pipeline, mixture, [3], parameters))
+        )
 
     with torch.inference_mode():
         z_i = pipeline.clip.encode_image(image[None])[0]
     alone = composed(Ingredient(z_i))
     assert torch.allclose(composed(Ingredient(image, 2.0)), alone, atol=1e-4)
     assert not torch.allclose(composed(Ingredient(image), Ingredient("a cube")), alone, atol=1e-4)
-    for mixture, message in (([Ingredient(z_i), Ingredient(z_i, -1.0)], "adds up to nothing"), ([Ingredient(z_i[:5])], "has 5 numbers")):
+    for mixture, message in (
+        ([Ingredient(z_i), Ingredient(z_i, -1.0)], "adds up to nothing"),
+        ([Ingredient(z_i[:5])], "has 5 numbers"),
+    ):
         with pytest.raises(ValueError, match=message):
             composed(*mixture)
 
@@ -211,16 +286,26 @@ def test_rows_of_all_kinds_share_a_batch(pipeline: UnCLIP, image: Tensor) -> Non
         pipeline.step([beside])
     together = pipeline.latent_row(replace(source.conditioning), 1, parameters)
     pipeline.draw([beside, together])
-    assert alone.image is not None and together.image is not None and torch.allclose(alone.image, together.image, atol=1e-4)
+    assert alone.image is not None
+    assert together.image is not None
+    assert torch.allclose(alone.image, together.image, atol=1e-4)
 
 
 def test_components_are_those_that_explain_the_variance() -> None:
     """On data of known rank: the kept ones, their order, and the error left."""
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([4.0, 2.0, 1.0, 0.01])
-    data: Any = torch.randn(4000, 4, generator=generator) * scales @ torch.linalg.qr(torch.randn(12, 4, generator=generator))[0].T + 3
+    data: Any = (
+        torch.randn(4000, 4, generator=generator)
+        * scales
+        @ torch.linalg.qr(torch.randn(12, 4, generator=generator))[0].T
+        + 3
+    )
     pca = fit(data)
-    assert pca.config.components == 3 and pca.variances.sqrt().tolist() == pytest.approx([4, 2, 1], rel=0.05)
+    assert pca.config.components == 3
+    assert pca.variances.sqrt().tolist() == pytest.approx([4, 2, 1], rel=0.05)
     assert torch.allclose(pca.basis @ pca.basis.T, torch.eye(3), atol=1e-5)
-    left = (pca.reconstruct(pca.project(data)) - data).square().sum() / (data - data.mean(0)).square().sum()
+    left = (pca.reconstruct(pca.project(data)) - data).square().sum() / (
+        data - data.mean(0)
+    ).square().sum()
     assert left < 0.01

@@ -30,7 +30,8 @@ def test_every_size_is_drawn(pipeline: UnCLIP, size: int) -> None:
     """A caption becomes an image of the size asked for, in [-1, 1]."""
     images = pipeline.generate(["a red cube"], size=size, upsampler_num_inference_steps=1)
     assert images.shape == (1, 3, size, size)
-    assert images.isfinite().all() and images.abs().max() <= 1
+    assert images.isfinite().all()
+    assert images.abs().max() <= 1
 
 
 def test_an_image_does_not_depend_on_its_batch(pipeline: UnCLIP) -> None:
@@ -40,19 +41,38 @@ def test_an_image_does_not_depend_on_its_batch(pipeline: UnCLIP) -> None:
     finish(pipeline, [alone])
     among = pipeline.row("a red cube", 7, wanted)
     others = [
-        pipeline.row("a blue cone on snow, and then some more words", 1, pipeline.resolve(size=64, decoder_guidance_scale=1.0)),
-        pipeline.row("two", 2, pipeline.resolve(size=64, sampler="ddim", eta=1.0, decoder_num_inference_steps=4, prior_guidance_scale=1.0)),
-        pipeline.row("", 3, pipeline.resolve(size=256, prior_num_inference_steps=2, negative_prompt="grey")),
+        pipeline.row(
+            "a blue cone on snow, and then some more words",
+            1,
+            pipeline.resolve(size=64, decoder_guidance_scale=1.0),
+        ),
+        pipeline.row(
+            "two",
+            2,
+            pipeline.resolve(
+                size=64,
+                sampler="ddim",
+                eta=1.0,
+                decoder_num_inference_steps=4,
+                prior_guidance_scale=1.0,
+            ),
+        ),
+        pipeline.row(
+            "", 3, pipeline.resolve(size=256, prior_num_inference_steps=2, negative_prompt="grey")
+        ),
     ]
     pipeline.step(others[:1])  # one of them is ahead
     finish(pipeline, [*others, among])
-    assert alone.image is not None and among.image is not None
+    assert alone.image is not None
+    assert among.image is not None
     assert torch.allclose(alone.image, among.image, atol=1e-4)
 
 
 def test_the_seed_decides_the_image(pipeline: UnCLIP) -> None:
     """The same seed gives the same image, another one another, and 0 is a seed."""
-    first, again, other = (pipeline.generate(["a red cube"], seeds=[seed], size=64) for seed in (0, 0, 1))
+    first, again, other = (
+        pipeline.generate(["a red cube"], seeds=[seed], size=64) for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, atol=0.05)
 
@@ -63,7 +83,8 @@ def test_size_leaves_the_base_image_alone(pipeline: UnCLIP) -> None:
     row = pipeline.row("a red cube", 5, pipeline.resolve(size=256))
     while row.stage != "upsampler_256":
         pipeline.step([row])
-    assert row.conditioning is not None and row.conditioning.low is not None
+    assert row.conditioning is not None
+    assert row.conditioning.low is not None
     assert torch.allclose(row.conditioning.low, small, atol=1e-5)
 
 
@@ -77,10 +98,14 @@ def test_prompt_negative_prompt_and_guidance_all_matter(pipeline: UnCLIP) -> Non
         ("a red cube", {"prior_guidance_scale": 6.0}),
         ("a red cube", {"sampler": "ddpm"}),
     ):
-        assert not torch.allclose(base, pipeline.generate([prompt], seeds=[3], size=64, **change), atol=1e-3), (prompt, change)
+        assert not torch.allclose(
+            base, pipeline.generate([prompt], seeds=[3], size=64, **change), atol=1e-3
+        ), (prompt, change)
 
 
-def test_guidance_may_be_limited_to_an_interval_of_the_steps(pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guidance_may_be_limited_to_an_interval_of_the_steps(
+    pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Outside it no unconditional half is computed; an empty interval is no guidance, the whole one is the default."""
     halves: list[int] = []
     proceed = pipeline.decoder.proceed
@@ -90,7 +115,11 @@ def test_guidance_may_be_limited_to_an_interval_of_the_steps(pipeline: UnCLIP, m
         return proceed(x_t, *rest)
 
     monkeypatch.setattr(pipeline.decoder, "proceed", counted)
-    asked: dict[str, Any] = {"size": 64, "decoder_num_inference_steps": 10, "decoder_guidance_scale": 3.0}
+    asked: dict[str, Any] = {
+        "size": 64,
+        "decoder_num_inference_steps": 10,
+        "decoder_guidance_scale": 3.0,
+    }
 
     def drawn(**given: Any) -> Tensor:
         return pipeline.generate(["a red cube"], seeds=[1], **asked | given)
@@ -101,19 +130,26 @@ def test_guidance_may_be_limited_to_an_interval_of_the_steps(pipeline: UnCLIP, m
     none = drawn(decoder_guidance_scale=1.0)
     assert torch.equal(drawn(decoder_guidance_start=0.0, decoder_guidance_stop=1.0), whole)
     assert torch.equal(drawn(decoder_guidance_start=0.5, decoder_guidance_stop=0.5), none)
-    assert not torch.equal(limited, whole) and not torch.equal(limited, none)
+    assert not torch.equal(limited, whole)
+    assert not torch.equal(limited, none)
 
 
 def test_dynamic_thresholding_scales_where_clamping_cuts(pipeline: UnCLIP) -> None:
     """Saharia et al. 2022, section 2.3: within the bounds nothing changes; beyond, the share's quantile becomes 1."""
     inside = torch.linspace(-0.9, 0.9, 100)
     outside = torch.linspace(-4, 4, 101)
-    assert torch.equal(_thresholded(inside, 0.9), inside) and torch.equal(_thresholded(inside, 0.0), inside)
+    assert torch.equal(_thresholded(inside, 0.9), inside)
+    assert torch.equal(_thresholded(inside, 0.0), inside)
     assert torch.equal(_thresholded(outside, 0.0), outside.clamp(-1, 1))
     assert torch.allclose(_thresholded(outside, 1.0), outside / 4)
-    assert torch.allclose(_thresholded(outside, 0.5), (outside / outside.abs().median()).clamp(-1, 1))
+    assert torch.allclose(
+        _thresholded(outside, 0.5), (outside / outside.abs().median()).clamp(-1, 1)
+    )
     loud = {"size": 64, "decoder_guidance_scale": 20.0}
-    images = [pipeline.generate(["a red cube"], seeds=[1], **loud, dynamic_threshold=share) for share in (0.0, 0.9)]
+    images = [
+        pipeline.generate(["a red cube"], seeds=[1], **loud, dynamic_threshold=share)
+        for share in (0.0, 0.9)
+    ]
     assert images[1].abs().mean() < images[0].abs().mean()
 
 
@@ -129,9 +165,13 @@ def test_a_row_that_yields_nan_fails_alone(pipeline: UnCLIP) -> None:
         bad.x_t[0, 3, 4] = float("nan")
     while good.stage is not None:
         pipeline.step([row for row in (good, bad) if row.stage])
-    assert bad.image is None and bad.error is not None and "not finite" in bad.error
+    assert bad.image is None
+    assert bad.error is not None
+    assert "not finite" in bad.error
     assert good.image is not None
-    assert torch.allclose(good.image, pipeline.generate(["a red cube"], seeds=[1], size=64)[0], atol=1e-4)
+    assert torch.allclose(
+        good.image, pipeline.generate(["a red cube"], seeds=[1], size=64)[0], atol=1e-4
+    )
 
 
 def test_progress_grows_to_one_and_shows_the_image_so_far(pipeline: UnCLIP) -> None:
@@ -145,8 +185,11 @@ def test_progress_grows_to_one_and_shows_the_image_so_far(pipeline: UnCLIP) -> N
         fractions.append(row.fraction)
         if row.stage == "upsampler_256":
             preview = row.preview()
-            assert preview is not None and preview.dim() == 3
-    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+            assert preview is not None
+            assert preview.dim() == 3
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == 1
     assert list(dict.fromkeys(stages)) == ["text", "prior", "decoder", "upsampler_256"]
 
 
@@ -154,10 +197,14 @@ def test_a_long_prompt_is_cut_and_says_what_was_cut(pipeline: UnCLIP) -> None:
     """The words beyond CLIP's 77 tokens are named."""
     row = pipeline.row("red " * 75 + "tail end", 0, pipeline.resolve(size=64))
     pipeline.step([row])
-    assert row.cut == "tail end" and row.negative_cut is None
-    row = pipeline.row("red", 0, pipeline.resolve(size=64, negative_prompt="blue " * 75 + "other end"))
+    assert row.cut == "tail end"
+    assert row.negative_cut is None
+    row = pipeline.row(
+        "red", 0, pipeline.resolve(size=64, negative_prompt="blue " * 75 + "other end")
+    )
     pipeline.step([row])
-    assert row.cut is None and row.negative_cut == "other end"
+    assert row.cut is None
+    assert row.negative_cut == "other end"
 
 
 def test_rows_of_different_stages_do_not_share_a_step(pipeline: UnCLIP) -> None:
@@ -179,7 +226,9 @@ def test_rows_of_different_stages_do_not_share_a_step(pipeline: UnCLIP) -> None:
         ({"steps": 3}, "unknown parameter steps"),
     ],
 )
-def test_what_the_checkpoint_cannot_do_is_refused(pipeline: UnCLIP, given: dict[str, object], message: str) -> None:
+def test_what_the_checkpoint_cannot_do_is_refused(
+    pipeline: UnCLIP, given: dict[str, object], message: str
+) -> None:
     """Before anything is drawn, and by name."""
     with pytest.raises(ValueError, match=message):
         pipeline.resolve(**given)
@@ -197,22 +246,33 @@ def test_the_priors_prefix_cache_gives_what_the_whole_sequence_gives(pipeline: U
     tokens, _ = pipeline.clip.tokenize(["a", "a red cube on top of a blue cube at night"])
     text = pipeline.clip.encode_text(tokens)
     caches = pipeline.prior.begin(text)
-    assert [cache[0][0].shape[2] for cache in caches] == [int(count) + 1 for count in text.mask.sum(1)]
+    assert [cache[0][0].shape[2] for cache in caches] == [
+        int(count) + 1 for count in text.mask.sum(1)
+    ]
     generator = torch.Generator().manual_seed(0)
     for t in ([999, 999], [500, 3]):
         x_t = torch.randn(2, pipeline.clip.embed_dim, generator=generator)
         steps = torch.tensor(t)
-        assert torch.allclose(pipeline.prior.proceed(x_t, steps, caches), pipeline.prior(x_t, steps, text), atol=1e-5)
+        assert torch.allclose(
+            pipeline.prior.proceed(x_t, steps, caches), pipeline.prior(x_t, steps, text), atol=1e-5
+        )
 
 
 def test_rows_with_different_numbers_of_candidates_share_a_pass(pipeline: UnCLIP) -> None:
     """And of several z_i the nearest to z_t is kept: among more it is never farther."""
-    rows = [pipeline.caption_row("a cube", 5, pipeline.resolve(prior_num_candidates=count), prior=True) for count in (1, 3, 3)]
+    rows = [
+        pipeline.caption_row("a cube", 5, pipeline.resolve(prior_num_candidates=count), prior=True)
+        for count in (1, 3, 3)
+    ]
     rows[2].parameters = pipeline.resolve(prior_num_candidates=3, prior_guidance_scale=1.0)
     pipeline.draw(rows)
     alone = pipeline.caption_row("a cube", 5, pipeline.resolve(prior_num_candidates=3), prior=True)
     pipeline.draw([alone])
-    found = [row.conditioning.z_i for row in [*rows, alone] if row.conditioning is not None and row.conditioning.z_i is not None]
+    found = [
+        row.conditioning.z_i
+        for row in [*rows, alone]
+        if row.conditioning is not None and row.conditioning.z_i is not None
+    ]
     assert torch.allclose(found[1], found[3], atol=1e-5)
     assert rows[0].conditioning is not None
     z_t = rows[0].conditioning.text.z_t[0]
@@ -226,14 +286,22 @@ def moved_to_meta(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(moved_to_meta(one) for one in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: moved_to_meta(getattr(value, field.name)) for field in fields(value)})
+        return replace(
+            value,
+            **{field.name: moved_to_meta(getattr(value, field.name)) for field in fields(value)},
+        )
     return value
 
 
 @pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler_256"])
-def test_a_step_waits_for_the_device_once(pipeline: UnCLIP, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_a_step_waits_for_the_device_once(
+    pipeline: UnCLIP, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
     """When all of its work has been handed over: on a device without numbers it comes as far as asking whether they are finite."""
-    rows = [pipeline.row(prompt, 1, pipeline.resolve(size=256)) for prompt in ("a red cube", "a blue cone left of a green sphere")]
+    rows = [
+        pipeline.row(prompt, 1, pipeline.resolve(size=256))
+        for prompt in ("a red cube", "a blue cone left of a green sphere")
+    ]
     while rows[0].stage != stage or rows[0].step == 0:
         pipeline.step(rows)
     away = UnCLIP.load(tiny_checkpoint, "meta")

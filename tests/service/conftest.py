@@ -25,7 +25,10 @@ async def served(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app with these settings. An exception that leaves the app fails the test: no 500 passes unseen."""
     app = create_app(Settings(**settings))
     transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as client,
+    ):
         yield client
 
 

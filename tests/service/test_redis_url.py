@@ -53,7 +53,8 @@ def working(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def draw(job_id: str) -> None:
         record = JobRecord(connection, job_id, 100)
-        assert record.start({}) and record.succeed([], [], [], WHOLE)
+        assert record.start({})
+        assert record.succeed([], [], [], WHOLE)
 
     monkeypatch.setitem(sys.modules, "worker.jobs.runner", SimpleNamespace(draw=draw))
     worker = InThread(connection, slots=2, result_ttl=100)
@@ -71,7 +72,10 @@ async def drawn(jobs: Jobs) -> bool:
     """A job goes from the service to the worker and back."""
     work = Work("generate", GenerateFields(prompt="a"), {}, None)
     accepted = await asyncio.to_thread(jobs.accept, work, None, None)
-    return await jobs.wait(accepted.job_id, WAIT_S) and (await jobs.find(accepted.job_id, "http://house")).status == "succeeded"
+    return (
+        await jobs.wait(accepted.job_id, WAIT_S)
+        and (await jobs.find(accepted.job_id, "http://house")).status == "succeeded"
+    )
 
 
 def until(true: Callable[[], Any]) -> Any:
@@ -96,8 +100,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             folder = tmp_path / str(port)
             folder.mkdir()
             config = folder / "redis.conf"
-            config.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {folder}", *lines]))
-            process = subprocess.Popen([redis_binary(), str(config), *mode], stdout=subprocess.DEVNULL)
+            config.write_text(
+                "\n".join([f"port {port}", "bind 127.0.0.1", f"dir {folder}", *lines])
+            )
+            process = subprocess.Popen(
+                [redis_binary(), str(config), *mode], stdout=subprocess.DEVNULL
+            )
             pipeline.callback(process.wait)
             pipeline.callback(process.kill)
             until(lambda: process.poll() is not None or _answers(port))
@@ -107,7 +115,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         yield begin
 
 
-async def test_a_user_with_a_password_and_no_other(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_with_a_password_and_no_other(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of Redis' access control lists, with no more rights than the README says; characters of URLs in the password are escaped."""
     rights = "resetchannels ~unclip:* ~rq:* &unclip:* &rq:* +@all -@admin -@dangerous +info +client|setname +client|info +client|list"
     port = free_port()
@@ -144,7 +154,9 @@ def tls(redis_server: Any, tmp_path: Path) -> Iterator[tuple[int, Path]]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
-        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer), return_exceptions=True)
+        await asyncio.gather(
+            pump(reader, inner_writer), pump(inner_reader, writer), return_exceptions=True
+        )
 
     server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", port, ssl=context))
     thread = threading.Thread(target=loop.run_forever)
@@ -163,7 +175,9 @@ def tls(redis_server: Any, tmp_path: Path) -> Iterator[tuple[int, Path]]:
     loop.close()
 
 
-async def test_tls_with_an_authority_of_one_s_own(tls: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_with_an_authority_of_one_s_own(
+    tls: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Named in the URL; a server that no known authority vouches for is not spoken to."""
     port, authority = tls
     url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority}"
@@ -187,10 +201,22 @@ async def test_after_a_failover_the_work_goes_on_at_the_new_master(
     watch = free_port()
     master = start(first, "requirepass s", "masterauth s")
     start(second, "requirepass s", "masterauth s", f"replicaof 127.0.0.1 {first}")
-    watched = [f"monitor m 127.0.0.1 {first} 1", "auth-pass m s", "down-after-milliseconds m 2000", "failover-timeout m 10000"]
+    watched = [
+        f"monitor m 127.0.0.1 {first} 1",
+        "auth-pass m s",
+        "down-after-milliseconds m 2000",
+        "failover-timeout m 10000",
+    ]
     start(watch, "requirepass w", *(f"sentinel {line}" for line in watched), mode=("--sentinel",))
     sentinel = redis.Redis(port=watch, password="w", decode_responses=True)
-    until(lambda: _quiet(lambda: sentinel.execute_command("SENTINEL CKQUORUM m") and len(sentinel.sentinel_slaves("m")) == 1))
+    until(
+        lambda: _quiet(
+            lambda: (
+                sentinel.execute_command("SENTINEL CKQUORUM m")
+                and len(sentinel.sentinel_slaves("m")) == 1
+            )
+        )
+    )
     url = f"redis+sentinel://:s@127.0.0.1:{free_port()},127.0.0.1:{watch}/m/0?sentinel_password=w"
     jobs = Jobs(Settings(redis_url=url))
     with working(url, monkeypatch):
@@ -199,7 +225,9 @@ async def test_after_a_failover_the_work_goes_on_at_the_new_master(
             master.kill()
         else:
             until(lambda: _quiet(lambda: sentinel.execute_command("SENTINEL FAILOVER m")))
-        await asyncio.to_thread(until, lambda: sentinel.sentinel_get_master_addr_by_name("m")[1] == second)
+        await asyncio.to_thread(
+            until, lambda: sentinel.sentinel_get_master_addr_by_name("m")[1] == second
+        )
         await asyncio.to_thread(until, lambda: _role(second) == b"master")
         if how != "killed":  # what it accepts as a master still is lost
             await asyncio.to_thread(until, lambda: _role(first) == b"slave")
@@ -225,9 +253,15 @@ def _quiet(ask: Callable[[], Any]) -> Any:
     [
         ("localhost", "Input should be a valid URL"),
         ("http://localhost", "URL scheme should be 'redis' or 'rediss'"),
-        ("redis+sentinel://a,b", "what they call the master: redis+sentinel://host:26379,host:26379/mymaster/0"),
+        (
+            "redis+sentinel://a,b",
+            "what they call the master: redis+sentinel://host:26379,host:26379/mymaster/0",
+        ),
         ("redis+sentinel://a:b/m", "Port could not be cast to integer value as 'b'"),
-        ("redis://a?ssl_ca_certs=/b", "there is no option 'ssl_ca_certs'; with redis:// there are none"),
+        (
+            "redis://a?ssl_ca_certs=/b",
+            "there is no option 'ssl_ca_certs'; with redis:// there are none",
+        ),
         ("rediss://a?ssl_ca_cert=/b", "there is no option 'ssl_ca_cert'; there are ssl_ca_certs, "),
     ],
 )
@@ -240,11 +274,16 @@ def test_a_url_that_will_not_do_is_refused_with_what_would(url: str, message: st
 def test_sentinels_are_read_from_a_url() -> None:
     """Their port and the database are the customary ones unless said; of a plain URL there are none."""
     found = parse_sentinels("rediss+sentinel://u:p@a:1,b,[::1]/mine?ssl_ca_certs=/c")
-    assert found is not None and found.addresses == [("a", 1), ("b", 26379), ("::1", 26379)]
-    assert found.master == "mine" and found.url == "rediss://u:p@master/0?ssl_ca_certs=/c"
+    assert found is not None
+    assert found.addresses == [("a", 1), ("b", 26379), ("::1", 26379)]
+    assert found.master == "mine"
+    assert found.url == "rediss://u:p@master/0?ssl_ca_certs=/c"
     assert parse_sentinels("redis://a/0") is None
 
 
 def test_passwords_of_urls_do_not_come_into_logs() -> None:
     """Neither the server's nor the Sentinels'."""
-    assert redact_credentials("got 'redis+sentinel://u:p@a,b/m?sentinel_password=s'") == "got 'redis+sentinel://…a,b/m?sentinel_password=…'"
+    assert (
+        redact_credentials("got 'redis+sentinel://u:p@a,b/m?sentinel_password=s'")
+        == "got 'redis+sentinel://…a,b/m?sentinel_password=…'"
+    )

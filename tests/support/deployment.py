@@ -64,7 +64,12 @@ class House:
     def run(self, module: str) -> subprocess.Popen[bytes]:
         """`python -m module`, its output in a file of the test's folder."""
         with (self.folder / f"{module}-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", module], env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self.processes.append(process)
         return process
 
@@ -101,7 +106,11 @@ class House:
     def executions(self, worker: subprocess.Popen[bytes]) -> int:
         """How many jobs a worker runs, by RQ's books."""
         names = [name.decode() for name in self.store.smembers(redis_keys.WORKERS)]
-        (name,) = [name for name in names if json.loads(self.store.get(redis_keys.worker(name)))["pid"] == worker.pid]
+        (name,) = [
+            name
+            for name in names
+            if json.loads(self.store.get(redis_keys.worker(name)))["pid"] == worker.pid
+        ]
         return int(self.store.scard(f"rq:worker:{name}:executions"))
 
     def end(self) -> None:

@@ -38,7 +38,10 @@ def unlogged() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unlogged")
 def test_a_job_that_fails_is_found_by_its_request(
-    redis_server: Any, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    redis_server: Any,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Both ids are on the engine's line with the trace as on the task's; what was asked for is on none."""
     logs.configure(Settings(log_format="json"))
@@ -54,7 +57,12 @@ def test_a_job_that_fails_is_found_by_its_request(
     install(Context(pipeline, engine, client, Cancellations(client, engine), 100))
     try:
         for job_id, n in (("alone", 1), ("several", 2)):
-            fields = written(operation="generate", status="queued", request={"prompt": "a zebra", "n": n, "seed": 1}, created_at=now())
+            fields = written(
+                operation="generate",
+                status="queued",
+                request={"prompt": "a zebra", "n": n, "seed": 1},
+                created_at=now(),
+            )
             client.hset(redis_keys.job(job_id), mapping=fields | written(request_id=f"of {job_id}"))
             draw(job_id)
     finally:
@@ -65,6 +73,11 @@ def test_a_job_that_fails_is_found_by_its_request(
     for job_id, rows in (("alone", 1), ("several", 2)):
         mine = [line for line in found if line.get("job_id") == job_id]
         assert {line["request_id"] for line in mine} == {f"of {job_id}"}
-        assert [line["event"] for line in mine] == ["job started", *["a row failed in text"] * rows, "job failed"]
-        assert "a cosmic ray" in mine[1]["exception"] and mine[-1]["kind"] == "internal"
+        assert [line["event"] for line in mine] == [
+            "job started",
+            *["a row failed in text"] * rows,
+            "job failed",
+        ]
+        assert "a cosmic ray" in mine[1]["exception"]
+        assert mine[-1]["kind"] == "internal"
     assert "zebra" not in json.dumps(found)

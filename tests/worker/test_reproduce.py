@@ -29,9 +29,19 @@ from worker.reproduce import run
 
 SMALL = {"size": 64, "decoder_num_inference_steps": 4}
 ASKED: list[tuple[str, dict[str, Any], list[str], int]] = [
-    ("generate", {"prompt": "a red cube", "n": 3, "prior_num_candidates": 4, "negative_prompt": "grass"}, [], 2),
+    (
+        "generate",
+        {"prompt": "a red cube", "n": 3, "prior_num_candidates": 4, "negative_prompt": "grass"},
+        [],
+        2,
+    ),
     ("generate", {"prompt": "a red cube", "prior": "autoregressive"}, [], 0),
-    ("generate", {"mix": [{"prompt": "a cone"}, {"image": "mix_1", "weight": 0.5}], "n": 2}, ["mix_1"], 1),
+    (
+        "generate",
+        {"mix": [{"prompt": "a cone"}, {"image": "mix_1", "weight": 0.5}], "n": 2},
+        ["mix_1"],
+        1,
+    ),
     ("generate", {"z_i": [0.5] * 16}, [], 0),
     ("variations", {"n": 2, "eta": 1.0}, ["image"], 1),
     ("interpolate", {"prompt_b": "a cone", "frames": 3}, ["image_a"], 1),
@@ -63,54 +73,83 @@ def sent(files: Path, names: list[str]) -> tuple[dict[str, bytes], list[Path]]:
     path = files / ("holed.png" if "mask" in names else "photo.jpg")
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image)
-        return {name: normalize_image(upright, "mask" if name == "mask" else "image") for name in names}, [path] if names else []
+        return {
+            name: normalize_image(upright, "mask" if name == "mask" else "image") for name in names
+        }, [path] if names else []
 
 
 def drawn(
-    pipeline: UnCLIP, operation: str, request: dict[str, Any], inputs: dict[str, bytes], index: int, delivered: int | None = None
+    pipeline: UnCLIP,
+    operation: str,
+    request: dict[str, Any],
+    inputs: dict[str, bytes],
+    index: int,
+    delivered: int | None = None,
 ) -> bytes:
     """One of a job's images, as a worker draws it: the whole job, moved together. `delivered`: as which of them."""
     fields = OPERATIONS[operation].model_validate({"seed": 5, **SMALL, **request})
     parameters = pipeline.resolve(operation, **fields.given_parameters())
     images = {name: tensor(content) for name, content in inputs.items()}
-    row = operations.run(pipeline, begin(pipeline, operation, fields, images, parameters)).rows[index]
+    row = operations.run(pipeline, begin(pipeline, operation, fields, images, parameters)).rows[
+        index
+    ]
     digests = {name: image_digest(content) for name, content in inputs.items()}
     assert row.image is not None
     at = index if delivered is None else delivered
-    return png(row.image, provenance(pipeline, operation, fields.model_dump(), row, at, parameters, digests))
+    return png(
+        row.image,
+        provenance(pipeline, operation, fields.model_dump(), row, at, parameters, digests),
+    )
 
 
 @pytest.fixture
-def redraw(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def redraw(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
     """The command on an image's bytes: its exit status. The new image is again.png in the test's folder."""
     monkeypatch.setenv("UNCLIP_DEVICE", "cpu")
     monkeypatch.setenv("UNCLIP_CHECKPOINT", str(tiny_checkpoint))
 
     def call(content: bytes, *images: Path) -> int:
         (tmp_path / "out.png").write_bytes(content)
-        return run(Namespace(png=tmp_path / "out.png", output=tmp_path / "again.png", inputs=list(images)))
+        return run(
+            Namespace(png=tmp_path / "out.png", output=tmp_path / "again.png", inputs=list(images))
+        )
 
     return call
 
 
 @pytest.mark.parametrize(("operation", "request_", "names", "index"), ASKED)
 def test_every_operations_image_is_drawn_again(
-    pipeline: UnCLIP, redraw: Any, files: Path, capsys: Any, operation: str, request_: dict[str, Any], names: list[str], index: int
+    pipeline: UnCLIP,
+    redraw: Any,
+    files: Path,
+    capsys: Any,
+    operation: str,
+    request_: dict[str, Any],
+    names: list[str],
+    index: int,
 ) -> None:
     """From its own text chunk and the files as they were sent, alone instead of beside the job's others, to rounding."""
     inputs, paths = sent(files, names)
     content = drawn(pipeline, operation, request_, inputs, index)
     assert redraw(content, *paths) == 0, capsys.readouterr().err
     told = capsys.readouterr()
-    assert re.fullmatch(r"the same image: it differs by [012] of 255 at most, by \d\.\d{3} in the mean\n", told.out) and not told.err
+    assert re.fullmatch(
+        r"the same image: it differs by [012] of 255 at most, by \d\.\d{3} in the mean\n", told.out
+    )
+    assert not told.err
     assert read_provenance((files / "again.png").read_bytes()) == read_provenance(content)
 
 
-def test_the_weights_files_have_the_digest_that_sha256sum_would_give(tiny_checkpoint: Path, pipeline: UnCLIP, tmp_path: Path) -> None:
+def test_the_weights_files_have_the_digest_that_sha256sum_would_give(
+    tiny_checkpoint: Path, pipeline: UnCLIP, tmp_path: Path
+) -> None:
     """Whatever the folder is called; the card does not count, a weight does."""
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     (copy / "CARD.md").write_text("another")
-    assert checkpoint_digest(copy) == pipeline.digest and re.fullmatch("[0-9a-f]{64}", pipeline.digest)
+    assert checkpoint_digest(copy) == pipeline.digest
+    assert re.fullmatch("[0-9a-f]{64}", pipeline.digest)
     weights = bytearray((copy / "pca.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "pca.safetensors").write_bytes(weights)
@@ -118,23 +157,37 @@ def test_the_weights_files_have_the_digest_that_sha256sum_would_give(tiny_checkp
 
 
 def test_another_checkpoint_of_the_same_name_is_named_and_the_images_differ(
-    pipeline: UnCLIP, redraw: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    pipeline: UnCLIP,
+    redraw: Any,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     """By digest; the image is drawn all the same, and the exit status tells."""
     from safetensors.torch import load_file, save_file
 
     other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
-    changed = {key: value + 0.1 if value.is_floating_point() else value for key, value in load_file(other / "decoder.safetensors").items()}
+    changed = {
+        key: value + 0.1 if value.is_floating_point() else value
+        for key, value in load_file(other / "decoder.safetensors").items()
+    }
     save_file(changed, other / "decoder.safetensors")
     monkeypatch.setenv("UNCLIP_CHECKPOINT", str(other))
     assert redraw(drawn(pipeline, "generate", {"prompt": "a red cube"}, {}, 0)) == 1
     told = capsys.readouterr()
-    assert "ANOTHER CHECKPOINT" in told.err and pipeline.digest in told.err and checkpoint_digest(other) in told.err
+    assert "ANOTHER CHECKPOINT" in told.err
+    assert pipeline.digest in told.err
+    assert checkpoint_digest(other) in told.err
     assert told.out.startswith("another image: it differs by")
-    assert read_provenance((tmp_path / "again.png").read_bytes()).checkpoint_digest == checkpoint_digest(other)
+    assert read_provenance(
+        (tmp_path / "again.png").read_bytes()
+    ).checkpoint_digest == checkpoint_digest(other)
 
 
-def test_what_cannot_be_drawn_again_is_told(pipeline: UnCLIP, redraw: Any, files: Path, capsys: Any) -> None:
+def test_what_cannot_be_drawn_again_is_told(
+    pipeline: UnCLIP, redraw: Any, files: Path, capsys: Any
+) -> None:
     """Without a chunk, without its input images, with others, and a chunk that contradicts itself."""
     inputs, (photo,) = sent(files, ["image"])
     varied = drawn(pipeline, "variations", {}, inputs, 0)
@@ -160,9 +213,18 @@ def test_what_cannot_be_drawn_again_is_told(pipeline: UnCLIP, redraw: Any, files
 def test_the_prior_tells_which_candidate_it_kept(pipeline: UnCLIP) -> None:
     """One of those asked for: the one whose z_i says most of the caption."""
     request = {"prompt": "a cone", "prior_num_candidates": 8, "n": 4}
-    kept = {read_provenance(drawn(pipeline, "generate", request, {}, index)).prior_candidate for index in range(4)}
-    assert len(kept) > 1 and all(each in range(8) for each in kept)
-    assert read_provenance(drawn(pipeline, "generate", {"prompt": "a cone", "prior": "autoregressive"}, {}, 0)).prior_candidate is None
+    kept = {
+        read_provenance(drawn(pipeline, "generate", request, {}, index)).prior_candidate
+        for index in range(4)
+    }
+    assert len(kept) > 1
+    assert all(each in range(8) for each in kept)
+    assert (
+        read_provenance(
+            drawn(pipeline, "generate", {"prompt": "a cone", "prior": "autoregressive"}, {}, 0)
+        ).prior_candidate
+        is None
+    )
 
 
 def test_a_reduced_image_is_compared_reduced(pipeline: UnCLIP, redraw: Any) -> None:
@@ -174,10 +236,13 @@ def test_an_image_knows_its_place_where_others_were_left_out(pipeline: UnCLIP, r
     """The third of a mix, delivered as the first: the mix's caption is drawn from the job's first seed all the same."""
     request = {"mix": [{"prompt": "a cone"}, {"prompt": "a cube", "weight": 0.5}], "n": 3}
     content = drawn(pipeline, "generate", request, {}, 2, delivered=0)
-    assert (read_provenance(content).index, read_provenance(content).seed) == (2, 7) and redraw(content) == 0
+    assert (read_provenance(content).index, read_provenance(content).seed) == (2, 7)
+    assert redraw(content) == 0
 
 
-def test_a_changed_pixel_is_found(pipeline: UnCLIP, redraw: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_changed_pixel_is_found(
+    pipeline: UnCLIP, redraw: Any, tmp_path: Path, capsys: Any
+) -> None:
     """The chunk is as it was, the image is not."""
     content = drawn(pipeline, "generate", {"prompt": "a red cube"}, {}, 0)
     pixels = tensor(content)

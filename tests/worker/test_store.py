@@ -29,16 +29,23 @@ def test_what_is_old_is_swept_away(store_url: str, tmp_path: Path) -> None:
     store.put({name: b"1", redis_keys.stored_animation("old", "webp"): b"2", "beside": b"3"})
     time.sleep(2.5)  # S3 knows no fractions
     store.put({redis_keys.stored_image("young", 0): b"4"})
-    assert store.sweep(3600) == 0 and store.sweep(1.2) == 2 and store.sweep(1.2) == 0
+    assert store.sweep(3600) == 0
+    assert store.sweep(1.2) == 2
+    assert store.sweep(1.2) == 0
     files = store._files
     root = store._root
-    assert sorted(path.removeprefix(root) for path in files.find(root)) == ["/beside", "/jobs/young/0.png"]
+    assert sorted(path.removeprefix(root) for path in files.find(root)) == [
+        "/beside",
+        "/jobs/young/0.png",
+    ]
     if store_url.startswith("file"):
         assert [path.name for path in (tmp_path / "store/swept/jobs").iterdir()] == ["young"]
     files.rm(root, recursive=True)
 
 
-def test_of_several_workers_one_sweeps(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_workers_one_sweeps(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each time; and a store that is away, or a Redis, does not end it."""
     swept = list[float]()
     rests = list[float]()
@@ -56,4 +63,5 @@ def test_of_several_workers_one_sweeps(redis_server: RedisServer, tmp_path: Path
     monkeypatch.setattr(time, "sleep", rest)
     with redis.Redis.from_url(redis_server.url) as connection, pytest.raises(SystemExit):
         keep_swept(Counted(f"file://{tmp_path}"), connection, 100)
-    assert swept == [700] and len(rests) == 3
+    assert swept == [700]
+    assert len(rests) == 3

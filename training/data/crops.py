@@ -41,7 +41,9 @@ class Crops:
     def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
         """`[B, 3, 64, 64]` in [-1, 1], half of them mirrored, and their corrupted small versions `[B, 3, 16, 16]`."""
         chosen = step.own(torch.randint(len(self.images), (step.batch,), generator=step.generator))
-        x_0 = _some_mirrored(to_float(torch.from_numpy(self.images[chosen.numpy()])).to(step.device), step)
+        x_0 = _some_mirrored(
+            to_float(torch.from_numpy(self.images[chosen.numpy()])).to(step.device), step
+        )
         return x_0, corrupt(x_0, self.size, step)
 
 
@@ -61,7 +63,9 @@ class KeptCrops:
         x_0 = _mirrored(to_float(self.images[chosen]), mirrored)
         if self.small is None:
             return x_0, corrupt(x_0, self.size, step)
-        return x_0, _mirrored(to_float(self.small[chosen, step.integers(self.small.shape[1])]), mirrored)
+        return x_0, _mirrored(
+            to_float(self.small[chosen, step.integers(self.small.shape[1])]), mirrored
+        )
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,13 @@ class ImageCrops:
         """`[B, 3, size / 4, size / 4]` in [-1, 1], half of them mirrored, and their corrupted small versions."""
         images, _ = self.source.pairs(step)
         side = self.size // SCALE
-        corners = step.own(torch.randint(self.size - side + 1, (step.batch, 2), generator=step.generator)).tolist()
-        crops = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
+        corners = step.own(
+            torch.randint(self.size - side + 1, (step.batch, 2), generator=step.generator)
+        ).tolist()
+        crops = [
+            image[:, y : y + side, x : x + side]
+            for image, (y, x) in zip(images, corners, strict=True)
+        ]
         x_0 = _some_mirrored(torch.stack(crops), step)
         return x_0, corrupt(x_0, self.size, step)
 
@@ -91,9 +100,13 @@ def _mirrored(images: Tensor, which: Tensor) -> Tensor:
 
 def _corners(small: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Where to cut: windows drawn in proportion to what there is to see, plus a little everywhere."""
-    change = F.pad((small[:, :, 1:, 1:] - small[:, :, :-1, :-1]).abs().mean(1), (0, 1, 0, 1)) + 0.02  # (B, 64, 64)
+    change = (
+        F.pad((small[:, :, 1:, 1:] - small[:, :, :-1, :-1]).abs().mean(1), (0, 1, 0, 1)) + 0.02
+    )  # (B, 64, 64)
     cell = torch.multinomial(change.flatten(1), 1, generator=generator)[:, 0]
-    centre = torch.stack((cell % 64, cell // 64), 1).float() + torch.rand(len(small), 2, generator=generator)
+    centre = torch.stack((cell % 64, cell // 64), 1).float() + torch.rand(
+        len(small), 2, generator=generator
+    )
     return (centre * size / 64 - CROP_PX / 2).round().clamp(0, size - CROP_PX)
 
 
@@ -106,11 +119,15 @@ def draw_crops(indices: range, mix: str, size: int, device: str = "cpu") -> Imag
     for start in range(0, len(indices), batch):
         scenes = [scene(i, MIXES[mix]) for i in indices[start : start + batch]]
         corners = _corners(render(scenes, 64, device=device).cpu(), size, generator)
-        parts.append(to_uint8(render(scenes, size, crop=CROP_PX, corners=corners, device=device)).cpu())
+        parts.append(
+            to_uint8(render(scenes, size, crop=CROP_PX, corners=corners, device=device)).cpu()
+        )
     return torch.cat(parts).numpy()
 
 
-def crop_pool(folder: Path, count: int, mix: str, size: int, device: str = "cpu") -> Crops | KeptCrops:
+def crop_pool(
+    folder: Path, count: int, mix: str, size: int, device: str = "cpu"
+) -> Crops | KeptCrops:
     """`count` crops out of drawings of `size`², drawn now, by the device, if the folder lacks them. For a GPU they are put there."""
     of_gpu = device != "cpu"
     path = folder / f"{mix}-crops-{size}-{count}.npy"
@@ -119,13 +136,21 @@ def crop_pool(folder: Path, count: int, mix: str, size: int, device: str = "cpu"
         per_task = 1024 if of_gpu else 32
         chunks = [range(start, min(start + per_task, count)) for start in range(0, count, per_task)]
         with ProcessPoolExecutor(mp_context=get_context("spawn" if of_gpu else None)) as workers:
-            drawn = workers.map(draw_crops, chunks, *([value] * len(chunks) for value in (mix, size, device)))
-            images = list(tqdm(drawn, desc=f"drawing crops of {size}", total=len(chunks), unit_scale=per_task))
+            drawn = workers.map(
+                draw_crops, chunks, *([value] * len(chunks) for value in (mix, size, device))
+            )
+            images = list(
+                tqdm(drawn, desc=f"drawing crops of {size}", total=len(chunks), unit_scale=per_task)
+            )
         _save(path, np.concatenate(images))
     kept: Images = np.load(path)
     if not of_gpu:
         return Crops(kept, size)
-    return KeptCrops(torch.from_numpy(kept).to(device), None if size == 256 else _small(path, kept, size).to(device), size)
+    return KeptCrops(
+        torch.from_numpy(kept).to(device),
+        None if size == 256 else _small(path, kept, size).to(device),
+        size,
+    )
 
 
 def _small(path: Path, crops: Images, size: int) -> Tensor:
@@ -135,7 +160,12 @@ def _small(path: Path, crops: Images, size: int) -> Tensor:
         chunks = np.array_split(crops, max(1, len(crops) // 1024))
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
             made = workers.map(_versions, chunks, range(len(chunks)), [size] * len(chunks))
-            _save(beside, np.concatenate(list(tqdm(made, desc="corrupting crops", total=len(chunks), unit_scale=1024))))
+            _save(
+                beside,
+                np.concatenate(
+                    list(tqdm(made, desc="corrupting crops", total=len(chunks), unit_scale=1024))
+                ),
+            )
     return torch.from_numpy(np.load(beside))
 
 
@@ -158,7 +188,9 @@ def corrupt(x_0: Tensor, size: int, step: Step) -> Tensor:
     """This process' large crops `[B, 3, h, w]` -> the corrupted small images `[B, 3, h/4, w/4]` that the upsampler is given."""
     if size == 256:
         return blur(F.avg_pool2d(x_0, SCALE), 0.6, step)
-    seeds = step.own([int(torch.randint(1 << 62, (), generator=step.generator)) for _ in range(step.batch)])
+    seeds = step.own(
+        [int(torch.randint(1 << 62, (), generator=step.generator)) for _ in range(step.batch)]
+    )
     return torch.stack([degrade(image, seed) for image, seed in zip(x_0, seeds, strict=True)])
 
 
@@ -194,7 +226,9 @@ def degrade(image: Tensor, seed: int) -> Tensor:
         elif name == "resize":
             x = _resized(x, rng)
         elif rng.random() < 0.5:
-            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(rng.getrandbits(62)))
+            noise = torch.randn(
+                x.shape, generator=torch.Generator().manual_seed(rng.getrandbits(62))
+            )
             x = x + noise.to(x) * rng.uniform(0.0, 0.06)
     if rng.random() < 0.5:
         x = _jpeg(x, rng.randint(60, 95))
@@ -212,6 +246,8 @@ def _resized(x: Tensor, rng: random.Random) -> Tensor:
 
 def _jpeg(x: Tensor, quality: int) -> Tensor:
     buffer = io.BytesIO()
-    Image.fromarray(to_uint8(x[0]).permute(1, 2, 0).cpu().numpy()).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(to_uint8(x[0]).permute(1, 2, 0).cpu().numpy()).save(
+        buffer, "JPEG", quality=quality
+    )
     back = torch.from_numpy(np.asarray(Image.open(buffer)).copy()).permute(2, 0, 1)[None]
     return to_float(back).to(x)

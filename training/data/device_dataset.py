@@ -69,24 +69,45 @@ class Table:
             yield to_float(self.images[rows]).to(device), self.tokens[rows, 0].long().to(device)
 
 
-def table(folder: Path, count: int, mix: str, device: str, split: Split = "train", processes: int | None = None) -> Table:
+def table(
+    folder: Path,
+    count: int,
+    mix: str,
+    device: str,
+    split: Split = "train",
+    processes: int | None = None,
+) -> Table:
     """The first `count` scenes of a split, drawn by the device now if the folder lacks them."""
-    paths = {name: folder / f"{mix}-{split.replace(' ', '-')}-{count}-{name}.npy" for name in _FILES}
+    paths = {
+        name: folder / f"{mix}-{split.replace(' ', '-')}-{count}-{name}.npy" for name in _FILES
+    }
     if not all(path.exists() for path in paths.values()):
         _make(paths, count, mix, split, device, processes)
     kept = {name: torch.from_numpy(np.load(path)) for name, path in paths.items()}
-    return Table(kept["images"].to(device), kept["tokens"].to(torch.int32).to(device), kept["answers"].to(device))
+    return Table(
+        kept["images"].to(device),
+        kept["tokens"].to(torch.int32).to(device),
+        kept["answers"].to(device),
+    )
 
 
-def _make(paths: dict[str, Path], count: int, mix: str, split: Split, device: str, processes: int | None) -> None:
+def _make(
+    paths: dict[str, Path], count: int, mix: str, split: Split, device: str, processes: int | None
+) -> None:
     unfinished = {name: path.with_suffix(".part") for name, path in paths.items()}
     for name, (kind, shape) in _FILES.items():
         unfinished[name].parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(unfinished[name], mode="w+", dtype=kind, shape=(count, *shape)).flush()
+        np.lib.format.open_memmap(
+            unfinished[name], mode="w+", dtype=kind, shape=(count, *shape)
+        ).flush()
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     # Spawned, not forked: a process that was forked cannot use the GPU.
-    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as workers:
-        work = workers.map(_write, chunks, *([value] * len(chunks) for value in (unfinished, mix, split, device)))
+    with ProcessPoolExecutor(
+        processes or os.cpu_count(), mp_context=get_context("spawn")
+    ) as workers:
+        work = workers.map(
+            _write, chunks, *([value] * len(chunks) for value in (unfinished, mix, split, device))
+        )
         for _ in tqdm(work, desc=f"drawing {split}", total=len(chunks), unit_scale=_CHUNK):
             pass
     for name, path in paths.items():
@@ -103,14 +124,25 @@ def _write(indices: range, paths: dict[str, Path], mix: str, split: Split, devic
     torch.set_num_threads(1)
     scenes = [scene(index, MIXES[mix], split) for index in indices]
     batch = _BATCH[torch.device(device).type]
-    drawn = [to_uint8(render(scenes[k : k + batch], POOL_SIZE_PX, device=device)).cpu() for k in range(0, len(scenes), batch)]
+    drawn = [
+        to_uint8(render(scenes[k : k + batch], POOL_SIZE_PX, device=device)).cpu()
+        for k in range(0, len(scenes), batch)
+    ]
     tokenizer = _tokenizer()
     tokens = np.zeros((len(scenes), TOLD, LENGTH), np.uint16)
     for row, (index, shown) in enumerate(zip(indices, scenes, strict=True)):
         rng = random.Random(index)
         for told in range(TOLD):
-            ids = [tokenizer.sot_token_id, *tokenizer.encode(caption(shown, rng).text), tokenizer.eot_token_id]
+            ids = [
+                tokenizer.sot_token_id,
+                *tokenizer.encode(caption(shown, rng).text),
+                tokenizer.eot_token_id,
+            ]
             tokens[row, told, : len(ids)] = ids
-    made = {"images": torch.cat(drawn).numpy(), "tokens": tokens, "answers": answers_of(scenes).numpy()}
+    made = {
+        "images": torch.cat(drawn).numpy(),
+        "tokens": tokens,
+        "answers": answers_of(scenes).numpy(),
+    }
     for name, path in paths.items():
         np.load(path, mmap_mode="r+")[indices.start : indices.stop] = made[name]

@@ -52,7 +52,9 @@ def square(content: bytes | Path, size: int) -> Tensor:
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             if min(image.size) < size:
-                raise DataError(f"has {image.width} x {image.height} pixels, and {size} x {size} are needed")
+                raise DataError(
+                    f"has {image.width} x {image.height} pixels, and {size} x {size} are needed"
+                )
             image.draft("RGB", (size, size))  # a JPEG is decoded no larger than need be
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
@@ -136,7 +138,9 @@ def _key(step: Step) -> tuple[int, ...]:
 
 
 def _stacked(pairs: list[Pair], device: torch.device) -> tuple[Tensor, list[str]]:
-    return to_float(torch.stack([pair.image for pair in pairs])).to(device), [pair.caption for pair in pairs]
+    return to_float(torch.stack([pair.image for pair in pairs])).to(device), [
+        pair.caption for pair in pairs
+    ]
 
 
 class Folder(Own):
@@ -144,13 +148,20 @@ class Folder(Own):
 
     def __init__(self, folder: Path, size: int, seed: int = 0) -> None:
         super().__init__(str(folder), size, seed)
-        every = sorted(path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in SUFFIXES)
+        every = sorted(
+            path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in SUFFIXES
+        )
         if not every:
-            raise DataError(f"{folder} has no images: {', '.join(SUFFIXES)} are looked for, and shards are named by their .tar files")
+            raise DataError(
+                f"{folder} has no images: {', '.join(SUFFIXES)} are looked for, and shards are named by their .tar files"
+            )
         self.paths = [path for path in every if path.with_suffix(".txt").exists()]
         bare = [path for path in every if not path.with_suffix(".txt").exists()]
         for path in bare[: 1 + ALWAYS_BORNE]:
-            print(f"{path} is left out: it has no caption, which would be {path.with_suffix('.txt').name}", flush=True)
+            print(
+                f"{path} is left out: it has no caption, which would be {path.with_suffix('.txt').name}",
+                flush=True,
+            )
         if len(bare) > max(ALWAYS_BORNE, MAX_BAD_SHARE * len(every)) or not self.paths:
             raise DataError(
                 f"{len(bare)} of the {len(every)} images in {folder} have no caption, {bare[0].name} for one: write it into "
@@ -160,18 +171,32 @@ class Folder(Own):
 
     def batch(self, step: Step) -> list[Pair]:
         places = torch.arange(step.number * step.batch, (step.number + 1) * step.batch)
-        return list(self.readers.map(self._usable, [self._index(int(place)) for place in step.own(places)]))
+        return list(
+            self.readers.map(self._usable, [self._index(int(place)) for place in step.own(places)])
+        )
 
     def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
         for start in range(0, min(count, len(self.paths)), 256):
-            yield _stacked(list(self.readers.map(self._usable, range(start, min(start + 256, count, len(self.paths))))), device)
+            yield _stacked(
+                list(
+                    self.readers.map(
+                        self._usable, range(start, min(start + 256, count, len(self.paths)))
+                    )
+                ),
+                device,
+            )
 
     def _index(self, place: int) -> int:
         """Which image comes at a place of the endless row of epochs, each in an order of its own."""
         epoch, within = divmod(place, len(self.paths))
         if epoch not in self.epochs:
-            shuffled = torch.randperm(len(self.paths), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
-            self.epochs = {key: order for key, order in self.epochs.items() if key == epoch - 1} | {epoch: shuffled}
+            shuffled = torch.randperm(
+                len(self.paths),
+                generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch),
+            )
+            self.epochs = {key: order for key, order in self.epochs.items() if key == epoch - 1} | {
+                epoch: shuffled
+            }
         return int(self.epochs[epoch][within])
 
     def _usable(self, index: int) -> Pair:
@@ -193,16 +218,22 @@ class Shards(Own):
     def __init__(self, urls: str, size: int, seed: int = 0) -> None:
         super().__init__(urls, size, seed)
         wds = _webdataset()
-        self.urls: list[str] = [url for part in urls.split("::") for url in wds.shardlists.expand_urls(part)]
+        self.urls: list[str] = [
+            url for part in urls.split("::") for url in wds.shardlists.expand_urls(part)
+        ]
         if gone := [url for url in self.urls if ":" not in url and not Path(url).exists()]:
-            raise DataError(f"{len(gone)} of the {len(self.urls)} shards that {urls} names are not there, {gone[0]} for one")
+            raise DataError(
+                f"{len(gone)} of the {len(self.urls)} shards that {urls} names are not there, {gone[0]} for one"
+            )
         self.reading: tuple[tuple[int, ...], Iterator[dict[str, Any]]] | None = None
 
     def batch(self, step: Step) -> list[Pair]:
         if self.reading is None or self.reading[0] != _key(step):
             mine = self.urls[step.rank :: step.ranks]
             if not mine:
-                raise DataError(f"{self.where} names {len(self.urls)} shards for {step.ranks} processes: each needs one of its own")
+                raise DataError(
+                    f"{self.where} names {len(self.urls)} shards for {step.ranks} processes: each needs one of its own"
+                )
             self.reading = (_key(step), self._stream(mine, self.seed * 1_000_003 + step.number))
         wanted = step.batch // step.ranks
         stream = self.reading[1]
@@ -230,7 +261,9 @@ class Shards(Own):
             for sample in shuffled(self._samples(order.sample(urls, len(urls)))):
                 yield sample
             if sample is None:
-                raise DataError(f"the {len(urls)} shards of {self.where} that this process reads hold nothing")
+                raise DataError(
+                    f"the {len(urls)} shards of {self.where} that this process reads hold nothing"
+                )
 
     def _samples(self, urls: list[str]) -> Iterator[dict[str, Any]]:
         """The samples of shards, one after another."""
@@ -238,7 +271,9 @@ class Shards(Own):
         for url in urls:
             try:
                 with closing(wds.gopen(url)) as stream:  # webdataset itself would leave it open
-                    yield from wds.tariterators.group_by_keys(wds.tariterators.tar_file_expander([{"url": url, "stream": stream}]))
+                    yield from wds.tariterators.group_by_keys(
+                        wds.tariterators.tar_file_expander([{"url": url, "stream": stream}])
+                    )
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
                 raise DataError(f"the shard {url} cannot be read: {error}") from error
 
@@ -261,7 +296,9 @@ def open_images(data: str, size: int, seed: int = 0) -> Folder | Shards:
     path = Path(data)
     if not path.is_dir():
         if ".tar" not in data:
-            raise DataError(f"{data} is neither a folder nor names .tar shards: for example images/ or 'shards/{{0000..0127}}.tar'")
+            raise DataError(
+                f"{data} is neither a folder nor names .tar shards: for example images/ or 'shards/{{0000..0127}}.tar'"
+            )
         return Shards(data, size, seed)
     tars = sorted(str(tar) for tar in path.glob("*.tar"))
     return Shards("::".join(tars), size, seed) if tars else Folder(path, size, seed)
@@ -271,5 +308,7 @@ def _webdataset() -> Any:
     try:
         import webdataset
     except ImportError as error:
-        raise DataError("shards need webdataset, which is not installed: pip install '.[data]'") from error
+        raise DataError(
+            "shards need webdataset, which is not installed: pip install '.[data]'"
+        ) from error
     return webdataset

@@ -49,14 +49,18 @@ def fill_trunk(trunk: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Te
     """Load Lite0's tensors into timm's network without classifier, and return the classifier: weights `[1000, W]`, biases `[1000]`.
 
     Both hold the same tensors in the same order under other names. Raises TrainingError when a shape differs."""
-    own = {key: value for key, value in trunk.state_dict().items() if "num_batches_tracked" not in key}
+    own = {
+        key: value for key, value in trunk.state_dict().items() if "num_batches_tracked" not in key
+    }
     theirs = {key: value for key, value in tensors.items() if "num_batches_tracked" not in key}
     values = list(theirs.values())
     if len(values) != len(own) + 2:
         raise TrainingError(f"Lite0's package holds {len(values)} tensors, expected {len(own) + 2}")
     for (name, mine), value in zip(own.items(), values, strict=False):
         if mine.shape != value.shape:
-            raise TrainingError(f"Lite0's package does not fit timm's network at {name}: {list(value.shape)}, expected {list(mine.shape)}")
+            raise TrainingError(
+                f"Lite0's package does not fit timm's network at {name}: {list(value.shape)}, expected {list(mine.shape)}"
+            )
     trunk.load_state_dict(dict(zip(own, values, strict=False)), strict=False)
     return values[-2], values[-1]
 
@@ -64,6 +68,8 @@ def fill_trunk(trunk: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Te
 def _member(folder: Path, package: Package, name: str) -> bytes:
     path = folder / archive_name(package)
     if not path.exists():
-        raise TrainingError(f"{path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`")
+        raise TrainingError(
+            f"{path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`"
+        )
     with zipfile.ZipFile(path) as archive:
         return archive.read(name)

@@ -46,17 +46,25 @@ def draw(indices: range, mix: str, split: Split) -> Images:
     return torch.cat(parts).numpy()
 
 
-def pool(folder: Path, count: int, mix: str, split: Split = "train", processes: int | None = None) -> Images:
+def pool(
+    folder: Path, count: int, mix: str, split: Split = "train", processes: int | None = None
+) -> Images:
     """The first `count` scenes of a split as a memory-mapped `[count, 3, 64, 64]`, drawn now if the folder lacks them."""
     path = folder / f"{mix}-{split.replace(' ', '-')}-{count}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
-        kept = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=(count, 3, POOL_SIZE_PX, POOL_SIZE_PX))
+        kept = np.lib.format.open_memmap(
+            unfinished, mode="w+", dtype=np.uint8, shape=(count, 3, POOL_SIZE_PX, POOL_SIZE_PX)
+        )
         chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         with ProcessPoolExecutor(processes or os.cpu_count()) as workers:
             drawn = workers.map(draw, chunks, [mix] * len(chunks), [split] * len(chunks))
-            for chunk, images in zip(chunks, tqdm(drawn, desc=f"drawing {split}", total=len(chunks), unit_scale=_CHUNK), strict=True):
+            for chunk, images in zip(
+                chunks,
+                tqdm(drawn, desc=f"drawing {split}", total=len(chunks), unit_scale=_CHUNK),
+                strict=True,
+            ):
                 kept[chunk.start : chunk.stop] = images
         kept.flush()
         unfinished.rename(path)

@@ -42,12 +42,19 @@ class ScenePool:
 
     def image_batch(self, indices: Tensor) -> Tensor:
         """Return images `[B, 3, 64, 64]` in [-1, 1]."""
-        batch = np.stack([self.images[index // SHARD_SCENES][index % SHARD_SCENES] for index in indices.tolist()])
+        batch = np.stack(
+            [self.images[index // SHARD_SCENES][index % SHARD_SCENES] for index in indices.tolist()]
+        )
         return torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def feature_batch(self, indices: Tensor) -> Tensor:
         """Return features `[B, W]`."""
-        batch = np.stack([self.features[index // SHARD_SCENES][index % SHARD_SCENES] for index in indices.tolist()])
+        batch = np.stack(
+            [
+                self.features[index // SHARD_SCENES][index % SHARD_SCENES]
+                for index in indices.tolist()
+            ]
+        )
         return torch.from_numpy(batch).float()
 
     def scene(self, index: int) -> Scene:
@@ -60,23 +67,46 @@ def build_pool(folder: Path, world: World, tower: ImageTower, mix: str, shards: 
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
         if not _shard_path(folder, shard, "features").exists():
-            images, features = render_scenes(world, tower, mix, range(shard * SHARD_SCENES, (shard + 1) * SHARD_SCENES), f"shard {shard}")
+            images, features = render_scenes(
+                world,
+                tower,
+                mix,
+                range(shard * SHARD_SCENES, (shard + 1) * SHARD_SCENES),
+                f"shard {shard}",
+            )
             _write(_shard_path(folder, shard, "images"), images)
             _write(_shard_path(folder, shard, "features"), features)
 
 
 @torch.inference_mode()
 def render_scenes(
-    world: World, tower: ImageTower, mix: str, indices: range, label: str = "scenes", kind: str | None = None, held_out: str | None = None
+    world: World,
+    tower: ImageTower,
+    mix: str,
+    indices: range,
+    label: str = "scenes",
+    kind: str | None = None,
+    held_out: str | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Return images `[N, 64, 64, 3]` and features `[N, W]` of scenes."""
     images, features = [], []
     tower = tower.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for start in tqdm(range(indices.start, indices.stop, BATCH), desc=label, unit_scale=BATCH, unit="scene", mininterval=5):
-        scenes = [draw_scene(world, index, mix, kind, held_out=held_out) for index in range(start, min(start + BATCH, indices.stop))]
+    for start in tqdm(
+        range(indices.start, indices.stop, BATCH),
+        desc=label,
+        unit_scale=BATCH,
+        unit="scene",
+        mininterval=5,
+    ):
+        scenes = [
+            draw_scene(world, index, mix, kind, held_out=held_out)
+            for index in range(start, min(start + BATCH, indices.stop))
+        ]
         canvas = render(world, scenes, CANVAS_PX, supersampling=1)
         with torch.autocast("cpu", torch.bfloat16):
-            features.append(tower.features(canvas.contiguous(memory_format=torch.channels_last)).half())
+            features.append(
+                tower.features(canvas.contiguous(memory_format=torch.channels_last)).half()
+            )
         small = F.avg_pool2d(canvas, CANVAS_PX // BASE_PX)
         images.append(((small + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1))
     return torch.cat(images).numpy(), torch.cat(features).numpy()

@@ -57,7 +57,9 @@ class World:
     def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
         indices = self.indices(step)
         scenes = self.scenes(indices)
-        return self.images(step.own(indices), step.own(scenes), step.device), step.own(captions(scenes, step))
+        return self.images(step.own(indices), step.own(scenes), step.device), step.own(
+            captions(scenes, step)
+        )
 
     def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
         indices = list(range(min(count, self.size or count)))

@@ -27,7 +27,9 @@ def read_wordnet(folder: Path) -> WordNet:
     """Read WordNet from its fetched package. Raises TrainingError when it is missing or laid out otherwise."""
     path = folder / archive_name(WORDNET)
     if not path.exists():
-        raise TrainingError(f"{path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`")
+        raise TrainingError(
+            f"{path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`"
+        )
     try:
         with tarfile.open(path) as tar:
             index = _lines(tar, "package/dict/index.noun")
@@ -72,7 +74,12 @@ def nouns_below(wordnet: WordNet, things: list[tuple[str, ...]]) -> dict[str, in
         thing_or_none = _nearest_owner(wordnet, synset, owners)
         if thing_or_none is not None:
             found[thing_or_none].append(lemma)
-    return {lemma: thing for thing, lemmas in found.items() if len(lemmas) <= MAX_NOUNS for lemma in lemmas}
+    return {
+        lemma: thing
+        for thing, lemmas in found.items()
+        if len(lemmas) <= MAX_NOUNS
+        for lemma in lemmas
+    }
 
 
 def _nearest_owner(wordnet: WordNet, synset: int, owners: dict[int, int]) -> int | None:

@@ -39,12 +39,20 @@ def read_ratings(file: Path) -> list[Rating]:
         rows = csv.DictReader(lines)
         heads = rows.fieldnames or []
         if "path" not in heads or not ("rating" in heads or set(COUNTS) <= set(heads)):
-            raise ValueError(f"{file} has the columns {', '.join(heads)}: it needs path, and either rating or 1 to 10")
+            raise ValueError(
+                f"{file} has the columns {', '.join(heads)}: it needs path, and either rating or 1 to 10"
+            )
         for number, row in enumerate(rows, start=2):
             try:
-                value = float(row["rating"]) if "rating" in heads else _mean_of_counts([float(row[head]) for head in COUNTS])
+                value = (
+                    float(row["rating"])
+                    if "rating" in heads
+                    else _mean_of_counts([float(row[head]) for head in COUNTS])
+                )
             except (TypeError, ValueError, ZeroDivisionError) as error:
-                raise ValueError(f"{file}, line {number}: {row} has no rating: give a number, or at least one count above 0") from error
+                raise ValueError(
+                    f"{file}, line {number}: {row} has no rating: give a number, or at least one count above 0"
+                ) from error
             found.append(Rating(file.parent / row["path"], value))
     return found
 
@@ -56,7 +64,9 @@ def _mean_of_counts(counts: list[float]) -> float:
 def open_image(path: Path, size: int) -> Tensor:
     """The middle square of an image file, turned upright, `[3, size, size]` in [-1, 1]."""
     with Image.open(path) as file:
-        image = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        image = ImageOps.fit(
+            ImageOps.exif_transpose(file).convert("RGB"), (size, size), Image.Resampling.BICUBIC
+        )
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(127.5).sub(1)
 
 
@@ -108,7 +118,9 @@ class Fitted:
 def fit_and_test(z_i: Tensor, ratings: Tensor, seed: int = 0) -> Fitted:
     """Hold out one image in HELD_OUT, at random. ValueError for fewer than ten."""
     if len(z_i) < 10:
-        raise ValueError(f"there are {len(z_i)} ratings: at least 10 are needed, and some hundreds to mean much")
+        raise ValueError(
+            f"there are {len(z_i)} ratings: at least 10 are needed, and some hundreds to mean much"
+        )
     order = torch.randperm(len(z_i), generator=torch.Generator().manual_seed(seed))
     test = order[: len(order) // HELD_OUT]
     train = order[len(order) // HELD_OUT :]
@@ -121,18 +133,38 @@ def fit_and_test(z_i: Tensor, ratings: Tensor, seed: int = 0) -> Fitted:
 @torch.inference_mode()
 def main() -> None:
     """Fit a probe to a file of ratings, say how well it does on those held out, and rate the images of a folder."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluation.aesthetics", description=main.__doc__)
-    parser.add_argument("ratings", type=Path, help="CSV with the columns path, and rating or 1 to 10")
-    parser.add_argument("--rate", type=Path, default=None, help="a folder of images to rate, best first")
-    parser.add_argument("--checkpoint", type=Path, default=None, help="checkpoint folder (default: the embedded one)")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluation.aesthetics", description=main.__doc__
+    )
+    parser.add_argument(
+        "ratings", type=Path, help="CSV with the columns path, and rating or 1 to 10"
+    )
+    parser.add_argument(
+        "--rate", type=Path, default=None, help="a folder of images to rate, best first"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=None,
+        help="checkpoint folder (default: the embedded one)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     pipeline = UnCLIP.load(arguments.checkpoint, arguments.device)
     rated = read_ratings(arguments.ratings)
-    found = fit_and_test(_embedded(pipeline, [rating.path for rating in rated]), torch.tensor([rating.value for rating in rated]))
-    print(f"{len(rated)} ratings, of {found.held_out} held out: Pearson {found.pearson:.3f}, Spearman {found.spearman:.3f}")
+    found = fit_and_test(
+        _embedded(pipeline, [rating.path for rating in rated]),
+        torch.tensor([rating.value for rating in rated]),
+    )
+    print(
+        f"{len(rated)} ratings, of {found.held_out} held out: Pearson {found.pearson:.3f}, Spearman {found.spearman:.3f}"
+    )
     if arguments.rate:
-        paths = sorted(path for path in arguments.rate.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+        paths = sorted(
+            path
+            for path in arguments.rate.iterdir()
+            if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+        )
         scores = found.probe(_embedded(pipeline, paths))
         for score, path in sorted(zip(scores.tolist(), paths, strict=True), reverse=True):
             print(f"{score:6.2f}  {path.name}")
@@ -140,8 +172,13 @@ def main() -> None:
 
 def _embedded(pipeline: UnCLIP, paths: list[Path]) -> Tensor:
     size = pipeline.clip.image_size
-    batches = [torch.stack([open_image(path, size) for path in paths[start : start + 64]]) for start in range(0, len(paths), 64)]
-    return torch.cat([pipeline.clip.encode_image(batch.to(pipeline.device)).cpu() for batch in batches])
+    batches = [
+        torch.stack([open_image(path, size) for path in paths[start : start + 64]])
+        for start in range(0, len(paths), 64)
+    ]
+    return torch.cat(
+        [pipeline.clip.encode_image(batch.to(pipeline.device)).cpu() for batch in batches]
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,16 @@ import torch
 
 from models import UnCLIP
 from training.evaluation import report as told
-from training.evaluation.generation import draw, drawings, embed, embed_text, matching, plain_captions, reference, subjects
+from training.evaluation.generation import (
+    draw,
+    drawings,
+    embed,
+    embed_text,
+    matching,
+    plain_captions,
+    reference,
+    subjects,
+)
 from training.evaluation.metrics import clip_score, frechet_distance, kinds, mmd, spread
 from training.evaluation.scoring import DETAILS, READER, SORTS, Sort, judged, load_reader
 from training.scenes.classifier import Reader
@@ -33,7 +42,12 @@ EACH = 8  # images of one caption, for diversity
 
 
 def accuracy(
-    pipeline: UnCLIP, reader: Reader, mix: str, counts: dict[str, int], ways: Sequence[str] = ("prior",), **parameters: Any
+    pipeline: UnCLIP,
+    reader: Reader,
+    mix: str,
+    counts: dict[str, int],
+    ways: Sequence[str] = ("prior",),
+    **parameters: Any,
 ) -> dict[str, Any]:
     """For each sort of caption (SORTS, DETAILS) counts of what is right in the images of so many, in each way, and in the drawings."""
     found: dict[str, Any] = {
@@ -46,8 +60,12 @@ def accuracy(
     for name, count in counts.items():
         of = subjects((name,), count, mix)
         sort = (SORTS | DETAILS)[name]
-        images = {way: draw(pipeline, of.texts, of.seeds, way, name, **parameters) for way in ways} | {"drawings": of.images()}
-        found["sorts"][name] = {way: _counted(judged(reader, drawn, of.captions), sort) for way, drawn in images.items()}
+        images = {
+            way: draw(pipeline, of.texts, of.seeds, way, name, **parameters) for way in ways
+        } | {"drawings": of.images()}
+        found["sorts"][name] = {
+            way: _counted(judged(reader, drawn, of.captions), sort) for way, drawn in images.items()
+        }
     found["seconds"] = round(time.perf_counter() - started, 1)
     return found
 
@@ -55,14 +73,26 @@ def accuracy(
 def _counted(right: dict[str, list[bool]], sort: Sort) -> dict[str, dict[str, int]]:
     """Counts of each question; "told" is what the sort is there for: its own questions, a sign's word, or else the things."""
     if sort.told:
-        asked = [all(answers) for answers in zip(*(right[question] for question in sort.told), strict=True)]
+        asked = [
+            all(answers)
+            for answers in zip(*(right[question] for question in sort.told), strict=True)
+        ]
     else:
         asked = right["word" if sort.kind == "sign" else "core"]
-    return {question: {"right": sum(values), "of": len(values)} for question, values in (right | {"told": asked}).items()}
+    return {
+        question: {"right": sum(values), "of": len(values)}
+        for question, values in (right | {"told": asked}).items()
+    }
 
 
 def sets(
-    pipeline: UnCLIP, reader: Reader, mix: str, count: int, ways: Sequence[str], out: Path | None, **parameters: Any
+    pipeline: UnCLIP,
+    reader: Reader,
+    mix: str,
+    count: int,
+    ways: Sequence[str],
+    out: Path | None,
+    **parameters: Any,
 ) -> dict[str, Any]:
     """Of `count` captions of each COMPARED sort and a quarter as many short ones: CLIP score, distances from other drawings, and diversity,
     with intervals. With a folder also a sheet of images."""
@@ -71,9 +101,13 @@ def sets(
     texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
     z_t = embed_text(pipeline, of.texts)
     given = reference(pipeline, COMPARED, max(REFERENCES, count), mix)
-    images = {way: draw(pipeline, of.texts, of.seeds, way, **parameters) for way in ways} | {"drawings": of.images()}
+    images = {way: draw(pipeline, of.texts, of.seeds, way, **parameters) for way in ways} | {
+        "drawings": of.images()
+    }
     several = {way: draw(pipeline, texts, range(len(texts)), way, **parameters) for way in ways}
-    several["drawings"] = drawings([shown for colour, shape in plain for shown in matching(colour, shape, EACH, mix)])
+    several["drawings"] = drawings(
+        [shown for colour, shape in plain for shown in matching(colour, shape, EACH, mix)]
+    )
     if out is not None:
         told.samples(images, of.texts, count, out)
     measured = {}
@@ -85,9 +119,17 @@ def sets(
             "frechet": asdict(frechet_distance(z_i, given)),
             "mmd": asdict(mmd(z_i, given)),
             "spread": asdict(spread(embed(pipeline, several[way]).unflatten(0, (-1, EACH)))),
-            "places": statistics.fmean(kinds(places[k : k + EACH]) for k in range(0, len(places), EACH)),
+            "places": statistics.fmean(
+                kinds(places[k : k + EACH]) for k in range(0, len(places), EACH)
+            ),
         }
-    return {"captions": len(of.texts), "references": len(given), "short captions": len(plain), "each": EACH, "ways": measured}
+    return {
+        "captions": len(of.texts),
+        "references": len(given),
+        "short captions": len(plain),
+        "each": EACH,
+        "ways": measured,
+    }
 
 
 def speed(pipeline: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -> dict[str, Any]:
@@ -102,35 +144,79 @@ def speed(pipeline: UnCLIP, runs: int = 3, batch: int = 16, **parameters: Any) -
         return statistics.median(taken[1:])
 
     of = subjects(("one object",), batch)
-    batched = {way: seconds(partial(draw, pipeline, of.texts, of.seeds, way, **parameters), batch) for way in ("prior", "text")}
+    batched = {
+        way: seconds(partial(draw, pipeline, of.texts, of.seeds, way, **parameters), batch)
+        for way in ("prior", "text")
+    }
     return {
         "device": str(pipeline.device),
         "threads": torch.get_num_threads(),
-        "alone": {str(size): seconds(partial(pipeline.generate, of.texts[:1], size=size, **parameters)) for size in pipeline.sizes},
+        "alone": {
+            str(size): seconds(partial(pipeline.generate, of.texts[:1], size=size, **parameters))
+            for size in pipeline.sizes
+        },
         "batch": batch,
         "batched": batched | {"drawings": seconds(of.images, batch)},
     }
 
 
-def evaluate(pipeline: UnCLIP, reader: Reader, mix: str, count: int, out: Path | None = None, **parameters: Any) -> dict[str, Any]:
+def evaluate(
+    pipeline: UnCLIP,
+    reader: Reader,
+    mix: str,
+    count: int,
+    out: Path | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
     """The whole report, of `count` captions of each sort: `accuracy`'s with "sets" and "speed" beside."""
     ways = ("prior", "text")
-    found = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, count), ways, **parameters)
-    return found | {"sets": sets(pipeline, reader, mix, count, ways, out, **parameters), "speed": speed(pipeline, **parameters)}
+    found = accuracy(
+        pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, count), ways, **parameters
+    )
+    return found | {
+        "sets": sets(pipeline, reader, mix, count, ways, out, **parameters),
+        "speed": speed(pipeline, **parameters),
+    }
 
 
 def main() -> None:
     """Draw, count, and write report.md, report.json and the figures."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluation.evaluate", description=main.__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="checkpoint folder (default: the embedded one)")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluation.evaluate", description=main.__doc__
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=None,
+        help="checkpoint folder (default: the embedded one)",
+    )
     parser.add_argument("--reader", type=Path, default=READER)
-    parser.add_argument("--mix", choices=MIXES, default="whole", help="of the scenes: the one that the checkpoint learned from")
+    parser.add_argument(
+        "--mix",
+        choices=MIXES,
+        default="whole",
+        help="of the scenes: the one that the checkpoint learned from",
+    )
     parser.add_argument("--count", type=int, default=128, help="captions of each sort")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=None, help="decoder_num_inference_steps (default: the checkpoint's)")
-    parser.add_argument("--prior", default=None, help="diffusion or autoregressive (default: the checkpoint's)")
-    parser.add_argument("--guidance", type=float, default=None, help="decoder_guidance_scale (default: the checkpoint's)")
-    parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder of the report")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=None,
+        help="decoder_num_inference_steps (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--prior", default=None, help="diffusion or autoregressive (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=None,
+        help="decoder_guidance_scale (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/evaluation"), help="folder of the report"
+    )
     arguments = parser.parse_args()
     given = {
         "prior": arguments.prior,
@@ -140,7 +226,14 @@ def main() -> None:
     pipeline = UnCLIP.load(arguments.checkpoint, arguments.device)
     pipeline.pack()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found = evaluate(pipeline, load_reader(arguments.reader), arguments.mix, arguments.count, arguments.out, **given)
+    found = evaluate(
+        pipeline,
+        load_reader(arguments.reader),
+        arguments.mix,
+        arguments.count,
+        arguments.out,
+        **given,
+    )
     (arguments.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     told.plots(found, arguments.out)
     text = told.markdown(found)

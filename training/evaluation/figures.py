@@ -25,7 +25,9 @@ def percent(estimate: Estimate) -> str:
 
 def number(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
     """A value with its interval."""
-    value, low, high = (f"{v * scale + 0.0:.{digits}f}" for v in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (
+        f"{v * scale + 0.0:.{digits}f}" for v in (estimate.value, estimate.low, estimate.high)
+    )
     return f"{value} ({low} to {high})"
 
 
@@ -33,7 +35,11 @@ def wrapped(text: str, width: int = 20) -> str:
     """Broken into short lines."""
     lines = [""]
     for word in text.split():
-        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < width else [*lines, word]
+        lines = (
+            [*lines[:-1], f"{lines[-1]} {word}".strip()]
+            if len(lines[-1]) + len(word) < width
+            else [*lines, word]
+        )
     return "\n".join(lines)
 
 
@@ -61,8 +67,13 @@ def sheet(
     pyplot = plot_module()
     columns = max(len(row) for row in rows)
     words = max((line.count("\n") + 1 for row in under for line in row), default=0)
-    size = (inches * columns + (0.9 if left else 0), (inches + 0.14 * words) * len(rows) + (0.2 if above else 0))
-    figure, cells = pyplot.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)
+    size = (
+        inches * columns + (0.9 if left else 0),
+        (inches + 0.14 * words) * len(rows) + (0.2 if above else 0),
+    )
+    figure, cells = pyplot.subplots(
+        len(rows), columns, figsize=size, layout="constrained", squeeze=False
+    )
     smooth = "antialiased" if rows[0].shape[-1] > DPI * inches else "nearest"
     for r, row in enumerate(rows):
         for c, cell in enumerate(cells[r]):
@@ -70,7 +81,10 @@ def sheet(
             if c >= len(row):
                 cell.set_visible(False)
                 continue
-            cell.imshow(row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy(), interpolation=smooth)
+            cell.imshow(
+                row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy(),
+                interpolation=smooth,
+            )
             if under:
                 cell.set_xlabel(under[r][c], fontsize=6, labelpad=2)
             if above and r == 0:

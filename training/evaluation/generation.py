@@ -31,9 +31,18 @@ WAYS = {
 REFERENCE_START = 1 << 24  # of the fresh scenes, those that captions' scenes do not reach
 
 
-def latents(pipeline: UnCLIP, way: str, captions: Sequence[str], seeds: Sequence[int], parameters: Parameters) -> list[Row]:
+def latents(
+    pipeline: UnCLIP,
+    way: str,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    parameters: Parameters,
+) -> list[Row]:
     """Rows that have what the decoder is given in this way: the encoded caption and z_i."""
-    rows = [pipeline.caption_row(text, seed, parameters, prior=way == "prior") for text, seed in zip(captions, seeds, strict=True)]
+    rows = [
+        pipeline.caption_row(text, seed, parameters, prior=way == "prior")
+        for text, seed in zip(captions, seeds, strict=True)
+    ]
     pipeline.draw(rows)
     for row in rows:
         assert row.conditioning is not None
@@ -51,7 +60,14 @@ def null_image(pipeline: UnCLIP) -> Tensor:
     return null / len(null) ** 0.5 if decoder.config.unit_norm else null
 
 
-def draw(pipeline: UnCLIP, captions: Sequence[str], seeds: Sequence[int], way: str = "prior", label: str = "", **given: Any) -> Tensor:
+def draw(
+    pipeline: UnCLIP,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    way: str = "prior",
+    label: str = "",
+    **given: Any,
+) -> Tensor:
     """A 64² image of each caption from its seed, `[B, 3, 64, 64]` on the CPU; `given` as in `UnCLIP.resolve`."""
     parameters = pipeline.resolve(size=64, **given)
     parts = []
@@ -62,7 +78,9 @@ def draw(pipeline: UnCLIP, captions: Sequence[str], seeds: Sequence[int], way: s
     return torch.cat(parts)
 
 
-def decoded(pipeline: UnCLIP, sources: Sequence[Row], seeds: Sequence[int], parameters: Parameters) -> Tensor:
+def decoded(
+    pipeline: UnCLIP, sources: Sequence[Row], seeds: Sequence[int], parameters: Parameters
+) -> Tensor:
     """What the decoder makes of rows that end with a conditioning, `[B, 3, 64, 64]` on the CPU."""
     rows = [
         pipeline.latent_row(replace(row.conditioning, x_T=None), seed, parameters)
@@ -76,7 +94,9 @@ def decoded(pipeline: UnCLIP, sources: Sequence[Row], seeds: Sequence[int], para
 @torch.inference_mode()
 def embed(pipeline: UnCLIP, images: Tensor) -> Tensor:
     """z_i `[B, D]` of images `[B, 3, S, S]`, on the CPU."""
-    return torch.cat([pipeline.clip.encode_image(part.to(pipeline.device)).cpu() for part in images.split(64)])
+    return torch.cat(
+        [pipeline.clip.encode_image(part.to(pipeline.device)).cpu() for part in images.split(64)]
+    )
 
 
 @torch.inference_mode()
@@ -106,19 +126,30 @@ def subjects(sorts: Sequence[str], count: int, mix: str = "whole") -> Subjects:
     """`count` of each sort (see judge.SORTS), in this order; the k-th of each has the seed k, however many there are."""
     known = SORTS | DETAILS
     pairs = [pair for sort in sorts for pair in islice(captioned(known[sort], mix), count)]
-    return Subjects([shown for shown, _ in pairs], [said for _, said in pairs], [k for _ in sorts for k in range(count)])
+    return Subjects(
+        [shown for shown, _ in pairs],
+        [said for _, said in pairs],
+        [k for _ in sorts for k in range(count)],
+    )
 
 
 def drawings(scenes: Sequence[Scene]) -> Tensor:
     """Scenes at 64², `[B, 3, 64, 64]`."""
-    return torch.cat([render(scenes[start : start + BATCH], 64) for start in range(0, len(scenes), BATCH)])
+    return torch.cat(
+        [render(scenes[start : start + BATCH], 64) for start in range(0, len(scenes), BATCH)]
+    )
 
 
 @cache
 def reference(pipeline: UnCLIP, sorts: tuple[str, ...], count: int, mix: str = "whole") -> Tensor:
     """z_i of drawings of other fresh scenes of these sorts, `count` of each: what the sets of images are held against."""
     found = [shown for sort in sorts for shown in islice(_others(sort, mix), count)]
-    return torch.cat([embed(pipeline, drawings(found[start : start + 256])) for start in range(0, len(found), 256)])
+    return torch.cat(
+        [
+            embed(pipeline, drawings(found[start : start + 256]))
+            for start in range(0, len(found), 256)
+        ]
+    )
 
 
 def _others(sort: str, mix: str) -> Iterator[Scene]:
@@ -130,18 +161,26 @@ def _others(sort: str, mix: str) -> Iterator[Scene]:
             yield shown
 
 
-def matching(colour: str, shape: str, count: int, mix: str = "whole", start: int = REFERENCE_START) -> list[Scene]:
+def matching(
+    colour: str, shape: str, count: int, mix: str = "whole", start: int = REFERENCE_START
+) -> list[Scene]:
     """Fresh photographic scenes of one thing of this colour and shape, everything else as it falls."""
     found = list[Scene]()
     index = start
     while len(found) < count:
         shown = scene(index, MIXES[mix], "fresh")
         index += 2
-        if shown.kind == "one" and shown.style == "photo" and (shown.things[0].colour, shown.things[0].shape) == (colour, shape):
+        if (
+            shown.kind == "one"
+            and shown.style == "photo"
+            and (shown.things[0].colour, shown.things[0].shape) == (colour, shape)
+        ):
             found.append(shown)
     return found
 
 
 def plain_captions(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """(colour, shape) of `count` captions "a red cube", which leave all else open, each once."""
-    return random.Random(seed).sample([(colour, shape) for colour in COLOUR_NAMES for shape in SHAPES], count)
+    return random.Random(seed).sample(
+        [(colour, shape) for colour in COLOUR_NAMES for shape in SHAPES], count
+    )

@@ -32,7 +32,9 @@ class Estimate:
         return self.low > other.high or other.low > self.high
 
 
-def bootstrap(statistic: Callable[[Tensor], float], count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def bootstrap(
+    statistic: Callable[[Tensor], float], count: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
     """A statistic of `count` images, by resampling them (Efron 1979); it is given their indices, with repeats.
 
     What a statistic gains from being taken of few images, a resample gains once more: the value has that bias taken off, and the
@@ -41,9 +43,12 @@ def bootstrap(statistic: Callable[[Tensor], float], count: int, *, resamples: in
     generator = torch.Generator().manual_seed(seed)
     plain = statistic(torch.arange(count))
     drawn = torch.tensor(
-        [statistic(torch.randint(count, (count,), generator=generator)) for _ in range(resamples)], dtype=torch.float64
+        [statistic(torch.randint(count, (count,), generator=generator)) for _ in range(resamples)],
+        dtype=torch.float64,
     )  # (R,)
-    low, high = torch.quantile(drawn, torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)).tolist()
+    low, high = torch.quantile(
+        drawn, torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
+    ).tolist()
     return Estimate(2 * plain - float(drawn.mean()), 2 * plain - high, 2 * plain - low)
 
 

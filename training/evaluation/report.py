@@ -12,7 +12,9 @@ from training.evaluation.metrics import Estimate, share
 from training.evaluation.scoring import CLAIMS, SORTS
 
 NAMES = {"prior": "unCLIP", "text": "text only", "drawings": "the drawings"}
-TOLD = {"sign": "the word"}  # what is counted of a sort, where it is not the things and not called like the sort
+TOLD = {
+    "sign": "the word"
+}  # what is counted of a sort, where it is not the things and not called like the sort
 SHOWN = 8
 _SETS = (
     # key, heading, digits, scale
@@ -29,10 +31,17 @@ def markdown(report: dict[str, Any]) -> str:
     speed = report["speed"]
     ways = of["ways"]
     parameters = report["parameters"]
-    measured = [[head, *(number(Estimate(**ways[way][key]), digits, scale) for way in ways)] for key, head, digits, scale in _SETS]
-    measured.append(["places among a caption's images", *(f"{found['places']:.1f}" for found in ways.values())])
+    measured = [
+        [head, *(number(Estimate(**ways[way][key]), digits, scale) for way in ways)]
+        for key, head, digits, scale in _SETS
+    ]
+    measured.append(
+        ["places among a caption's images", *(f"{found['places']:.1f}" for found in ways.values())]
+    )
     alone = ", ".join(f"{seconds:.2f} s at {size}²" for size, seconds in speed["alone"].items())
-    batched = ", ".join(f"{NAMES[way]} {seconds:.2f} s" for way, seconds in speed["batched"].items())
+    batched = ", ".join(
+        f"{NAMES[way]} {seconds:.2f} s" for way, seconds in speed["batched"].items()
+    )
     parts = [
         f"# {report['checkpoint']}",
         f"Images of 64², {parameters['prior']} prior, `{parameters['sampler']}` with {parameters['decoder_num_inference_steps']} decoder "
@@ -64,7 +73,10 @@ def by_sort(report: dict[str, Any]) -> str:
     rows = []
     for name, found in report["sorts"].items():
         what = f" ({TOLD[name]})" if name in TOLD else ""
-        cells = [percent(share(counts["told"]["right"], counts["told"]["of"])) for counts in found.values()]
+        cells = [
+            percent(share(counts["told"]["right"], counts["told"]["of"]))
+            for counts in found.values()
+        ]
         rows.append([name + what, str(found["drawings"]["told"]["of"]), *cells])
     return table(["captions", "of", *(NAMES[way] for way in _ways(report))], rows)
 
@@ -75,7 +87,13 @@ def by_claim(report: dict[str, Any]) -> str:
     for question in (*CLAIMS, "word"):
         counts = {way: _summed(report, way, question) for way in _ways(report)}
         if counts["drawings"]["of"]:
-            rows.append([question, str(counts["drawings"]["of"]), *(per_cent(found) for found in counts.values())])
+            rows.append(
+                [
+                    question,
+                    str(counts["drawings"]["of"]),
+                    *(per_cent(found) for found in counts.values()),
+                ]
+            )
     return table(["claim", "of", *(NAMES[way] for way in _ways(report))], rows)
 
 
@@ -85,8 +103,21 @@ def for_card(report: dict[str, Any]) -> str:
     for name, found in report["sorts"].items():
         drawn = found["prior"]
         own = found["drawings"]
-        rows.append([name, str(drawn["told"]["of"]), *(per_cent(part[what]) for part in (drawn, own) for what in ("told", "all"))])
-    heads = ["captions", "of", "what they ask for", "all that was said", "the drawings themselves: asked for", "all"]
+        rows.append(
+            [
+                name,
+                str(drawn["told"]["of"]),
+                *(per_cent(part[what]) for part in (drawn, own) for what in ("told", "all")),
+            ]
+        )
+    heads = [
+        "captions",
+        "of",
+        "what they ask for",
+        "all that was said",
+        "the drawings themselves: asked for",
+        "all",
+    ]
     return f"{table(heads, rows)}\n\n{by_claim(report)}\n"
 
 
@@ -100,7 +131,11 @@ def _ways(report: dict[str, Any]) -> list[str]:
 
 
 def _summed(report: dict[str, Any], way: str, question: str) -> dict[str, int]:
-    counts = [found[way][question] for sort, found in report["sorts"].items() if sort in SORTS and question in found[way]]
+    counts = [
+        found[way][question]
+        for sort, found in report["sorts"].items()
+        if sort in SORTS and question in found[way]
+    ]
     return {key: sum(count[key] for count in counts) for key in ("right", "of")}
 
 
@@ -111,15 +146,27 @@ def plots(report: dict[str, Any], out: Path) -> None:
     pyplot = plot_module()
     figure, axis = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
     for k, way in enumerate(ways):
-        shares = [share(found[way]["told"]["right"], found[way]["told"]["of"]) for found in sorts.values()]
+        shares = [
+            share(found[way]["told"]["right"], found[way]["told"]["of"]) for found in sorts.values()
+        ]
         _bars(axis, [n + 0.27 * (k - 1) for n in range(len(sorts))], shares, 100, NAMES[way])
-    axis.set_xticks(range(len(sorts)), [wrapped(f"{name} ({TOLD[name]})" if name in TOLD else name, 14) for name in sorts], fontsize=8)
+    axis.set_xticks(
+        range(len(sorts)),
+        [wrapped(f"{name} ({TOLD[name]})" if name in TOLD else name, 14) for name in sorts],
+        fontsize=8,
+    )
     axis.set(ylabel="right, %", ylim=(0, 100))
     axis.legend(fontsize=8)
     save(figure, out / "accuracy.png")
     figure, axes = pyplot.subplots(1, len(_SETS), figsize=(11, 2.6), layout="constrained")
     for axis, (key, head, _, scale) in zip(axes, _SETS, strict=True):
-        _bars(axis, range(len(ways)), [Estimate(**report["sets"]["ways"][way][key]) for way in ways], scale, None)
+        _bars(
+            axis,
+            range(len(ways)),
+            [Estimate(**report["sets"]["ways"][way][key]) for way in ways],
+            scale,
+            None,
+        )
         axis.set_xticks(range(len(ways)), [NAMES[way] for way in ways], fontsize=8)
         axis.set_title(head, fontsize=9)
     save(figure, out / "sets.png")
@@ -127,7 +174,10 @@ def plots(report: dict[str, Any], out: Path) -> None:
 
 def _bars(axis: Any, places: Any, values: list[Estimate], scale: float, label: str | None) -> None:
     heights = [scale * value.value for value in values]
-    errors = [[max(0.0, scale * (v.value - v.low)) for v in values], [max(0.0, scale * (v.high - v.value)) for v in values]]
+    errors = [
+        [max(0.0, scale * (v.value - v.low)) for v in values],
+        [max(0.0, scale * (v.high - v.value)) for v in values],
+    ]
     axis.bar(places, heights, width=0.25 if label else 0.6, yerr=errors, capsize=2, label=label)
 
 

@@ -39,22 +39,33 @@ def grid(rows: list[Tensor], path: Path) -> None:
 def fresh_drawings(mix: str, device: str) -> tuple[Tensor, list[str]]:
     """Drawings of scenes that no training sees, and captions of them."""
     scenes = [scene(index, MIXES[mix], "fresh") for index in range(0, 2 * COUNT, 2)]
-    return render(scenes, 64, device=device), [caption(s, random.Random(index)).text for index, s in enumerate(scenes)]
+    return render(scenes, 64, device=device), [
+        caption(s, random.Random(index)).text for index, s in enumerate(scenes)
+    ]
 
 
-def decoded(clip: CLIP, config: dict[str, Any], images: Tensor, captions: list[str], device: str) -> Show:
+def decoded(
+    clip: CLIP, config: dict[str, Any], images: Tensor, captions: list[str], device: str
+) -> Show:
     """Images, and beneath them what the decoder makes of their z_i and captions."""
     prior = build_empty("prior", config["prior"])  # a pipeline has one; it is not asked
 
     def show(decoder: nn.Module, path: Path) -> None:
-        pipeline = UnCLIP(Checkpoint("shown", config, {"clip": clip, "prior": prior, "decoder": decoder}), device)
-        grid([resized(images, 64), decode(pipeline, images, captions, list(range(len(captions))))], path)
+        pipeline = UnCLIP(
+            Checkpoint("shown", config, {"clip": clip, "prior": prior, "decoder": decoder}), device
+        )
+        grid(
+            [resized(images, 64), decode(pipeline, images, captions, list(range(len(captions))))],
+            path,
+        )
 
     return show
 
 
 @torch.inference_mode()
-def decode(pipeline: UnCLIP, images: Tensor, captions: list[str], seeds: list[int], **parameters: Any) -> Tensor:
+def decode(
+    pipeline: UnCLIP, images: Tensor, captions: list[str], seeds: list[int], **parameters: Any
+) -> Tensor:
     """Images `[B, 3, S, S]` through their own z_i and captions, and back: `[B, 3, 64, 64]`."""
     resolved = pipeline.resolve(size=64, **parameters)
     texts = [pipeline.caption_row(text, 0, resolved, prior=False) for text in captions]
@@ -72,7 +83,9 @@ def decode(pipeline: UnCLIP, images: Tensor, captions: list[str], seeds: list[in
 def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, Any]) -> Tensor:
     """Small images `[B, 3, s, s]` -> `[B, 3, size, size]`, where size may be a crop's."""
     config = upsampler.config
-    table = sampler_table(defaults["upsampler_sampler"], config.schedule, defaults["upsampler_num_inference_steps"])
+    table = sampler_table(
+        defaults["upsampler_sampler"], config.schedule, defaults["upsampler_num_inference_steps"]
+    )
     kept = alphas_cumprod(config.schedule)
     x_t = torch.randn(len(low), 3, size, size, generator=torch.Generator().manual_seed(0)).to(low)
     noise = torch.Generator().manual_seed(1)
@@ -80,8 +93,20 @@ def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, A
     before = torch.zeros_like(x_t)
     for t, (a, b, c, d, e) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
         prediction = upsampler(x_t, torch.full((len(low),), t, device=low.device), low)
-        x_0 = to_x_0(prediction, x_t, kept[t].sqrt().float(), (1 - kept[t]).sqrt().float(), config.prediction_type).clamp(-1, 1)
-        x_t = a * x_t + b * x_0 + c * prev + d * torch.randn(x_t.shape, generator=noise).to(x_t) + e * before
+        x_0 = to_x_0(
+            prediction,
+            x_t,
+            kept[t].sqrt().float(),
+            (1 - kept[t]).sqrt().float(),
+            config.prediction_type,
+        ).clamp(-1, 1)
+        x_t = (
+            a * x_t
+            + b * x_0
+            + c * prev
+            + d * torch.randn(x_t.shape, generator=noise).to(x_t)
+            + e * before
+        )
         prev, before = x_0, prev
     return x_t
 

@@ -56,7 +56,12 @@ DETAILS = {
 def load_reader(path: Path = READER) -> Reader:
     """The scene reader from its file."""
     reader = Reader()
-    reader.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()})
+    reader.load_state_dict(
+        {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(path).items()
+        }
+    )
     return reader.eval()
 
 
@@ -90,10 +95,16 @@ def judged(reader: Reader, images: Tensor, captions: Sequence[Caption]) -> dict[
     word is looked at by `legible`, as the reader cannot spell."""
     right: dict[str, list[bool]] = {}
     for image, answers, said in zip(images, reader.read(images), captions, strict=True):
-        wanted = {question: answer for question, answer in asked(said).items() if not question.startswith("letter")}
+        wanted = {
+            question: answer
+            for question, answer in asked(said).items()
+            if not question.startswith("letter")
+        }
         word = said.claims.get("word")
         written = word is None or legible(image, str(word))
-        right.setdefault("core", []).append(agree(answers, {q: wanted[q] for q in _CORE if q in wanted}))
+        right.setdefault("core", []).append(
+            agree(answers, {q: wanted[q] for q in _CORE if q in wanted})
+        )
         right.setdefault("all", []).append(agree(answers, wanted) and written)
         for question in CLAIMS:
             if question in wanted:

@@ -39,7 +39,10 @@ def ratings(images: Tensor) -> Tensor:
 def run(bench: Bench, count: int) -> str:
     """The probe's rating of images at each scale, of `count` captions of each sort: those of the guidance experiment."""
     x = drawings([scene(FIRST + 2 * k, MIXES[bench.mix], "fresh") for k in range(RATED)])
-    noise = torch.randn(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * RATERS_NOISE
+    noise = (
+        torch.randn(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        * RATERS_NOISE
+    )
     found = fit_and_test(embed(bench.pipeline, x), ratings(x) + noise)
     of = subjects(SORTS, count, bench.mix)
     rows = []
@@ -51,12 +54,16 @@ def run(bench: Bench, count: int) -> str:
             images = bench.draw(of.texts, of.seeds, way, decoder_guidance_scale=scale)
             scores.append(found.probe(embed(bench.pipeline, images)))
             truths.append(ratings(images))
-            rows.append([WAYS[way], f"{scale:g}", number(mean(scores[-1]), 2), number(mean(truths[-1]), 2)])
+            rows.append(
+                [WAYS[way], f"{scale:g}", number(mean(scores[-1]), 2), number(mean(truths[-1]), 2)]
+            )
         scales = torch.tensor(SCALES).repeat_interleave(len(of.texts))
         rho = spearman(scales, torch.cat(scores))
         rule = spearman(scales, torch.cat(truths))
         follows = spearman(torch.cat(scores), torch.cat(truths))
-        direction = "rises with" if rho > 0.1 else "falls with" if rho < -0.1 else "hardly depends on"
+        direction = (
+            "rises with" if rho > 0.1 else "falls with" if rho < -0.1 else "hardly depends on"
+        )
         opening = "As in the paper" if rho > 0.1 else "Not as in the paper"
         said.append(
             f"- **{opening}**, where it rose for both: of {WAYS[way]} the foretold rating {direction} guidance (Spearman {rho:.2f}; the "

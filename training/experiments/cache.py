@@ -16,8 +16,12 @@ from training.experiments.harness import Bench
 
 # Karlo's prior (20 layers, 32 heads of 64), and an autoregressive one of the paper's size (table 3, §2.2).
 KARLO = PriorConfig(embed_dim=768, text_width=768, width=2048, layers=20, heads=32, unit_norm=False)
-PAPER_AR = AutoregressivePriorConfig(embed_dim=1024, text_width=2048, width=1664, layers=24, heads=26, components=319, buckets=1024)
-AFTER_PREFIX = 3  # positions of the diffusion prior that change from step to step: timestep, noised z_i, query
+PAPER_AR = AutoregressivePriorConfig(
+    embed_dim=1024, text_width=2048, width=1664, layers=24, heads=26, components=319, buckets=1024
+)
+AFTER_PREFIX = (
+    3  # positions of the diffusion prior that change from step to step: timestep, noised z_i, query
+)
 
 
 @dataclass(frozen=True)
@@ -106,19 +110,25 @@ def run(bench: Bench, count: int) -> str:
             f"diffusion, Karlo's size ({DEFAULTS['prior_num_inference_steps']} steps)": diffusion_cost(
                 KARLO, tokens, int(str(DEFAULTS["prior_num_inference_steps"]))
             ),
-            f"autoregressive, the paper's size ({PAPER_AR.components} components)": autoregressive_cost(PAPER_AR, tokens),
+            f"autoregressive, the paper's size ({PAPER_AR.components} components)": autoregressive_cost(
+                PAPER_AR, tokens
+            ),
         }
         if pipeline.ar_prior is not None:
             name = f"autoregressive, this checkpoint ({pipeline.ar_prior.config.components} components)"
             cases[name] = autoregressive_cost(pipeline.ar_prior.config, tokens)
         rows += [
-            [name, str(tokens), f"{c.whole / 1e9:.3g}", f"{c.cached / 1e9:.3g}", f"{c.ratio:.1f}"] for name, c in sorted(cases.items())
+            [name, str(tokens), f"{c.whole / 1e9:.3g}", f"{c.cached / 1e9:.3g}", f"{c.ratio:.1f}"]
+            for name, c in sorted(cases.items())
         ]
     return "\n\n".join(
         [
             "The priors are causal, so what stands before the timestep (or before the next bucket) is the same at every step: its keys "
             "and values are computed once, which gives the same numbers (tests/models hold the one against the other). GFLOP of one "
             "embedding by `FlopCounterMode`, without guidance, which doubles all of them:",
-            table(["prior", "tokens", "every position at every step", "prefix once", "times less"], rows),
+            table(
+                ["prior", "tokens", "every position at every step", "prefix once", "times less"],
+                rows,
+            ),
         ]
     )

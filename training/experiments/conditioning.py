@@ -12,7 +12,9 @@ from training.evaluation.scoring import judged
 from training.experiments.harness import Bench, below, embedded, verdict
 
 SORTS = ("one object", "two in relation", "two in relation, kept back")
-COMPARED = SORTS[:2]  # of which the sets of images are compared: what is kept back is another set than training's
+COMPARED = SORTS[
+    :2
+]  # of which the sets of images are compared: what is kept back is another set than training's
 PAPER = {"prior": "7.99", "z_t": "16.55", "text": "9.16"}  # FID of small models, §5.1
 REFERENCES = 1024  # drawings of each sort
 SHOWN = 6
@@ -36,7 +38,10 @@ def run(bench: Bench, count: int) -> str:
         rows.append(
             [
                 WAYS.get(way, "the drawings"),
-                *(percent(share(sum(core[k * count : (k + 1) * count]), count)) for k in range(len(SORTS))),
+                *(
+                    percent(share(sum(core[k * count : (k + 1) * count]), count))
+                    for k in range(len(SORTS))
+                ),
                 number(clip_score(z_i, z_t), 3),
                 number(distance[way], 2, 100),
                 number(mmd(z_i[compared], given), 2, 100),
@@ -49,7 +54,14 @@ def run(bench: Bench, count: int) -> str:
         left=[WAYS.get(way, "the drawings") for way in images],
         above=[wrapped(said) for said in picked_texts(of.texts, count)],
     )
-    heads = ["the decoder is given", *(f"right, %: {sort}" for sort in SORTS), "CLIP score", "Fréchet × 100", "MMD × 100", "paper's FID"]
+    heads = [
+        "the decoder is given",
+        *(f"right, %: {sort}" for sort in SORTS),
+        "CLIP score",
+        "Fréchet × 100",
+        "MMD × 100",
+        "paper's FID",
+    ]
     return "\n\n".join(
         [
             "The decoder learned with z_i withheld in a tenth of its images, so it can do without; and z_t lies where z_i does, so it "
@@ -57,7 +69,9 @@ def run(bench: Bench, count: int) -> str:
             f"image and caption, Fréchet distance and MMD are between CLIP's embeddings of images and of other drawings ({len(given)} "
             "of them, of one or two things).",
             table(heads, rows),
-            embedded("conditioning.jpg", "The same captions and seeds in each way, above the drawings"),
+            embedded(
+                "conditioning.jpg", "The same captions and seeds in each way, above the drawings"
+            ),
             "\n".join(judgement(right, distance)),
         ]
     )
@@ -65,10 +79,16 @@ def run(bench: Bench, count: int) -> str:
 
 def judgement(right: dict[str, Estimate], distance: dict[str, Estimate]) -> list[str]:
     """The paper's order, found again or not."""
-    agreed = below(distance["prior"], distance["text"]), below(distance["prior"], distance["z_t"]), below(distance["text"], distance["z_t"])
+    agreed = (
+        below(distance["prior"], distance["text"]),
+        below(distance["prior"], distance["z_t"]),
+        below(distance["text"], distance["z_t"]),
+    )
     said = {way: f"{100 * estimate.value:.0f} %" for way, estimate in right.items()}
     return [
-        verdict(agreed[0], "images by the prior are nearer to the drawings than those from text only."),
+        verdict(
+            agreed[0], "images by the prior are nearer to the drawings than those from text only."
+        ),
         verdict(agreed[1], "they are nearer than those with z_t as z_i."),
         verdict(agreed[2], "text only is nearer than z_t as z_i."),
         verdict(
@@ -87,9 +107,15 @@ def judgement(right: dict[str, Estimate], distance: dict[str, Estimate]) -> list
 def picked(images: Tensor, count: int) -> Tensor:
     """A few of each compared sort."""
     half = SHOWN // 2
-    return torch.cat([images[k * count : k * count + min(half, count)] for k in range(len(COMPARED))])
+    return torch.cat(
+        [images[k * count : k * count + min(half, count)] for k in range(len(COMPARED))]
+    )
 
 
 def picked_texts(texts: list[str], count: int) -> list[str]:
     """Their captions."""
-    return [text for k in range(len(COMPARED)) for text in texts[k * count : k * count + min(SHOWN // 2, count)]]
+    return [
+        text
+        for k in range(len(COMPARED))
+        for text in texts[k * count : k * count + min(SHOWN // 2, count)]
+    ]

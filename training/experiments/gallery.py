@@ -29,7 +29,9 @@ def run(bench: Bench, count: int) -> str:
     """The first `count` prompts, each from seed 1, at the largest size up to SIZE."""
     size = max(size for size in bench.pipeline.sizes if size <= SIZE)
     prompts = PROMPTS[:count]
-    images = torch.cat([bench.pipeline.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts])
+    images = torch.cat(
+        [bench.pipeline.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts]
+    )
     said = [f"{wrapped(prompt, 26)}\nseed 1" for prompt in prompts]
     under = [said[k : k + COLUMNS] for k in range(0, len(said), COLUMNS)]
     sheet(list(images.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from training.evaluation.figures import number, percent, plot_module, save, sheet, table
-from training.evaluation.generation import WAYS, Subjects, drawings, embed, matching, plain_captions, reference, subjects
+from training.evaluation.generation import (
+    WAYS,
+    Subjects,
+    drawings,
+    embed,
+    matching,
+    plain_captions,
+    reference,
+    subjects,
+)
 from training.evaluation.metrics import Estimate, frechet_distance, kinds, mean, share, spreads
 from training.evaluation.scoring import judged
 from training.experiments.harness import Bench, below, embedded, positive, verdict
@@ -36,11 +45,23 @@ def run(bench: Bench, count: int) -> str:
     of = subjects(SORTS, count, bench.mix)
     plain = plain_captions(max(2, count // 4))
     given = reference(bench.pipeline, SORTS, max(REFERENCES, 2 * count), bench.mix)
-    cells = {(way, scale): _cell(bench, way, scale, of, plain, given) for way in COMPARED for scale in SCALES}
-    own = _measured(bench, of, of.images(), drawings([shown for c, s in plain for shown in matching(c, s, EACH, bench.mix)]), given)
+    cells = {
+        (way, scale): _cell(bench, way, scale, of, plain, given)
+        for way in COMPARED
+        for scale in SCALES
+    }
+    own = _measured(
+        bench,
+        of,
+        of.images(),
+        drawings([shown for c, s in plain for shown in matching(c, s, EACH, bench.mix)]),
+        given,
+    )
     _plot(cells, own, bench)
     _strip(bench, plain[0])
-    rows = [[WAYS[way], f"{scale:g}", *_cells(cell)] for (way, scale), cell in cells.items()] + [["the drawings", "", *_cells(own)]]
+    rows = [[WAYS[way], f"{scale:g}", *_cells(cell)] for (way, scale), cell in cells.items()] + [
+        ["the drawings", "", *_cells(own)]
+    ]
     return "\n\n".join(
         [
             f"{len(of.texts)} captions for fidelity; for diversity {len(plain)} plain ones that leave all but colour and shape open, "
@@ -62,8 +83,12 @@ def judgement(cells: dict[tuple[str, float], Cell]) -> list[str]:
     last = SCALES[-1]
     guided = SCALES[1:]
     change = {way: cells[way, last].spreads - cells[way, first].spreads for way in COMPARED}
-    wider = torch.stack([cells["prior", scale].spreads - cells["text", scale].spreads for scale in guided]).mean(0)
-    lost = {way: _difference(cells[way, last].distance, cells[way, first].distance) for way in COMPARED}
+    wider = torch.stack(
+        [cells["prior", scale].spreads - cells["text", scale].spreads for scale in guided]
+    ).mean(0)
+    lost = {
+        way: _difference(cells[way, last].distance, cells[way, first].distance) for way in COMPARED
+    }
     return [
         verdict(
             positive(mean(change["prior"] - change["text"])),
@@ -88,10 +113,18 @@ def _difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(a.value - b.value, a.low - b.high, a.high - b.low)
 
 
-def _cell(bench: Bench, way: str, scale: float, of: Subjects, plain: list[tuple[str, str]], given: Tensor) -> Cell:
+def _cell(
+    bench: Bench, way: str, scale: float, of: Subjects, plain: list[tuple[str, str]], given: Tensor
+) -> Cell:
     texts = [f"a {colour} {shape}" for colour, shape in plain for _ in range(EACH)]
     images = bench.draw(of.texts, of.seeds, way, decoder_guidance_scale=scale)
-    return _measured(bench, of, images, bench.draw(texts, range(len(texts)), way, decoder_guidance_scale=scale), given)
+    return _measured(
+        bench,
+        of,
+        images,
+        bench.draw(texts, range(len(texts)), way, decoder_guidance_scale=scale),
+        given,
+    )
 
 
 def _measured(bench: Bench, of: Subjects, images: Tensor, several: Tensor, given: Tensor) -> Cell:
@@ -107,7 +140,12 @@ def _measured(bench: Bench, of: Subjects, images: Tensor, several: Tensor, given
 
 
 def _cells(cell: Cell) -> list[str]:
-    return [percent(cell.right), number(cell.distance, 2, 100), number(mean(cell.spreads), 3), f"{cell.places:.1f}"]
+    return [
+        percent(cell.right),
+        number(cell.distance, 2, 100),
+        number(mean(cell.spreads), 3),
+        f"{cell.places:.1f}",
+    ]
 
 
 def _plot(cells: dict[tuple[str, float], Cell], own: Cell, bench: Bench) -> None:
@@ -120,8 +158,13 @@ def _plot(cells: dict[tuple[str, float], Cell], own: Cell, bench: Bench) -> None
     for axis, (label, value) in zip(axes, shown.items(), strict=True):
         for way in COMPARED:
             found = [value(cells[way, scale]) for scale in SCALES]
-            errors = [[max(0.0, e.value - e.low) for e in found], [max(0.0, e.high - e.value) for e in found]]
-            axis.errorbar(SCALES, [e.value for e in found], errors, marker="o", capsize=2, label=WAYS[way])
+            errors = [
+                [max(0.0, e.value - e.low) for e in found],
+                [max(0.0, e.high - e.value) for e in found],
+            ]
+            axis.errorbar(
+                SCALES, [e.value for e in found], errors, marker="o", capsize=2, label=WAYS[way]
+            )
         axis.axhline(value(own).value, color="grey", linestyle=":", label="the drawings")
         axis.set(xlabel="decoder guidance", ylabel=label)
         axis.grid(alpha=0.3)
@@ -138,5 +181,14 @@ def _strip(bench: Bench, plain: tuple[str, str], seeds: int = 2) -> None:
     rows = []
     for seed in range(seeds):
         for way in COMPARED:
-            rows.append(torch.cat([bench.draw([text], [seed], way, decoder_guidance_scale=s) for s in SCALES]))
-    sheet(rows, bench.figure("guidance.jpg"), left=[WAYS[way] for _ in range(seeds) for way in COMPARED], above=[f"{s:g}" for s in SCALES])
+            rows.append(
+                torch.cat(
+                    [bench.draw([text], [seed], way, decoder_guidance_scale=s) for s in SCALES]
+                )
+            )
+    sheet(
+        rows,
+        bench.figure("guidance.jpg"),
+        left=[WAYS[way] for _ in range(seeds) for way in COMPARED],
+        above=[f"{s:g}" for s in SCALES],
+    )

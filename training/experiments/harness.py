@@ -37,13 +37,17 @@ class Bench:
             found = zlib.crc32(value.float().cpu().numpy().tobytes(), found)
         return f"{found:08x}"
 
-    def draw(self, texts: Sequence[str], seeds: Sequence[int], way: str = "prior", **given: Any) -> Tensor:
+    def draw(
+        self, texts: Sequence[str], seeds: Sequence[int], way: str = "prior", **given: Any
+    ) -> Tensor:
         """As `ways.draw`. What was drawn is kept, as several experiments look at the same images."""
         parameters = self.pipeline.resolve(size=64, **given)
         keys = [(text, seed, way, parameters) for text, seed in zip(texts, seeds, strict=True)]
         new = [k for k, key in enumerate(keys) if key not in self._kept]
         if new:
-            images = draw(self.pipeline, [texts[k] for k in new], [seeds[k] for k in new], way, **given)
+            images = draw(
+                self.pipeline, [texts[k] for k in new], [seeds[k] for k in new], way, **given
+            )
             self._kept.update(zip((keys[k] for k in new), images, strict=True))
         return torch.stack([self._kept[key] for key in keys])
 
@@ -71,6 +75,8 @@ def positive(estimate: Estimate) -> bool | None:
 
 def verdict(holds: bool | None, claim: str, *, papers: bool = True) -> str:
     """A claim and whether it holds in this run, as an item of a list; the paper's, or one that it does not make."""
-    yes, no = ("As in the paper", "Not as in the paper") if papers else ("So it is here", "Not so here")
+    yes, no = (
+        ("As in the paper", "Not as in the paper") if papers else ("So it is here", "Not so here")
+    )
     opening = {True: yes, False: no, None: "Not told apart at this count"}[holds]
     return f"- **{opening}:** {claim}"

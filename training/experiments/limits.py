@@ -17,7 +17,19 @@ from training.evaluation.scoring import judged
 from training.experiments.harness import Bench, below, embedded, verdict
 from training.scenes.classifier import agree, asked
 from training.scenes.solids.captions import NUMBERS, PLACE_WORDS, TIME_WORDS, Caption
-from training.scenes.solids.scene import COLOUR_NAMES, MATERIALS, MAX_COUNT, PLACES, SHAPES, SIZES, WORDS, Scene, Thing, several, stand
+from training.scenes.solids.scene import (
+    COLOUR_NAMES,
+    MATERIALS,
+    MAX_COUNT,
+    PLACES,
+    SHAPES,
+    SIZES,
+    WORDS,
+    Scene,
+    Thing,
+    several,
+    stand,
+)
 
 COMPARED = ("prior", "text")
 SHOWN = 12
@@ -42,13 +54,33 @@ def binding(count: int, rng: random.Random, *, alike: bool) -> list[Trial]:
         shapes = rng.sample(SHAPES, 2)
         if alike:
             shapes = [shapes[0]] * 2
-        first, second = (Thing(s, c, "large", "matte", yaw=0.3) for s, c in zip(shapes, colours, strict=True))
-        shown = Scene("pair", stand(rng, first, second, relation), relation, rng.choice(PLACES), "day", "photo")
+        first, second = (
+            Thing(s, c, "large", "matte", yaw=0.3) for s, c in zip(shapes, colours, strict=True)
+        )
+        shown = Scene(
+            "pair",
+            stand(rng, first, second, relation),
+            relation,
+            rng.choice(PLACES),
+            "day",
+            "photo",
+        )
         claims = tuple({"colour": c, "shape": s} for c, s in zip(colours, shapes, strict=True))
-        mixed = tuple({"colour": c, "shape": s} for c, s in zip(reversed(colours), shapes, strict=True))
-        text, other = (f"a {c[0]} {shapes[0]} {WORDED[relation]} a {c[1]} {shapes[1]}" for c in (colours, colours[::-1]))
+        mixed = tuple(
+            {"colour": c, "shape": s} for c, s in zip(reversed(colours), shapes, strict=True)
+        )
+        text, other = (
+            f"a {c[0]} {shapes[0]} {WORDED[relation]} a {c[1]} {shapes[1]}"
+            for c in (colours, colours[::-1])
+        )
         base = {"kind": "pair", "relation": relation}
-        found.append(Trial(Caption(text, base | {"things": claims}), shown, Caption(other, base | {"things": mixed})))
+        found.append(
+            Trial(
+                Caption(text, base | {"things": claims}),
+                shown,
+                Caption(other, base | {"things": mixed}),
+            )
+        )
     return found
 
 
@@ -57,8 +89,14 @@ def counting(number: int, count: int, rng: random.Random) -> list[Trial]:
     found = []
     for _ in range(count):
         thing = Thing(rng.choice(SHAPES), rng.choice(COLOUR_NAMES), "small", rng.choice(MATERIALS))
-        things = tuple(replace(t, shape=thing.shape, colour=thing.colour) for t in several(rng, number))
-        claims = {"kind": "count", "count": number, "things": ({"colour": thing.colour, "shape": thing.shape},)}
+        things = tuple(
+            replace(t, shape=thing.shape, colour=thing.colour) for t in several(rng, number)
+        )
+        claims = {
+            "kind": "count",
+            "count": number,
+            "things": ({"colour": thing.colour, "shape": thing.shape},),
+        }
         said = Caption(f"{NUMBERS[number]} {thing.colour} {thing.shape}s", claims)
         found.append(Trial(said, Scene("count", things, None, rng.choice(PLACES), "day", "photo")))
     return found
@@ -69,11 +107,18 @@ def crowded(details: int, count: int, rng: random.Random) -> list[Trial]:
     "(10)."""
     found = []
     for trial in binding(count, rng, alike=False):
-        things = tuple(replace(t, size=rng.choice(SIZES), material=rng.choice(MATERIALS)) for t in trial.scene.things)
+        things = tuple(
+            replace(t, size=rng.choice(SIZES), material=rng.choice(MATERIALS))
+            for t in trial.scene.things
+        )
         told = ["size"] * (details >= 6) + ["material"] * (details >= 8)
-        nouns = [" ".join([*(str(getattr(t, what)) for what in told), t.colour, t.shape]) for t in things]
+        nouns = [
+            " ".join([*(str(getattr(t, what)) for what in told), t.colour, t.shape]) for t in things
+        ]
         text = f"a {nouns[0]} {WORDED[str(trial.scene.relation)]} a {nouns[1]}"
-        claims = trial.said.claims | {"things": tuple({w: getattr(t, w) for w in (*told, "colour", "shape")} for t in things)}
+        claims = trial.said.claims | {
+            "things": tuple({w: getattr(t, w) for w in (*told, "colour", "shape")} for t in things)
+        }
         time = rng.choice(("day", "night"))
         if details >= 10:
             text += f" {PLACE_WORDS[trial.scene.place]} {TIME_WORDS[time]}"
@@ -108,7 +153,11 @@ class Judged:
 def judge(bench: Bench, tried: Sequence[Trial], way: str, what: str = "core") -> Judged:
     """Draw the trials in a way ("drawings": their own scenes) and judge them."""
     texts = [trial.said.text for trial in tried]
-    images = drawings([trial.scene for trial in tried]) if way == "drawings" else bench.draw(texts, range(len(texts)), way)
+    images = (
+        drawings([trial.scene for trial in tried])
+        if way == "drawings"
+        else bench.draw(texts, range(len(texts)), way)
+    )
     return Judged(images, judged(bench.reader, images, [trial.said for trial in tried])[what])
 
 
@@ -119,13 +168,28 @@ def run(bench: Bench, count: int) -> str:
     failures: list[tuple[Tensor, str]] = []
 
     def keep(tried: Sequence[Trial], found: Judged) -> None:
-        wrong = [(found.images[k], trial.said.text) for k, trial in enumerate(tried) if not found.right[k]]
+        wrong = [
+            (found.images[k], trial.said.text)
+            for k, trial in enumerate(tried)
+            if not found.right[k]
+        ]
         failures.extend(wrong[: SHOWN // 4])
 
-    parts = ["Captions here are as plain as can be, and training may have read them.", *_binding(bench, count, rng, keep)]
+    parts = [
+        "Captions here are as plain as can be, and training may have read them.",
+        *_binding(bench, count, rng, keep),
+    ]
     numbers = {n: counting(n, half, rng) for n in range(2, MAX_COUNT + 1)}
     opening = "**Counting**, which the paper does not speak of."
-    parts += _compared(bench, opening, "things", {str(n): tried for n, tried in numbers.items()}, "core", keep, papers=False)
+    parts += _compared(
+        bench,
+        opening,
+        "things",
+        {str(n): tried for n, tried in numbers.items()},
+        "core",
+        keep,
+        papers=False,
+    )
     details = {str(n): crowded(n, half, rng) for n in (4, 6, 8, 10)}
     parts += _compared(
         bench,
@@ -153,15 +217,28 @@ def _binding(bench: Bench, count: int, rng: random.Random, keep: Keep) -> list[s
         for way in (*COMPARED, "drawings"):
             found = judge(bench, tried, way)
             answers = bench.reader.read(found.images)
-            mixed = [agree(a, asked(trial.swapped)) for a, trial in zip(answers, tried, strict=True) if trial.swapped is not None]
+            mixed = [
+                agree(a, asked(trial.swapped))
+                for a, trial in zip(answers, tried, strict=True)
+                if trial.swapped is not None
+            ]
             swapped = share(sum(mixed), count)
             if not alike:
                 swaps[way] = swapped
             if way == "prior":
                 keep(tried, found)
-            rows.append([name, WAYS.get(way, "the drawings"), percent(found.share), percent(swapped)])
+            rows.append(
+                [name, WAYS.get(way, "the drawings"), percent(found.share), percent(swapped)]
+            )
         told = share(_told(bench, tried), count)
-        rows.append([name, "CLIP, of the drawing", percent(told), percent(Estimate(1 - told.value, 1 - told.high, 1 - told.low))])
+        rows.append(
+            [
+                name,
+                "CLIP, of the drawing",
+                percent(told),
+                percent(Estimate(1 - told.value, 1 - told.high, 1 - told.low)),
+            ]
+        )
     return [
         '**Binding** (Fig. 14). "A red cube on top of a blue cube": images with the things as said, and with their colours swapped, '
         "in per "
@@ -179,13 +256,23 @@ def _told(bench: Bench, tried: Sequence[Trial]) -> int:
     z_i = F.normalize(embed(bench.pipeline, drawings([trial.scene for trial in tried])), dim=1)
     right, wrong = (
         F.normalize(embed_text(bench.pipeline, [said.text for said in captions]), dim=1)
-        for captions in ([trial.said for trial in tried], [trial.swapped for trial in tried if trial.swapped is not None])
+        for captions in (
+            [trial.said for trial in tried],
+            [trial.swapped for trial in tried if trial.swapped is not None],
+        )
     )
     return int(((z_i * right).sum(1) > (z_i * wrong).sum(1)).sum())
 
 
 def _compared(
-    bench: Bench, opening: str, head: str, groups: dict[str, list[Trial]], what: str, keep: Keep, *, papers: bool = True
+    bench: Bench,
+    opening: str,
+    head: str,
+    groups: dict[str, list[Trial]],
+    what: str,
+    keep: Keep,
+    *,
+    papers: bool = True,
 ) -> list[str]:
     """A table of groups of trials by the share that is right, and whether it falls from the first to the last."""
     rows = []
@@ -218,7 +305,13 @@ def _signs(bench: Bench, tried: list[Trial], keep: Keep) -> list[str]:
         words[way] = found.share
         if way == "prior":
             keep(tried, found)
-        rows.append([WAYS.get(way, "the drawings"), percent(share(sum(boards), len(boards))), percent(found.share)])
+        rows.append(
+            [
+                WAYS.get(way, "the drawings"),
+                percent(share(sum(boards), len(boards))),
+                percent(found.share),
+            ]
+        )
     lengths = [len(word) for word in WORDS]
     blind = sum(1 / lengths.count(len(str(trial.scene.word))) for trial in tried) / len(tried)
     return [
@@ -226,7 +319,9 @@ def _signs(bench: Bench, tried: list[Trial], keep: Keep) -> list[str]:
         "word "
         f"than of any other of {len(WORDS)}, in per cent. Who knew a word's length and no letter would be right in {100 * blind:.0f}.",
         table(["by", "a sign", "its word"], rows),
-        verdict(below(words["prior"], words["drawings"]), "words are not written as they should be."),
+        verdict(
+            below(words["prior"], words["drawings"]), "words are not written as they should be."
+        ),
         f"- {'More than by chance, all the same' if words['prior'].low > blind else 'No more than by chance'}: "
         f"{100 * words['prior'].value:.0f} % of unCLIP's can be told from other words.",
     ]
@@ -244,4 +339,6 @@ def _failures(bench: Bench, failures: list[tuple[Tensor, str]]) -> str:
         bench.figure("failures.jpg"),
         under=[[wrapped(text) for _, text in row] for row in rows],
     )
-    return "Failures of each sort, as they came:\n\n" + embedded("failures.jpg", "Images that are not what their caption says")
+    return "Failures of each sort, as they came:\n\n" + embedded(
+        "failures.jpg", "Images that are not what their caption says"
+    )

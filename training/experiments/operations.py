@@ -63,12 +63,22 @@ def images(rows: Sequence[Row]) -> Tensor:
 def inversion(pipeline: UnCLIP, count: int) -> list[tuple[str, float, float]]:
     """(setting, median, worst) PSNR of drawings that come back from their (z_i, x_T) without noise: by steps, and by guidance at 50."""
     x = drawings(photos(count))
-    settings: list[tuple[str, dict[str, Any]]] = [(f"{n} steps", {"decoder_num_inference_steps": n}) for n in STEPS]
-    settings += [(f"50 steps, guidance {g:g}", {"decoder_num_inference_steps": 50, "decoder_guidance_scale": g}) for g in GUIDANCE]
+    settings: list[tuple[str, dict[str, Any]]] = [
+        (f"{n} steps", {"decoder_num_inference_steps": n}) for n in STEPS
+    ]
+    settings += [
+        (
+            f"50 steps, guidance {g:g}",
+            {"decoder_num_inference_steps": 50, "decoder_guidance_scale": g},
+        )
+        for g in GUIDANCE
+    ]
     found = []
     for name, given in settings:
         parameters = pipeline.resolve("variations", size=64, eta=0.0, **given)
-        rows = drawn(pipeline, [operations.variations(pipeline, image, [0], parameters) for image in x])
+        rows = drawn(
+            pipeline, [operations.variations(pipeline, image, [0], parameters) for image in x]
+        )
         values = [psnr(images(one)[0], image) for one, image in zip(rows, x, strict=True)]
         found.append((name, statistics.median(values), min(values)))
     return found
@@ -78,7 +88,10 @@ def interpolation(bench: Bench, count: int) -> tuple[float, float]:
     """(median, worst) PSNR of both ends of `count` interpolations between drawings, against the drawings; a figure of some."""
     x = drawings(photos(2 * count))
     parameters = bench.pipeline.resolve("interpolate", size=64)
-    pairs = [operations.interpolate(bench.pipeline, (a, b), 3, 0, parameters) for a, b in zip(x[::2], x[1::2], strict=True)]
+    pairs = [
+        operations.interpolate(bench.pipeline, (a, b), 3, 0, parameters)
+        for a, b in zip(x[::2], x[1::2], strict=True)
+    ]
     values = []
     for k, (first, _, last) in enumerate(drawn(bench.pipeline, pairs)):
         values += [psnr(images([row])[0], x[2 * k + end]) for end, row in enumerate((first, last))]
@@ -87,9 +100,14 @@ def interpolation(bench: Bench, count: int) -> tuple[float, float]:
         for a, b in zip(x[: 2 * SHOWN : 2], x[1 : 2 * SHOWN : 2], strict=True)
     ]
     rows = [
-        torch.cat((x[2 * k : 2 * k + 1], images(frames), x[2 * k + 1 : 2 * k + 2])) for k, frames in enumerate(drawn(bench.pipeline, few))
+        torch.cat((x[2 * k : 2 * k + 1], images(frames), x[2 * k + 1 : 2 * k + 2]))
+        for k, frames in enumerate(drawn(bench.pipeline, few))
     ]
-    sheet(rows, bench.figure("interpolations.jpg"), above=["drawing", *(f"θ {k / 5:g}" for k in range(6)), "drawing"])
+    sheet(
+        rows,
+        bench.figure("interpolations.jpg"),
+        above=["drawing", *(f"θ {k / 5:g}" for k in range(6)), "drawing"],
+    )
     return statistics.median(values), min(values)
 
 
@@ -98,7 +116,14 @@ def red_cubes(count: int) -> list[Scene]:
     rng = random.Random(0)
     found = []
     for _ in range(count):
-        thing = Thing("cube", "red", rng.choice(SIZES), rng.choice(MATERIALS), rng.uniform(-0.8, 0.8), rng.uniform(-0.5, 0.5))
+        thing = Thing(
+            "cube",
+            "red",
+            rng.choice(SIZES),
+            rng.choice(MATERIALS),
+            rng.uniform(-0.8, 0.8),
+            rng.uniform(-0.5, 0.5),
+        )
         found.append(Scene("one", (thing,), None, rng.choice(PLACES), "day", "photo"))
     return found
 
@@ -110,14 +135,28 @@ def text_diff(bench: Bench, count: int) -> tuple[Estimate, Estimate, Estimate]:
     parameters = pipeline.resolve("text-diff", size=64)
     last = []
     for part in x.split(32):
-        many = [operations.text_diff(pipeline, image, "a blue cube", "a red cube", 2, 0.5, 0, parameters) for image in part]
+        many = [
+            operations.text_diff(
+                pipeline, image, "a blue cube", "a red cube", 2, 0.5, 0, parameters
+            )
+            for image in part
+        ]
         last += [rows[-1] for rows in drawn(pipeline, many)]
     answers = bench.reader.read(images(last))
     blue = [answer["colour0"] == "blue" for answer in answers]
     cube = [answer["shape0"] == "cube" and answer["kind"] == "one" for answer in answers]
-    few = [operations.text_diff(pipeline, image, "a blue cube", "a red cube", 6, 0.5, 0, parameters) for image in x[:SHOWN]]
-    rows = [torch.cat((x[k : k + 1], images(frames))) for k, frames in enumerate(drawn(pipeline, few))]
-    sheet(rows, bench.figure("text-diffs.jpg"), above=["drawing", *(f"θ {k / 10:g}" for k in range(6))])
+    few = [
+        operations.text_diff(pipeline, image, "a blue cube", "a red cube", 6, 0.5, 0, parameters)
+        for image in x[:SHOWN]
+    ]
+    rows = [
+        torch.cat((x[k : k + 1], images(frames))) for k, frames in enumerate(drawn(pipeline, few))
+    ]
+    sheet(
+        rows,
+        bench.figure("text-diffs.jpg"),
+        above=["drawing", *(f"θ {k / 10:g}" for k in range(6))],
+    )
     both = [b and c for b, c in zip(blue, cube, strict=True)]
     return share(sum(blue), count), share(sum(cube), count), share(sum(both), count)
 
@@ -129,10 +168,16 @@ def variations(pipeline: UnCLIP, reader: Reader, count: int) -> list[tuple[float
     found = []
     for eta in ETAS:
         parameters = pipeline.resolve("variations", size=64, eta=eta)
-        rows = drawn(pipeline, [operations.variations(pipeline, image, [1, 2, 3], parameters) for image in x])
+        rows = drawn(
+            pipeline, [operations.variations(pipeline, image, [1, 2, 3], parameters) for image in x]
+        )
         stacked = torch.stack([images(three) for three in rows])  # (N, 3, 3, 64, 64)
         said = [reader.read(stacked[:, k]) for k in range(3)]
-        kept = [all(a[q] == t[q] for q in ("kind", "colour0", "shape0")) for one in said for a, t in zip(one, true, strict=True)]
+        kept = [
+            all(a[q] == t[q] for q in ("kind", "colour0", "shape0"))
+            for one in said
+            for a, t in zip(one, true, strict=True)
+        ]
         found.append((eta, share(sum(kept), len(kept)), float(stacked.var(1).mean().sqrt())))
     return found
 
@@ -143,9 +188,19 @@ def _figure_of_variations(bench: Bench) -> None:
     for eta in (0.0, 0.7, 1.0):
         parameters = bench.pipeline.resolve("variations", size=64, eta=eta)
         seeds = [0] if eta == 0 else [1, 2, 3]
-        columns.append([images(r) for r in drawn(bench.pipeline, [operations.variations(bench.pipeline, p, seeds, parameters) for p in x])])
+        columns.append(
+            [
+                images(r)
+                for r in drawn(
+                    bench.pipeline,
+                    [operations.variations(bench.pipeline, p, seeds, parameters) for p in x],
+                )
+            ]
+        )
     rows = [torch.cat((x[k : k + 1], *(column[k] for column in columns))) for k in range(SHOWN)]
-    sheet(rows, bench.figure("variations.jpg"), above=["drawing", "η 0", *["η 0.7"] * 3, *["η 1"] * 3])
+    sheet(
+        rows, bench.figure("variations.jpg"), above=["drawing", "η 0", *["η 0.7"] * 3, *["η 1"] * 3]
+    )
 
 
 def _mostly(estimate: Estimate) -> bool | None:
@@ -164,7 +219,10 @@ def run(bench: Bench, count: int) -> str:
         [
             f"**Inversion.** {count} drawings encoded to (z_i, x_T) by CLIP and DDIM run backwards, and decoded by DDIM without noise and, "
             "where nothing else is said, without guidance. PSNR in dB.",
-            table(["setting", "median", "worst"], [[name, f"{m:.1f}", f"{w:.1f}"] for name, m, w in reproduced]),
+            table(
+                ["setting", "median", "worst"],
+                [[name, f"{m:.1f}", f"{w:.1f}"] for name, m, w in reproduced],
+            ),
             f"**Interpolation** (Fig. 4). The ends of {count} interpolations between drawings, x_T going along, at 50 steps and no "
             f"guidance: {median:.1f} dB to the drawings in the median, {worst:.1f} dB at worst.",
             embedded("interpolations.jpg", "Interpolations between two drawings a row"),
@@ -173,16 +231,25 @@ def run(bench: Bench, count: int) -> str:
             embedded("text-diffs.jpg", "Red cubes that become blue"),
             f"**Variations** (Fig. 3). Three of each of {count} drawings: the share that keeps kind, colour and shape of the first thing, "
             "and the root mean square of what three differ by, on a scale of -1 to 1.",
-            table(["eta", "kept, %", "spread"], [[f"{eta:g}", percent(kept), f"{spread:.2f}"] for eta, kept, spread in found]),
+            table(
+                ["eta", "kept, %", "spread"],
+                [[f"{eta:g}", percent(kept), f"{spread:.2f}"] for eta, kept, spread in found],
+            ),
             embedded("variations.jpg", "A drawing a row, and its variations"),
             "\n".join(
                 [
-                    verdict(_mostly(both), "what the two captions differ by is changed, and what they share stays, more often than not."),
+                    verdict(
+                        _mostly(both),
+                        "what the two captions differ by is changed, and what they share stays, more often than not.",
+                    ),
                     verdict(
                         all(less < more for (*_, less), (*_, more) in pairwise(found)),
                         "the larger η, the farther variations stray from each other.",
                     ),
-                    verdict(_mostly(found[-1][1]), "at η 1, too, most variations keep what the drawing is of: z_i holds it."),
+                    verdict(
+                        _mostly(found[-1][1]),
+                        "at η 1, too, most variations keep what the drawing is of: z_i holds it.",
+                    ),
                 ]
             ),
         ]

@@ -32,10 +32,16 @@ def summary(found: dict[str, str]) -> str:
     """How many of the paper's claims each part bears out, contradicts and cannot tell: counted from its own sentences."""
     rows = []
     for said in found.values():
-        counts = [len(re.findall(rf"^- \*\*{verdict}\b", said, re.MULTILINE)) for verdict in VERDICTS]
+        counts = [
+            len(re.findall(rf"^- \*\*{verdict}\b", said, re.MULTILINE)) for verdict in VERDICTS
+        ]
         if any(counts):
             rows.append([said.splitlines()[0].removeprefix("## "), *map(str, counts)])
-    return f"{table(['claims, counted', *(verdict.lower() for verdict in VERDICTS)], rows)}\n" if rows else ""
+    return (
+        f"{table(['claims, counted', *(verdict.lower() for verdict in VERDICTS)], rows)}\n"
+        if rows
+        else ""
+    )
 
 
 def write(path: Path, name: str, body: str, order: Sequence[str]) -> None:
@@ -43,6 +49,8 @@ def write(path: Path, name: str, body: str, order: Sequence[str]) -> None:
     found = parts(path.read_text()) if path.exists() else {}
     found[name] = body.strip()
     kept = {part: found[part] for part in order if part in found}
-    text = "\n".join([HEAD, summary(kept), *(f"<!-- {part} -->\n{said}\n" for part, said in kept.items())])
+    text = "\n".join(
+        [HEAD, summary(kept), *(f"<!-- {part} -->\n{said}\n" for part, said in kept.items())]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

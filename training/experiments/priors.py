@@ -40,7 +40,11 @@ def run(bench: Bench, count: int) -> str:
             started = time.perf_counter()
             sources = latents(pipeline, "prior", of.texts[part], of.seeds[part], parameters)
             seconds += time.perf_counter() - started
-            found += [row.conditioning.z_i.cpu() for row in sources if row.conditioning is not None and row.conditioning.z_i is not None]
+            found += [
+                row.conditioning.z_i.cpu()
+                for row in sources
+                if row.conditioning is not None and row.conditioning.z_i is not None
+            ]
         z_i = torch.stack(found)
         images = bench.draw(of.texts, of.seeds, prior=prior)
         core = judged(bench.reader, images, of.captions)["core"]
@@ -50,7 +54,10 @@ def run(bench: Bench, count: int) -> str:
         rows.append(
             [
                 prior,
-                *(percent(share(sum(core[k * count : (k + 1) * count]), count)) for k in range(len(SORTS))),
+                *(
+                    percent(share(sum(core[k * count : (k + 1) * count]), count))
+                    for k in range(len(SORTS))
+                ),
                 number(cosine[prior], 3),
                 number(distance[prior], 2, 100),
                 number(mmd(z_i, given), 2, 100),
@@ -65,7 +72,14 @@ def run(bench: Bench, count: int) -> str:
             "",
         ]
         rows.append([name, "", "", *cells])
-    heads = ["z_i from", *(f"right, %: {sort}" for sort in SORTS), "cosine to the scene's z_i", "Fréchet × 100", "MMD × 100", "ms each"]
+    heads = [
+        "z_i from",
+        *(f"right, %: {sort}" for sort in SORTS),
+        "cosine to the scene's z_i",
+        "Fréchet × 100",
+        "MMD × 100",
+        "ms each",
+    ]
     defaults = pipeline.resolve()
     return "\n\n".join(
         [
@@ -81,8 +95,14 @@ def run(bench: Bench, count: int) -> str:
                         below(distance["diffusion"], distance["autoregressive"]),
                         "the diffusion prior's embeddings are nearer to those of drawings than the autoregressive one's.",
                     ),
-                    verdict(below(right["autoregressive"], right["diffusion"]), "and more of its images are right."),
-                    verdict(below(cosine["autoregressive"], cosine["diffusion"]), "and its z_i is nearer to the scene's own."),
+                    verdict(
+                        below(right["autoregressive"], right["diffusion"]),
+                        "and more of its images are right.",
+                    ),
+                    verdict(
+                        below(cosine["autoregressive"], cosine["diffusion"]),
+                        "and its z_i is nearer to the scene's own.",
+                    ),
                     "- The paper compares them at equal size, and by people: it found the diffusion prior better with less compute.",
                 ]
             ),

@@ -48,7 +48,10 @@ LINES = (
 STRONG = {"sampler": "dpm++", "decoder_guidance_scale": 6.0, "decoder_num_inference_steps": 16}
 GUIDED = (
     Line("guidance 6", STRONG),
-    Line("guidance 6, on steps 0.1 to 0.7", STRONG | {"decoder_guidance_start": 0.1, "decoder_guidance_stop": 0.7}),
+    Line(
+        "guidance 6, on steps 0.1 to 0.7",
+        STRONG | {"decoder_guidance_start": 0.1, "decoder_guidance_stop": 0.7},
+    ),
     Line("guidance 6, dynamic threshold 0.995", STRONG | {"dynamic_threshold": 0.995}),
 )
 
@@ -65,12 +68,20 @@ def run(bench: Bench, count: int) -> str:
     """On `count` captions of each sort, each from the same noise in every cell."""
     of = subjects(SORTS, count, bench.mix)
     exact = bench.draw(of.texts, of.seeds, **REFERENCE)
-    found = {(line.name, n): point(bench, of, line.at(n), exact) for line in LINES for n in EVALUATIONS}
+    found = {
+        (line.name, n): point(bench, of, line.at(n), exact) for line in LINES for n in EVALUATIONS
+    }
     limited = {line.name: point(bench, of, line.parameters, exact) for line in GUIDED}
     _plot(bench, found)
     heads = ["sampler", *map(str, EVALUATIONS)]
-    rows = [[line.name, *(percent(found[line.name, n].right) for n in EVALUATIONS)] for line in LINES]
-    distances = [[line.name, *(f"{found[line.name, n].distance:.3f}" for n in EVALUATIONS)] for line in LINES if line.solves_ode]
+    rows = [
+        [line.name, *(percent(found[line.name, n].right) for n in EVALUATIONS)] for line in LINES
+    ]
+    distances = [
+        [line.name, *(f"{found[line.name, n].distance:.3f}" for n in EVALUATIONS)]
+        for line in LINES
+        if line.solves_ode
+    ]
     return "\n\n".join(
         [
             f"{2 * count} captions, each from the same noise in every cell, at guidance {bench.pipeline.resolve().decoder_guidance_scale:g}. "
@@ -80,11 +91,17 @@ def run(bench: Bench, count: int) -> str:
             f"Root mean square distance to the solution of the probability-flow ODE (UniPC with {REFERENCE['decoder_num_inference_steps']} "
             "evaluations), on a scale of -1 to 1:",
             table(heads, distances),
-            embedded("samplers.png", "Right images, and distance to the ODE's solution, against evaluations"),
+            embedded(
+                "samplers.png",
+                "Right images, and distance to the ODE's solution, against evaluations",
+            ),
             judgement(found),
             "Strong guidance at 16 evaluations of DPM-Solver++ 2M: limited to an interval of the steps, which also saves the "
             "unconditional half outside, and with dynamic thresholding.",
-            table(["variant", "right, %"], [[name, percent(cell.right)] for name, cell in limited.items()]),
+            table(
+                ["variant", "right, %"],
+                [[name, percent(cell.right)] for name, cell in limited.items()],
+            ),
         ]
     )
 
@@ -92,17 +109,33 @@ def run(bench: Bench, count: int) -> str:
 def point(bench: Bench, of: Subjects, parameters: dict[str, Any], exact: Tensor) -> Point:
     """One cell."""
     images = bench.draw(of.texts, of.seeds, **parameters)
-    return Point(_right(bench, of, images), float((images - exact).square().flatten(1).mean(1).sqrt().mean()))
+    return Point(
+        _right(bench, of, images), float((images - exact).square().flatten(1).mean(1).sqrt().mean())
+    )
 
 
 def judgement(found: dict[tuple[str, int], Point]) -> str:
     """Which solver is nearest at each number of evaluations, and from how many on the best sampler is right nine times for ten of its "
     "best."""
-    nearest = {n: min((line for line in LINES if line.solves_ode), key=lambda line: found[line.name, n].distance).name for n in EVALUATIONS}
+    nearest = {
+        n: min(
+            (line for line in LINES if line.solves_ode),
+            key=lambda line: found[line.name, n].distance,
+        ).name
+        for n in EVALUATIONS
+    }
     told = ", ".join(f"{name} at {n}" for n, name in nearest.items())
     best = max(point.right.value for point in found.values())
-    enough = {line.name: next((n for n in EVALUATIONS if found[line.name, n].right.value >= 0.9 * best), None) for line in LINES}
-    few = ", ".join(f"{name} {n if n is not None else f'not by {EVALUATIONS[-1]}'}" for name, n in enough.items())
+    enough = {
+        line.name: next(
+            (n for n in EVALUATIONS if found[line.name, n].right.value >= 0.9 * best), None
+        )
+        for line in LINES
+    }
+    few = ", ".join(
+        f"{name} {n if n is not None else f'not by {EVALUATIONS[-1]}'}"
+        for name, n in enough.items()
+    )
     return f"- Nearest to the ODE: {told}.\n- Evaluations to nine tenths of the best cell's right images: {few}."
 
 
@@ -114,11 +147,28 @@ def _right(bench: Bench, of: Subjects, images: Tensor) -> Estimate:
 def _plot(bench: Bench, found: dict[tuple[str, int], Point]) -> None:
     figure, (left, right) = plot_module().subplots(1, 2, figsize=(10, 4), layout="constrained")
     for line in LINES:
-        left.plot(EVALUATIONS, [100 * found[line.name, n].right.value for n in EVALUATIONS], marker="o", markersize=3, label=line.name)
+        left.plot(
+            EVALUATIONS,
+            [100 * found[line.name, n].right.value for n in EVALUATIONS],
+            marker="o",
+            markersize=3,
+            label=line.name,
+        )
         if line.solves_ode:
-            right.plot(EVALUATIONS, [found[line.name, n].distance for n in EVALUATIONS], marker="o", markersize=3, label=line.name)
+            right.plot(
+                EVALUATIONS,
+                [found[line.name, n].distance for n in EVALUATIONS],
+                marker="o",
+                markersize=3,
+                label=line.name,
+            )
     left.set(xscale="log", xlabel="evaluations of the decoder", ylabel="right, %")
-    right.set(xscale="log", yscale="log", xlabel="evaluations of the decoder", ylabel="distance to the ODE's solution")
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="evaluations of the decoder",
+        ylabel="distance to the ODE's solution",
+    )
     for axes in (left, right):
         axes.set_xticks(EVALUATIONS, [str(n) for n in EVALUATIONS])
         axes.minorticks_off()

@@ -19,7 +19,14 @@ from training.experiments.harness import Bench, below, embedded, verdict
 from training.scenes.solids.scene import MATERIALS, PLACES, SHAPES, WORDS, Scene, Thing
 
 # Words of the drawn world's signs that name a shape or a colour.
-NAMED = {"CUBE": "cube", "CONE": "cone", "BALL": "sphere", "RED": "red", "BLUE": "blue", "GREEN": "green"}
+NAMED = {
+    "CUBE": "cube",
+    "CONE": "cone",
+    "BALL": "sphere",
+    "RED": "red",
+    "BLUE": "blue",
+    "GREEN": "green",
+}
 SHOWN = 8
 
 
@@ -51,9 +58,22 @@ def trials(count: int) -> list[Trial]:
         own = rng.choice([value for value in values if value != NAMED[word]])
         other = rng.choice(["red", "blue", "green", "yellow"] if of_shape else list(SHAPES))
         shape, colour = (own, other) if of_shape else (other, own)
-        thing = Thing(shape, colour, "small", rng.choice(MATERIALS), rng.choice((-1, 1)) * rng.uniform(0.5, 0.8), -0.5)
-        answers = (own, NAMED[word], *(value for value in values if value not in (own, NAMED[word])))
-        labels = tuple(f"a {colour} {value}" if of_shape else f"a {value} {shape}" for value in answers)
+        thing = Thing(
+            shape,
+            colour,
+            "small",
+            rng.choice(MATERIALS),
+            rng.choice((-1, 1)) * rng.uniform(0.5, 0.8),
+            -0.5,
+        )
+        answers = (
+            own,
+            NAMED[word],
+            *(value for value in values if value not in (own, NAMED[word])),
+        )
+        labels = tuple(
+            f"a {colour} {value}" if of_shape else f"a {value} {shape}" for value in answers
+        )
         found.append(Trial(thing, word, rng.choice(neutral), labels, answers))
     return found
 
@@ -65,13 +85,17 @@ def shown(kind: str, tried: list[Trial]) -> list[Scene]:
     for trial in tried:
         place = rng.choice(PLACES)
         word = {"names another": trial.word, "some other word": trial.neutral}.get(kind)
-        found.append(Scene("sign" if word else "one", (trial.thing,), None, place, "day", "photo", word))
+        found.append(
+            Scene("sign" if word else "one", (trial.thing,), None, place, "day", "photo", word)
+        )
     return found
 
 
 def zero_shot(pipeline: UnCLIP, z_i: Tensor, tried: list[Trial]) -> Tensor:
     """CLIP's probabilities of each trial's labels, `[N, 4]`: the own one's first, then the named one's."""
-    labels = F.normalize(embed_text(pipeline, [label for trial in tried for label in trial.labels]), dim=1).unflatten(0, (len(tried), -1))
+    labels = F.normalize(
+        embed_text(pipeline, [label for trial in tried for label in trial.labels]), dim=1
+    ).unflatten(0, (len(tried), -1))
     scale = pipeline.clip.network.logit_scale.exp().clamp(max=100).detach().cpu()
     logits: Tensor = scale * torch.einsum("nd,nsd->ns", F.normalize(z_i, dim=1), labels)
     return logits.softmax(1)
@@ -82,9 +106,14 @@ def varied(bench: Bench, images: Tensor) -> Tensor:
     parameters = bench.pipeline.resolve("probe", size=64)
     parts = []
     for start in range(0, len(images), BATCH):
-        sources: list[Row] = [bench.pipeline.image_row(p, parameters, invert=False) for p in images[start : start + BATCH]]
+        sources: list[Row] = [
+            bench.pipeline.image_row(p, parameters, invert=False)
+            for p in images[start : start + BATCH]
+        ]
         bench.pipeline.draw(sources)
-        parts.append(decoded(bench.pipeline, sources, range(start, start + len(sources)), parameters))
+        parts.append(
+            decoded(bench.pipeline, sources, range(start, start + len(sources)), parameters)
+        )
     return torch.cat(parts)
 
 
@@ -98,12 +127,23 @@ def run(bench: Bench, count: int) -> str:
         x = drawings(shown(kind, tried))
         p = zero_shot(bench.pipeline, embed(bench.pipeline, x), tried)
         images = varied(bench, x)
-        answers = [found[trial.question] for found, trial in zip(bench.reader.read(images), tried, strict=True)]
-        seen = [found[trial.question] for found, trial in zip(bench.reader.read(x), tried, strict=True)]
-        own, named = ([answer == trial.answers[k] for answer, trial in zip(answers, tried, strict=True)] for k in (0, 1))
+        answers = [
+            found[trial.question]
+            for found, trial in zip(bench.reader.read(images), tried, strict=True)
+        ]
+        seen = [
+            found[trial.question] for found, trial in zip(bench.reader.read(x), tried, strict=True)
+        ]
+        own, named = (
+            [answer == trial.answers[k] for answer, trial in zip(answers, tried, strict=True)]
+            for k in (0, 1)
+        )
         probability[kind] = mean(p[:, 0]), mean(p[:, 1])
         draws[kind] = share(sum(own), count), share(sum(named), count)
-        read = share(sum(answer == trial.answers[0] for answer, trial in zip(seen, tried, strict=True)), count)
+        read = share(
+            sum(answer == trial.answers[0] for answer, trial in zip(seen, tried, strict=True)),
+            count,
+        )
         rows.append(
             [
                 kind,
@@ -131,13 +171,18 @@ def run(bench: Bench, count: int) -> str:
             "zero-shot choice among four labels, two of them neither; and what z_i alone draws from fresh noise, by the reader. All in "
             "per cent.",
             table(heads, rows),
-            embedded("typographic.jpg", "Things beside signs that name another; what CLIP says, and what z_i draws"),
+            embedded(
+                "typographic.jpg",
+                "Things beside signs that name another; what CLIP says, and what z_i draws",
+            ),
             "\n".join(judgement(probability, draws)),
         ]
     )
 
 
-def judgement(probability: dict[str, tuple[Estimate, Estimate]], draws: dict[str, tuple[Estimate, Estimate]]) -> list[str]:
+def judgement(
+    probability: dict[str, tuple[Estimate, Estimate]], draws: dict[str, tuple[Estimate, Estimate]]
+) -> list[str]:
     """What the paper saw: CLIP believes the sign, and the decoder draws the thing all the same."""
     named = probability["names another"][1]
     other = probability["some other word"][1]
@@ -163,4 +208,9 @@ def _figure(bench: Bench, x: Tensor, images: Tensor, p: Tensor, tried: list[Tria
         f"{trial.answers[0]} {100 * row[0]:.0f} %\n{trial.answers[1]} {100 * row[1]:.0f} %"
         for trial, row in zip(tried[few], p[few].tolist(), strict=True)
     ]
-    sheet([x[few], images[few]], bench.figure("typographic.jpg"), under=[said, [""] * len(said)], left=["drawing", "z_i draws"])
+    sheet(
+        [x[few], images[few]],
+        bench.figure("typographic.jpg"),
+        under=[said, [""] * len(said)],
+        left=["drawing", "z_i draws"],
+    )

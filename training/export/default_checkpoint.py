@@ -45,36 +45,74 @@ def psnr(images: Tensor, truth: Tensor) -> float:
 
 
 @torch.inference_mode()
-def upsampler_figures(upsampler: Upsampler, clip: CLIP, size: int, mix: str, defaults: dict[str, Any]) -> dict[str, dict[str, float]]:
+def upsampler_figures(
+    upsampler: Upsampler, clip: CLIP, size: int, mix: str, defaults: dict[str, Any]
+) -> dict[str, dict[str, float]]:
     """Of crops of fresh drawings, made small and large again by the upsampler and by bicubic enlargement: PSNR in dB, and how far their z_i
     are from the crops' own, 1 - cosine on average."""
     x_0 = to_float(torch.from_numpy(draw_crops(FRESH_CROPS, mix, size)))
     low = corrupt(x_0, size, Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0)))
-    enlarged = F.interpolate(low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
+    enlarged = F.interpolate(
+        low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False
+    )
     z_i = clip.encode_image(x_0)
     made = {"upsampler": upsample(upsampler, low, x_0.shape[-1], defaults), "bicubic": enlarged}
-    return {name: {"psnr": psnr(x, x_0), "distance": 1 - float((clip.encode_image(x) * z_i).sum(1).mean())} for name, x in made.items()}
+    return {
+        name: {
+            "psnr": psnr(x, x_0),
+            "distance": 1 - float((clip.encode_image(x) * z_i).sum(1).mean()),
+        }
+        for name, x in made.items()
+    }
 
 
 @torch.inference_mode()
-def prior_figures(pipeline: UnCLIP, reader: Reader, mix: str, count: int, report: dict[str, Any], embeddings: int = 128) -> dict[str, Any]:
+def prior_figures(
+    pipeline: UnCLIP,
+    reader: Reader,
+    mix: str,
+    count: int,
+    report: dict[str, Any],
+    embeddings: int = 128,
+) -> dict[str, Any]:
     """Of each prior, on the same captions and seeds: mean cosine of its z_i to that of the scene which the caption tells of, seconds
     for those embeddings, and how many of `count` images of each sort in COMPARED are right. Beside them z_t's own cosine.
     `report` is the checkpoint's, with its default prior."""
     source = captioned(SORTS["two in relation"], mix)
     pairs = [next(source) for _ in range(embeddings)]
-    z_i = pipeline.clip.encode_image(render([shown for shown, _ in pairs], 64, device=str(pipeline.device)))
+    z_i = pipeline.clip.encode_image(
+        render([shown for shown, _ in pairs], 64, device=str(pipeline.device))
+    )
     z_t = encoded(pipeline.clip, [said.text for _, said in pairs]).z_t
-    figures: dict[str, Any] = {"caption": float((z_t * z_i).sum(1).mean()), "embeddings": embeddings, "priors": {}}
+    figures: dict[str, Any] = {
+        "caption": float((z_t * z_i).sum(1).mean()),
+        "embeddings": embeddings,
+        "priors": {},
+    }
     for prior in pipeline.priors:
         parameters = pipeline.resolve(size=64, prior=prior)
-        rows = [pipeline.caption_row(said.text, seed, parameters, prior=True) for seed, (_, said) in enumerate(pairs)]
+        rows = [
+            pipeline.caption_row(said.text, seed, parameters, prior=True)
+            for seed, (_, said) in enumerate(pairs)
+        ]
         started = time.perf_counter()
         pipeline.draw(rows)
-        drawn = torch.stack([row.conditioning.z_i for row in rows if row.conditioning is not None and row.conditioning.z_i is not None])
+        drawn = torch.stack(
+            [
+                row.conditioning.z_i
+                for row in rows
+                if row.conditioning is not None and row.conditioning.z_i is not None
+            ]
+        )
         seconds = time.perf_counter() - started
         own = prior == report["parameters"]["prior"]
-        sorts = report["sorts"] if own else accuracy(pipeline, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)["sorts"]
+        sorts = (
+            report["sorts"]
+            if own
+            else accuracy(pipeline, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)[
+                "sorts"
+            ]
+        )
         figures["priors"][prior] = {
             "cosine": float((drawn * z_i).sum(1).mean()),
             "seconds": seconds,
@@ -89,24 +127,44 @@ def prior_table(figures: dict[str, Any]) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |"
 
-    heads = ["prior", "cosine to z_i", *(f"{sort}: things right" for sort in COMPARED), f"s for {figures['embeddings']} embeddings"]
+    heads = [
+        "prior",
+        "cosine to z_i",
+        *(f"{sort}: things right" for sort in COMPARED),
+        f"s for {figures['embeddings']} embeddings",
+    ]
     lines = [line(heads), line(["---"] * len(heads))]
     for name, found in figures["priors"].items():
         lines.append(
-            line([name, f"{found['cosine']:.3f}", *(per_cent(found["right"][sort]) for sort in COMPARED), f"{found['seconds']:.1f}"])
+            line(
+                [
+                    name,
+                    f"{found['cosine']:.3f}",
+                    *(per_cent(found["right"][sort]) for sort in COMPARED),
+                    f"{found['seconds']:.1f}",
+                ]
+            )
         )
     return "\n".join(lines) + "\n"
 
 
-def card(report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int], preset: str) -> str:
+def card(
+    report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int], preset: str
+) -> str:
     """CARD.md."""
-    pieces = "\n".join(f"| {name} | {count / 1e6:.2f} M | {figures['steps'][name]} |" for name, count in sizes.items())
+    pieces = "\n".join(
+        f"| {name} | {count / 1e6:.2f} M | {figures['steps'][name]} |"
+        for name, count in sizes.items()
+    )
     scaled = "\n".join(
         f"- {name}: {of['upsampler']['psnr']:.1f} dB on crops of fresh drawings, bicubic enlargement {of['bicubic']['psnr']:.1f} dB; in "
         f"CLIP's space {of['upsampler']['distance']:.3f} from the crops (1 - cosine), bicubic {of['bicubic']['distance']:.3f}."
         for name, of in figures["upsamplers"].items()
     )
-    steps, guidance = (report["parameters"][f"decoder_{what}"] for what in ("num_inference_steps", "guidance_scale"))
+    steps, guidance = (
+        report["parameters"][f"decoder_{what}"]
+        for what in ("num_inference_steps", "guidance_scale")
+    )
     found = 100 * figures["retrieval"]
     return f"""# {report["checkpoint"]}
 
@@ -156,9 +214,13 @@ Apache-2.0, as the rest of the project.
 
 def main() -> None:
     """Gather the networks, write the folder, evaluate it, and write its card."""
-    parser = argparse.ArgumentParser(prog="python -m training.export.default_checkpoint", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export.default_checkpoint", description=main.__doc__
+    )
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--preset", choices=[name for name, preset in PRESETS.items() if preset.mix], default="cpu")
+    parser.add_argument(
+        "--preset", choices=[name for name, preset in PRESETS.items() if preset.mix], default="cpu"
+    )
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--reader", type=Path, default=READER, help="where the scene reader goes")
     parser.add_argument("--count", type=int, default=512, help="captions of each sort to evaluate")
@@ -175,11 +237,15 @@ def main() -> None:
     save(arguments.out, config, networks, "Being baked.\n")
     weight = sum(path.stat().st_size for path in arguments.out.glob("*.safetensors"))
     if weight > MAX_BYTES:
-        raise SystemExit(f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository")
+        raise SystemExit(
+            f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository"
+        )
     pipeline = UnCLIP.load(arguments.out, arguments.device)
     pipeline.pack()
     reader = load_reader(arguments.reader)
-    report = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {"count": arguments.count}
+    report = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {
+        "count": arguments.count
+    }
     figures = {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
         "retrieval": retrieval_accuracy(pipeline.clip, World(mix, split="fresh")),
@@ -187,13 +253,21 @@ def main() -> None:
         "dimensions": run.pca.config.embed_dim,
         "prior": prior_figures(pipeline, reader, mix, arguments.count, report),
         "upsamplers": {
-            part: upsampler_figures(pipeline.upsamplers[size], pipeline.clip, size, mix, preset.config["defaults"])
+            part: upsampler_figures(
+                pipeline.upsamplers[size], pipeline.clip, size, mix, preset.config["defaults"]
+            )
             for size, part in UPSAMPLERS.items()
         },
     }
-    sizes = {name: sum(p.numel() for p in networks[name].parameters()) for name in preset.plans if name != "reader"}
+    sizes = {
+        name: sum(p.numel() for p in networks[name].parameters())
+        for name in preset.plans
+        if name != "reader"
+    }
     (arguments.out / "CARD.md").write_text(card(report, figures, sizes, arguments.preset))
-    (arguments.run / "report.json").write_text(json.dumps({**report, "figures": figures}, indent=2) + "\n")
+    (arguments.run / "report.json").write_text(
+        json.dumps({**report, "figures": figures}, indent=2) + "\n"
+    )
     print(for_card(report), f"{weight / 1e6:.1f} MB in {arguments.out}", sep="\n")
 
 

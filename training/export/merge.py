@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoints.checkpoint import BASE_SIZE, PARTS, REQUIRED, UPSAMPLERS, CheckpointError, build, save
+from models.checkpoints.checkpoint import (
+    BASE_SIZE,
+    PARTS,
+    REQUIRED,
+    UPSAMPLERS,
+    CheckpointError,
+    build,
+    save,
+)
 from training.errors import TrainingError
 from training.presets import PRESETS
 from training.run import kept_pca, start_config, start_network
@@ -39,11 +47,17 @@ def merge(folder: Path, out: Path, name: str, preset: str | None = None) -> dict
     `out`. `preset` is that of a run from nothing. Gives the steps of what was learned. TrainingError where something is missing."""
     if out.exists():
         raise TrainingError(f"{out} exists already: delete it, or name another folder by --out")
-    paths = {part: path for part in PARTS if (path := folder / f"{part}.pt").exists() and part != "pca"}
+    paths = {
+        part: path for part in PARTS if (path := folder / f"{part}.pt").exists() and part != "pca"
+    }
     if not paths:
-        raise TrainingError(f"{folder} has no training in it: `python -m training` writes NETWORK.pt there")
+        raise TrainingError(
+            f"{folder} has no training in it: `python -m training` writes NETWORK.pt there"
+        )
     told = folder / "run.json"
-    begun: dict[str, Any] = json.loads(told.read_text()) if told.exists() else {"checkpoint": None, "lora": 0}
+    begun: dict[str, Any] = (
+        json.loads(told.read_text()) if told.exists() else {"checkpoint": None, "lora": 0}
+    )
     start = Path(begun["checkpoint"]) if begun["checkpoint"] else None
     lora = int(begun["lora"])
     if start is None and (preset is None or not PRESETS[preset].config):
@@ -56,22 +70,35 @@ def merge(folder: Path, out: Path, name: str, preset: str | None = None) -> dict
         networks["pca"] = pca = kept_pca(folder / "pca.pt")
         config["pca"] = asdict(pca.config)
         config["ar_prior"] = config["ar_prior"] | {"components": pca.config.components}
-    states = {part: torch.load(path, map_location="cpu", weights_only=True) for part, path in paths.items()}
+    states = {
+        part: torch.load(path, map_location="cpu", weights_only=True)
+        for part, path in paths.items()
+    }
     for part in (part for part in PARTS if part in config and part not in networks):
         begun_with = start_network(start, part, config[part], "cpu") if start is not None else None
         if part in states:
-            networks[part] = _learned(part, begun_with or build(part, config[part]), states[part]["averaged"], lora)
+            networks[part] = _learned(
+                part, begun_with or build(part, config[part]), states[part]["averaged"], lora
+            )
         elif begun_with is not None:
             networks[part] = begun_with
     if missing := [part for part in REQUIRED if part not in networks]:
-        raise TrainingError(f"{folder} has no {', '.join(missing)}, which a checkpoint needs: train them first")
-    config = {key: value for key, value in config.items() if key not in PARTS or key in networks} | {"name": name}
+        raise TrainingError(
+            f"{folder} has no {', '.join(missing)}, which a checkpoint needs: train them first"
+        )
+    config = {
+        key: value for key, value in config.items() if key not in PARTS or key in networks
+    } | {"name": name}
     sizes = [BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks)]
     config["defaults"] = config["defaults"] | {"size": min(config["defaults"]["size"], max(sizes))}
     steps = {part: int(state["step"]) for part, state in states.items()}
     how = f"LoRA of rank {lora}" if lora else "all weights"
     lines = "\n".join(f"| {part} | {count} | {how} |" for part, count in steps.items())
-    origin = f"Begun with the checkpoint folder `{start.name}`." if start is not None else f"Trained from nothing by the preset `{preset}`."
+    origin = (
+        f"Begun with the checkpoint folder `{start.name}`."
+        if start is not None
+        else f"Trained from nothing by the preset `{preset}`."
+    )
     save(out, config, networks, CARD.format(name=name, origin=origin, networks=lines))
     return steps
 
@@ -85,14 +112,18 @@ def _learned(part: str, network: nn.Module, state: dict[str, torch.Tensor], lora
 
 def main() -> None:
     """Read the command line and do as it says."""
-    parser = argparse.ArgumentParser(prog="python -m training.export.merge", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export.merge", description=main.__doc__
+    )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder to write")
     parser.add_argument("--name", help="of the checkpoint (default: the folder's)")
     parser.add_argument("--preset", choices=PRESETS, help="of a run that began from nothing")
     arguments = parser.parse_args()
     try:
-        steps = merge(arguments.run, arguments.out, arguments.name or arguments.out.name, arguments.preset)
+        steps = merge(
+            arguments.run, arguments.out, arguments.name or arguments.out.name, arguments.preset
+        )
     except (CheckpointError, TrainingError) as error:
         sys.exit(str(error))
     learned = ", ".join(f"{part} ({count} steps)" for part, count in steps.items())

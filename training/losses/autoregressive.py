@@ -15,10 +15,14 @@ from training.trainer.trainer import Loss, Step
 
 
 @torch.no_grad()
-def fit_buckets(prior: AutoregressivePrior, pca: PCA, clip: CLIP, source: Source, count: int = 2048) -> None:
+def fit_buckets(
+    prior: AutoregressivePrior, pca: PCA, clip: CLIP, source: Source, count: int = 2048
+) -> None:
     """Set the components' scales and the bounds of the dot product from training images and captions."""
     prior.scales.copy_(pca.variances.sqrt())
-    parts: list[tuple[Tensor, Captions]] = [(clip.encode_image(images), said) for images, said in source.first(count, clip.mean.device)]
+    parts: list[tuple[Tensor, Captions]] = [
+        (clip.encode_image(images), said) for images, said in source.first(count, clip.mean.device)
+    ]
     z_t = torch.cat([encoded(clip, said).z_t for _, said in parts])
     dots = (z_t * torch.cat([z_i for z_i, _ in parts])).sum(1)
     prior.dot_bounds.copy_(torch.stack((dots.quantile(0.001), dots.quantile(0.999))))

@@ -25,7 +25,9 @@ def clip_loss(clip: CLIP, source: Source) -> Loss:
         # The paper's bound on the temperature: logits are scaled by at most 100.
         scale = clip.network.logit_scale.clamp(max=math.log(100)).exp()
         contrast = ClipLoss(gather_with_grad=True, rank=step.rank, world_size=step.ranks)
-        with torch.autocast(step.device.type, enabled=False):  # logits of up to 100 whose differences are small
+        with torch.autocast(
+            step.device.type, enabled=False
+        ):  # logits of up to 100 whose differences are small
             value: Tensor = contrast(z_i, z_t, scale)
         return value
 

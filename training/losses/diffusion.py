@@ -46,23 +46,31 @@ class Denoising:
         """Mean squared error of the prediction. Predictions of x_0 are weighted by min(SNR + 1, 5): the loss of
         predicting v (Salimans & Ho 2022), bounded as in Hang et al. 2023 (min-SNR)."""
         alpha, sigma = (v.view(-1, *[1] * (x_0.dim() - 1)).to(x_0) for v in self._alpha_sigma(t))
-        target = {"sample": x_0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x_0}[self.prediction_type]
+        target = {"sample": x_0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x_0}[
+            self.prediction_type
+        ]
         error = (prediction.float() - target).square().flatten(1).mean(1)
         if self.weighted and self.prediction_type == "sample":
             error = error * ((alpha / sigma).square().flatten() + 1).clamp(max=MAX_WEIGHT)
         return error.mean()
 
-    def variance_loss(self, variance: Tensor, prediction: Tensor, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    def variance_loss(
+        self, variance: Tensor, prediction: Tensor, x_0: Tensor, eps: Tensor, t: Tensor
+    ) -> Tensor:
         """What teaches the learned variance, in nats a dimension: the variational bound's term at t, its mean held fast (Nichol &
         Dhariwal 2021, eq. 15-16, where 0.001 of all thousand terms is one of them). `variance` is in [-1, 1], of a prediction of eps."""
         assert self.prediction_type == "epsilon", "a variance is learned beside a prediction of eps"
-        of_x_t, of_x_0, least, widest = (values.to(t.device)[t].view(-1, 1, 1, 1).to(x_0) for values in self._posterior)
+        of_x_t, of_x_0, least, widest = (
+            values.to(t.device)[t].view(-1, 1, 1, 1).to(x_0) for values in self._posterior
+        )
         alpha, sigma = (v.view(-1, 1, 1, 1).to(x_0) for v in self._alpha_sigma(t))
         log_variance = (variance + 1) * widest.log() + (1 - variance) * least.log()
         x_t = alpha * x_0 + sigma * eps
         mean = of_x_t * x_t + of_x_0 * (x_t - sigma * prediction.detach()) / alpha
         true_mean = of_x_t * x_t + of_x_0 * x_0
-        divergence = 0.5 * (log_variance - 2 * least.log() - 1 + (2 * least.log() - log_variance).exp())
+        divergence = 0.5 * (
+            log_variance - 2 * least.log() - 1 + (2 * least.log() - log_variance).exp()
+        )
         divergence = divergence + 0.5 * (true_mean - mean).square() * (-log_variance).exp()
         last = -_log_likelihood(x_0, mean, 0.5 * log_variance)
         return torch.where(t.view(-1, 1, 1, 1) == 0, last, divergence).mean()
@@ -70,7 +78,9 @@ class Denoising:
     @cached_property
     def _posterior(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of each timestep: the posterior mean's factors of x_t and x_0, and the least and largest standard deviation."""
-        table = ddpm_table(alphas_cumprod(self.schedule), len(self.alphas_cumprod))  # from the last timestep to 0
+        table = ddpm_table(
+            alphas_cumprod(self.schedule), len(self.alphas_cumprod)
+        )  # from the last timestep to 0
         of_x_t, of_x_0, _, least, _ = table.coefficients.flip(0).float().unbind(1)
         # At t = 0 the posterior has no variance of its own: the next step's stands for it (Nichol & Dhariwal 2021).
         least = torch.cat((least[1:2], least[1:]))
@@ -78,7 +88,9 @@ class Denoising:
         return of_x_t, of_x_0, least, torch.tensor(table.widest[::-1])
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        if self.alphas_cumprod.device != t.device:  # once: to copy at each step would make the host wait
+        if (
+            self.alphas_cumprod.device != t.device
+        ):  # once: to copy at each step would make the host wait
             self.alphas_cumprod = self.alphas_cumprod.to(t.device)
         a = self.alphas_cumprod[t]
         return a.sqrt(), (1 - a).sqrt()
@@ -86,7 +98,9 @@ class Denoising:
 
 def _log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log-probability of a pixel's 256th of [-1, 1] under a Gaussian; the outermost reach to infinity (Ho et al. 2020, eq. 13)."""
-    upper, lower = (torch.special.ndtr((x - mean + side / 255) * (-log_std).exp()) for side in (1, -1))
+    upper, lower = (
+        torch.special.ndtr((x - mean + side / 255) * (-log_std).exp()) for side in (1, -1)
+    )
     upper = torch.where(x > 0.999, 1.0, upper)
     lower = torch.where(x < -0.999, 0.0, lower)
     return (upper - lower).clamp(min=1e-12).log()
@@ -117,7 +131,9 @@ def encoding(clip: CLIP, said: Captions) -> TextEncoding:
 @torch.no_grad()
 def embedded(clip: CLIP, source: Source, count: int = 4096) -> Tensor:
     """z_i `[N, D]` of the first training images."""
-    return torch.cat([clip.encode_image(images) for images, _ in source.first(count, clip.mean.device)])
+    return torch.cat(
+        [clip.encode_image(images) for images, _ in source.first(count, clip.mean.device)]
+    )
 
 
 @torch.no_grad()
@@ -144,7 +160,9 @@ def prior_loss(prior: DiffusionPrior, clip: CLIP, source: Source) -> Loss:
     return loss
 
 
-def decoder_loss(decoder: Decoder, clip: CLIP, source: Source, drop_text: float = DROP_TEXT) -> Loss:
+def decoder_loss(
+    decoder: Decoder, clip: CLIP, source: Source, drop_text: float = DROP_TEXT
+) -> Loss:
     """The decoder learns images from their own z_i and a caption, each dropped for guidance (paper §2.1); and its variance, where
     it has one to learn. z_i is of the images as they come, which may be larger than the decoder's."""
     denoising = Denoising(decoder.config.schedule, decoder.config.prediction_type)
@@ -157,9 +175,15 @@ def decoder_loss(decoder: Decoder, clip: CLIP, source: Source, drop_text: float 
         text = encoded(clip, dropped(clip, said, drop_text, step))
         drop_image = step.uniform() < DROP_IMAGE
         x_t, t, eps = denoising.noised(x_0, step)
-        prediction, variance = decoder(x_t, t, z_i, text, drop_image).split((3, decoder.variance_channels), dim=1)
+        prediction, variance = decoder(x_t, t, z_i, text, drop_image).split(
+            (3, decoder.variance_channels), dim=1
+        )
         value = denoising.loss(prediction, x_0, eps, t)
-        return value + denoising.variance_loss(variance, prediction, x_0, eps, t) if decoder.variance_channels else value
+        return (
+            value + denoising.variance_loss(variance, prediction, x_0, eps, t)
+            if decoder.variance_channels
+            else value
+        )
 
     return loss
 

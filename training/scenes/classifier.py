@@ -59,7 +59,11 @@ def truths(scene: Scene) -> dict[str, object]:
     if scene.kind in ("one", "count"):
         seen["count"] = len(scene.things)
     for slot, thing in enumerate(scene.things if scene.kind == "pair" else scene.things[:1]):
-        seen |= {f"{what}{slot}": getattr(thing, what) for what in _THING if not (sketch and what == "material")}
+        seen |= {
+            f"{what}{slot}": getattr(thing, what)
+            for what in _THING
+            if not (sketch and what == "material")
+        }
     for place, letter in enumerate((scene.word or "").ljust(MAX_WORD)):
         if scene.word:
             seen[f"letter{place}"] = letter
@@ -69,11 +73,18 @@ def truths(scene: Scene) -> dict[str, object]:
 def asked(said: Caption) -> dict[str, object]:
     """A caption's claims as questions and the answers that make them true."""
     claims = said.claims
-    wanted: dict[str, object] = {key: claims[key] for key in ("kind", "relation", "count", "place", "time", "style") if key in claims}
+    wanted: dict[str, object] = {
+        key: claims[key]
+        for key in ("kind", "relation", "count", "place", "time", "style")
+        if key in claims
+    }
     for slot, thing in enumerate(cast("tuple[dict[str, str], ...]", claims.get("things", ()))):
         wanted |= {f"{what}{slot}": value for what, value in thing.items()}
     if claims.get("word"):
-        wanted |= {f"letter{place}": letter for place, letter in enumerate(str(claims["word"]).ljust(MAX_WORD))}
+        wanted |= {
+            f"letter{place}": letter
+            for place, letter in enumerate(str(claims["word"]).ljust(MAX_WORD))
+        }
     return wanted
 
 
@@ -83,17 +94,35 @@ class Reader(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (96, 128, 192)) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.PixelUnshuffle(4), nn.Conv2d(48, widths[0], 3, padding=1), _Residual(widths[0])]  # 16²
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, widths[0], 3, padding=1),
+            _Residual(widths[0]),
+        ]  # 16²
         for width, wider in zip(widths, widths[1:], strict=False):
-            layers += [_Residual(width), _Residual(width), nn.Conv2d(width, wider, 3, stride=2, padding=1)]
-        self.trunk = nn.Sequential(*layers, _Residual(widths[-1]), _Residual(widths[-1]), nn.BatchNorm2d(widths[-1]), nn.ReLU())
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * 16, 256), nn.ReLU(), nn.Dropout(0.1))
+            layers += [
+                _Residual(width),
+                _Residual(width),
+                nn.Conv2d(width, wider, 3, stride=2, padding=1),
+            ]
+        self.trunk = nn.Sequential(
+            *layers,
+            _Residual(widths[-1]),
+            _Residual(widths[-1]),
+            nn.BatchNorm2d(widths[-1]),
+            nn.ReLU(),
+        )
+        self.hidden = nn.Sequential(
+            nn.Flatten(), nn.Linear(widths[-1] * 16, 256), nn.ReLU(), nn.Dropout(0.1)
+        )
         self.heads = nn.Linear(256, sum(len(values) for values in QUESTIONS.values()))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images `[B, 3, 64, 64]` in [-1, 1] -> question: logits `[B, answers]`."""
         logits = self.heads(self.hidden(self.trunk(images)))
-        return dict(zip(QUESTIONS, logits.split([len(v) for v in QUESTIONS.values()], dim=1), strict=True))
+        return dict(
+            zip(QUESTIONS, logits.split([len(v) for v in QUESTIONS.values()], dim=1), strict=True)
+        )
 
     @torch.inference_mode()
     def read(self, images: Tensor) -> list[dict[str, object]]:
@@ -123,7 +152,13 @@ def answers_of(scenes: Sequence[Scene]) -> Tensor:
     """Of each scene's drawing what the answers are, `[B, questions]`: indices into QUESTIONS' values, UNSEEN where it shows none."""
     rows = [truths(shown) for shown in scenes]
     return torch.tensor(
-        [[list(of).index(row[question]) if question in row else UNSEEN for question, of in QUESTIONS.items()] for row in rows]
+        [
+            [
+                list(of).index(row[question]) if question in row else UNSEEN
+                for question, of in QUESTIONS.items()
+            ]
+            for row in rows
+        ]
     )
 
 
@@ -157,7 +192,9 @@ def reader_loss(reader: Reader, drawings: Answered) -> Loss:
         logits = reader(images * (1 - mix) + soft * mix + grain)
         total = torch.zeros((), device=step.device)
         for question, target in zip(QUESTIONS, answers.unbind(1), strict=True):
-            total = total + F.cross_entropy(logits[question], target, ignore_index=UNSEEN, reduction="sum") / len(images)
+            total = total + F.cross_entropy(
+                logits[question], target, ignore_index=UNSEEN, reduction="sum"
+            ) / len(images)
         return total
 
     return loss

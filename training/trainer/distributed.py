@@ -55,15 +55,21 @@ class Team:
     rank: int = 0
     ranks: int = 1
 
-    def lesson(self, network: nn.Module, loss: Callable[[Any], Tensor], *, sharded: bool) -> Callable[[Any], Tensor]:
+    def lesson(
+        self, network: nn.Module, loss: Callable[[Any], Tensor], *, sharded: bool
+    ) -> Callable[[Any], Tensor]:
         """The loss, its gradients averaged over the processes. `sharded` where FSDP can: else each has all weights."""
         if self.ranks == 1:
             return loss
-        if sharded and all(parameter.dim() for parameter in network.parameters()):  # FSDP takes no scalars, as CLIP's temperature is
+        if sharded and all(
+            parameter.dim() for parameter in network.parameters()
+        ):  # FSDP takes no scalars, as CLIP's temperature is
             network.to(memory_format=torch.contiguous_format)  # FSDP takes no others
             for module in [m for m in network.modules() if isinstance(m, UNITS)]:
                 fully_shard(module)
-                if isinstance(module, Attention):  # a U-Net asks for the context's keys before it goes through its blocks
+                if isinstance(
+                    module, Attention
+                ):  # a U-Net asks for the context's keys before it goes through its blocks
                     register_fsdp_forward_method(module, "keys_of")
             fully_shard(network)
             return loss
@@ -101,20 +107,37 @@ class Team:
             self.wait()
 
     def state(
-        self, learned: Mapping[str, Tensor], network: nn.Module, steppers: list[torch.optim.Optimizer], averaged: Mapping[str, Tensor]
+        self,
+        learned: Mapping[str, Tensor],
+        network: nn.Module,
+        steppers: list[torch.optim.Optimizer],
+        averaged: Mapping[str, Tensor],
     ) -> dict[str, Any]:
         """What a file keeps of a training; sharded weights whole again. All processes must ask."""
         if not _is_sharded(network):
-            return {"model": dict(learned), "optimizers": [stepper.state_dict() for stepper in steppers], "averaged": dict(averaged)}
-        optimizers = [get_optimizer_state_dict(network, stepper, options=_WHOLE) for stepper in steppers]
+            return {
+                "model": dict(learned),
+                "optimizers": [stepper.state_dict() for stepper in steppers],
+                "averaged": dict(averaged),
+            }
+        optimizers = [
+            get_optimizer_state_dict(network, stepper, options=_WHOLE) for stepper in steppers
+        ]
         return {"model": _whole(learned), "optimizers": optimizers, "averaged": _whole(averaged)}
 
     def restore(
-        self, network: nn.Module, steppers: list[torch.optim.Optimizer], averaged: dict[str, Tensor], state: dict[str, Any]
+        self,
+        network: nn.Module,
+        steppers: list[torch.optim.Optimizer],
+        averaged: dict[str, Tensor],
+        state: dict[str, Any],
     ) -> None:
         """The way back, in place. TrainingError for what a training with another sharding has kept."""
         sharded = _is_sharded(network)
-        if any(isinstance(key, str) for kept in state["optimizers"] for key in kept["state"]) != sharded:
+        if (
+            any(isinstance(key, str) for kept in state["optimizers"] for key in kept["state"])
+            != sharded
+        ):
             raise TrainingError(
                 "a training that was sharded goes on with several processes, and another not sharded: go on as it was begun"
             )
@@ -139,12 +162,19 @@ def _is_sharded(network: nn.Module) -> bool:
 
 
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: (value.full_tensor() if isinstance(value, DTensor) else value).cpu() for key, value in tensors.items()}
+    return {
+        key: (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+        for key, value in tensors.items()
+    }
 
 
 def _like(value: Tensor, own: Tensor) -> Tensor:
     """A whole tensor as the part of it that `own` is."""
-    return distribute_tensor(value.to(own.device), own.device_mesh, own.placements) if isinstance(own, DTensor) else value
+    return (
+        distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+        if isinstance(own, DTensor)
+        else value
+    )
 
 
 @contextmanager

@@ -17,7 +17,17 @@ _TRANSFORMER = ("to_q", "to_k", "to_v", "to_out", "up", "down")
 TARGETS = {
     "prior": _TRANSFORMER,
     "ar_prior": _TRANSFORMER,
-    "decoder": ("to_q", "to_k", "to_v", "to_out", "context_k", "context_v", "conv1", "conv2", "time_proj"),
+    "decoder": (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out",
+        "context_k",
+        "context_v",
+        "conv1",
+        "conv2",
+        "time_proj",
+    ),
 }
 
 
@@ -30,9 +40,13 @@ def add_lora(name: str, network: nn.Module, rank: int, seed: int = 0) -> Any:
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
     except ImportError as error:
-        raise TrainingError("--lora needs peft, which is not installed: pip install '.[lora]'") from error
+        raise TrainingError(
+            "--lora needs peft, which is not installed: pip install '.[lora]'"
+        ) from error
     torch.manual_seed(seed)
-    return LoraModel(network, LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[name])), "default")
+    return LoraModel(
+        network, LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[name])), "default"
+    )
 
 
 def merged(name: str, network: nn.Module, rank: int, learned: dict[str, torch.Tensor]) -> nn.Module:

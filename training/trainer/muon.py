@@ -41,13 +41,17 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """For weights of two dimensions and more inside a network; the first and last layer, norms and biases want AdamW."""
 
-    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = {}  # of one shape: a GPU would spend its time on beginning so many small products
+            alike: dict[
+                torch.Size, list[Tensor]
+            ] = {}  # of one shape: a GPU would spend its time on beginning so many small products
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike.setdefault(parameter.shape, []).append(parameter)
@@ -64,11 +68,22 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, grads, 1 - decay)
         nesterov = torch.stack(torch._foreach_lerp(grads, momenta, decay))
         # channels_last weights lie as [out, h, w, in]: the same matrix with its columns in another order.
-        matrices = nesterov.flatten(2) if nesterov.dim() < 5 else nesterov.permute(0, 1, 3, 4, 2).flatten(2)
+        matrices = (
+            nesterov.flatten(2)
+            if nesterov.dim() < 5
+            else nesterov.permute(0, 1, 3, 4, 2).flatten(2)
+        )
         updates = orthogonalised(matrices) * (RMS * max(matrices.shape[1:]) ** 0.5)
         if nesterov.dim() == 5:
-            updates = updates.unflatten(2, (*nesterov.shape[3:], nesterov.shape[2])).permute(0, 1, 4, 2, 3)
+            updates = updates.unflatten(2, (*nesterov.shape[3:], nesterov.shape[2])).permute(
+                0, 1, 4, 2, 3
+            )
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         torch._foreach_add_(
-            parameters, [update.view_as(parameter) for update, parameter in zip(updates, parameters, strict=True)], alpha=-lr
+            parameters,
+            [
+                update.view_as(parameter)
+                for update, parameter in zip(updates, parameters, strict=True)
+            ],
+            alpha=-lr,
         )

@@ -35,7 +35,9 @@ class Plan:
     batch: int
     lr: float
     warmup: int = 100  # steps
-    cooldown: float = 1.0  # share of the steps, the last ones, in which the rate falls by a cosine to nothing
+    cooldown: float = (
+        1.0  # share of the steps, the last ones, in which the rate falls by a cosine to nothing
+    )
     muon: bool = False  # for the inner weight matrices, in place of AdamW
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
@@ -59,22 +61,30 @@ class Step:
     generator: torch.Generator  # on the CPU
     rank: int = 0
     ranks: int = 1
-    device_generator: torch.Generator | None = None  # on the device, where drawing on the CPU would keep it waiting
+    device_generator: torch.Generator | None = (
+        None  # on the device, where drawing on the CPU would keep it waiting
+    )
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers `[own rows, *shape]` on the device."""
         at = self.device_generator or self.generator
-        return self.own(torch.randn(self.batch, *shape, generator=at, device=at.device)).to(self.device)
+        return self.own(torch.randn(self.batch, *shape, generator=at, device=at.device)).to(
+            self.device
+        )
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers in [0, 1), `[own rows, *shape]` on the device."""
         at = self.device_generator or self.generator
-        return self.own(torch.rand(self.batch, *shape, generator=at, device=at.device)).to(self.device)
+        return self.own(torch.rand(self.batch, *shape, generator=at, device=at.device)).to(
+            self.device
+        )
 
     def integers(self, end: int, *shape: int) -> Tensor:
         """Whole numbers from 0 and below `end`, `[own rows, *shape]` on the device."""
         at = self.device_generator or self.generator
-        return self.own(torch.randint(end, (self.batch, *shape), generator=at, device=at.device)).to(self.device)
+        return self.own(
+            torch.randint(end, (self.batch, *shape), generator=at, device=at.device)
+        ).to(self.device)
 
     def own(self, drawn: Rows) -> Rows:
         """This process' rows of what was drawn for the whole batch."""
@@ -97,7 +107,11 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     sides are pixels or time, and for norms and biases."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     edges = ("conv_in", "conv_out", "time_in")
-    inner = [p for name, p in named if plan.muon and p.dim() >= 2 and not any(edge in name for edge in edges)]
+    inner = [
+        p
+        for name, p in named
+        if plan.muon and p.dim() >= 2 and not any(edge in name for edge in edges)
+    ]
     chosen = {id(p) for p in inner}
     rest = [p for _, p in named if id(p) not in chosen]
     groups = [
@@ -132,7 +146,9 @@ def train(
     grid whenever the state is saved. `stop_after` ends the call after that many steps of it (to be resumed later). Of a `team` each
     process calls this; the first keeps the files. TrainingError for a batch that they cannot share."""
     if plan.batch % team.ranks:
-        raise TrainingError(f"a batch of {plan.batch} cannot be shared by {team.ranks} processes: take a multiple of {team.ranks}")
+        raise TrainingError(
+            f"a batch of {plan.batch} cannot be shared by {team.ranks} processes: take a multiple of {team.ranks}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     state_path = folder / f"{name}.pt"
     curve_path = folder / f"{name}-loss.csv"
@@ -155,10 +171,14 @@ def train(
         torch.save(state, state_path.with_suffix(".part"))
         os.replace(state_path.with_suffix(".part"), state_path)
         _write_curve(curve_path, curve)
-        if show is not None and not (plan.sharded and team.ranks > 1):  # sharded weights draw only in all processes at once
+        if show is not None and not (
+            plan.sharded and team.ranks > 1
+        ):  # sharded weights draw only in all processes at once
             kept = {key: value.clone() for key, value in learned(model).items()}
             model.load_state_dict(averaged, strict=False)
-            with torch.compiler.set_stance("force_eager"):  # its few images are not worth compiling for their number
+            with torch.compiler.set_stance(
+                "force_eager"
+            ):  # its few images are not worth compiling for their number
                 show(model.eval(), folder / f"{name}-samples.png")
             model.load_state_dict(kept, strict=False)
             model.train()
@@ -169,15 +189,34 @@ def train(
     kind = torch.device(device).type
     on_device = kind == "cuda"
     autocast = torch.autocast(kind, torch.bfloat16, enabled=on_device or plan.bf16)
-    bar = tqdm(range(start, end), desc=name, initial=start, total=plan.steps, mininterval=5.0, disable=team.rank > 0)
+    bar = tqdm(
+        range(start, end),
+        desc=name,
+        initial=start,
+        total=plan.steps,
+        mininterval=5.0,
+        disable=team.rank > 0,
+    )
     for number in bar:
         for group in (group for stepper in steppers for group in stepper.param_groups):
             group["lr"] = learning_rate(plan, number)
         generator = step_generator(seed, number)
-        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)) + team.rank)  # for dropout
+        torch.manual_seed(
+            int(torch.randint(1 << 62, (), generator=generator)) + team.rank
+        )  # for dropout
         with autocast:
             there = step_generator(seed, number, device) if on_device else None
-            value = lesson(Step(number, plan.batch, torch.device(device), generator, team.rank, team.ranks, there))
+            value = lesson(
+                Step(
+                    number,
+                    plan.batch,
+                    torch.device(device),
+                    generator,
+                    team.rank,
+                    team.ranks,
+                    there,
+                )
+            )
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
         for stepper in steppers:
@@ -207,7 +246,9 @@ def learned(model: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in model.state_dict().items() if key not in frozen}
 
 
-def finished(name: str, model: nn.Module, plan: Plan, folder: Path, device: str = "cpu") -> nn.Module:
+def finished(
+    name: str, model: nn.Module, plan: Plan, folder: Path, device: str = "cpu"
+) -> nn.Module:
     """`model` with the averaged weights that a finished training of it left in `folder`, in eval mode. TrainingError where none is."""
     path = folder / f"{name}.pt"
     state = torch.load(path, map_location=device, weights_only=True) if path.exists() else None
@@ -215,7 +256,9 @@ def finished(name: str, model: nn.Module, plan: Plan, folder: Path, device: str 
         reached = f"stopped at step {state['step']} of {plan.steps}" if state else "has not begun"
         raise TrainingError(f"the training of {name} in {folder} {reached}: train it first")
     if state["averaged"].keys() != learned(model).keys():
-        raise TrainingError(f"{path} holds other parameters than are learned here: was it trained with another --lora?")
+        raise TrainingError(
+            f"{path} holds other parameters than are learned here: was it trained with another --lora?"
+        )
     model.load_state_dict(state["averaged"], strict=False)
     return model.eval()
 
@@ -224,7 +267,9 @@ def finished(name: str, model: nn.Module, plan: Plan, folder: Path, device: str 
 def _average(averaged: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     now = learned(model)
     floating = [key for key, value in now.items() if value.is_floating_point()]
-    torch._foreach_lerp_([averaged[key] for key in floating], [now[key] for key in floating], 1 - decay)
+    torch._foreach_lerp_(
+        [averaged[key] for key in floating], [now[key] for key in floating], 1 - decay
+    )
     for key in now.keys() - floating:
         averaged[key].copy_(now[key])
 

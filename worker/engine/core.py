@@ -50,7 +50,9 @@ class Ticket:
         self.rows = tuple(rows)
         self.done = threading.Event()
         self.abandoned = False
-        self.context = contextvars.copy_context()  # what the log says of these rows is found by their job and request
+        self.context = (
+            contextvars.copy_context()
+        )  # what the log says of these rows is found by their job and request
         # By stage, when its first pass began and its last one ended, by time.perf_counter().
         self.times: dict[str, tuple[float, float]] = {}
 
@@ -222,7 +224,9 @@ class Engine:
 
     def _choose(self) -> list[_Entry]:
         """The rows of the next tick: the first by `_rank`, and those that go along with it."""
-        entries = sorted((entry for entry in self._entries if not entry.ticket.abandoned), key=self._rank)
+        entries = sorted(
+            (entry for entry in self._entries if not entry.ticket.abandoned), key=self._rank
+        )
         if not entries:
             return []
         if self._ticks_left == 0 or all(entry.row.stage != self._running for entry in entries):
@@ -265,7 +269,12 @@ class Engine:
             elif is_out_of_memory(error):
                 self._halve(stage, len(rows))
             else:
-                log.warning("a pass of %d rows through %s failed; trying them one by one", len(rows), stage, exc_info=error)
+                log.warning(
+                    "a pass of %d rows through %s failed; trying them one by one",
+                    len(rows),
+                    stage,
+                    exc_info=error,
+                )
                 self._one_by_one(stage, chosen)
         ended = time.perf_counter()
         self.observe(stage, len(rows), ended - started)
@@ -292,12 +301,19 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.limits[stage] = rows // 2
-        log.warning("out of memory with %d rows in %s: from now on at most %d", rows, stage, self.limits[stage])
+        log.warning(
+            "out of memory with %d rows in %s: from now on at most %d",
+            rows,
+            stage,
+            self.limits[stage],
+        )
 
     def _settle(self) -> None:
         """Let go of rows that ended, and tell those who wait."""
         self._entries = [
-            entry for entry in self._entries if (entry.row.stage is not None and not entry.ticket.abandoned) or self._end(entry)
+            entry
+            for entry in self._entries
+            if (entry.row.stage is not None and not entry.ticket.abandoned) or self._end(entry)
         ]
 
     def _end(self, entry: _Entry) -> bool:
@@ -308,7 +324,9 @@ class Engine:
 
 def _follow(means: dict[str, float], stage: str, value: float) -> None:
     """Move a running mean a little towards a value."""
-    means[stage] = value if stage not in means else means[stage] + PACE_MOMENTUM * (value - means[stage])
+    means[stage] = (
+        value if stage not in means else means[stage] + PACE_MOMENTUM * (value - means[stage])
+    )
 
 
 def _fail(entry: _Entry, error: Exception) -> None:
@@ -316,7 +334,9 @@ def _fail(entry: _Entry, error: Exception) -> None:
     row = entry.row
     entry.ticket.context.run(log.error, "a row failed in %s", row.stage, exc_info=error)
     if is_out_of_memory(error):
-        row.end(error=f"the {row.stage} does not fit into the memory of this worker's device, even alone")
+        row.end(
+            error=f"the {row.stage} does not fit into the memory of this worker's device, even alone"
+        )
     else:
         row.end(error=f"the {row.stage} failed: {type(error).__name__}: {error}")
 
@@ -325,4 +345,6 @@ def is_out_of_memory(error: Exception) -> bool:
     """True for Python's and CUDA's own errors, and for those that come as a plain RuntimeError: of the CPU's allocator (its words
     differ by system) and of cuBLAS."""
     words = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        word in str(error) for word in words
+    )

@@ -27,7 +27,10 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all(bool(mallopt(name, value)) for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)))
+    return all(
+        bool(mallopt(name, value))
+        for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+    )
 
 
 def fitted(limits: dict[str, int], pipeline: UnCLIP, meter: Meter | None) -> dict[str, int]:
@@ -42,7 +45,11 @@ def fitted(limits: dict[str, int], pipeline: UnCLIP, meter: Meter | None) -> dic
     found = dict(limits)
     for stage in one:
         found[stage] = rows_that_fit(free, one[stage], two[stage], limits[stage])
-    log.info("rows of one pass, for %.0f MiB free: %s", free / 2**20, {stage: found[stage] for stage in one})
+    log.info(
+        "rows of one pass, for %.0f MiB free: %s",
+        free / 2**20,
+        {stage: found[stage] for stage in one},
+    )
     return found
 
 

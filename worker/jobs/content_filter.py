@@ -27,7 +27,9 @@ log = structlog.stdlib.get_logger("worker.jobs.content_filter")
 # shares of a job's work that looking at its images ends and begins at
 GIVEN_DONE = 0.02
 DRAWN_DONE = 0.98
-Captions = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1000)]
+Captions = Annotated[
+    list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1000)
+]
 
 
 class Concepts(BaseModel):
@@ -37,7 +39,11 @@ class Concepts(BaseModel):
 
     concepts: Captions = Field(description="What no image may show.")
     neutral: Captions = Field(description="What images show otherwise.")
-    threshold: float = Field(gt=0, le=1, description="Sum of the concepts' probabilities from which on an image is flagged.")
+    threshold: float = Field(
+        gt=0,
+        le=1,
+        description="Sum of the concepts' probabilities from which on an image is flagged.",
+    )
 
 
 class ContentError(RuntimeError):
@@ -51,7 +57,11 @@ def read(path: Path) -> Concepts:
     except OSError as error:
         raise ValueError(f"it cannot be read: {error}") from error
     except ValidationError as error:
-        raise ValueError("; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())) from error
+        raise ValueError(
+            "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()
+            )
+        ) from error
 
 
 class ContentCheck:
@@ -63,26 +73,49 @@ class ContentCheck:
             raise ValueError(f"checkpoint {pipeline.name!r} has no image encoder")
         self.pipeline = pipeline
         self.concepts = concepts
-        rows = [pipeline.caption_row(text, 0, pipeline.resolve(), prior=False) for text in (*concepts.concepts, *concepts.neutral)]
+        rows = [
+            pipeline.caption_row(text, 0, pipeline.resolve(), prior=False)
+            for text in (*concepts.concepts, *concepts.neutral)
+        ]
         pipeline.draw(rows)
-        self._z_t = F.normalize(torch.cat([row.conditioning.text.z_t for row in rows if row.conditioning]), dim=1)  # (K, D)
+        self._z_t = F.normalize(
+            torch.cat([row.conditioning.text.z_t for row in rows if row.conditioning]), dim=1
+        )  # (K, D)
 
-    def guard(self, operation: Operation, images: Mapping[str, Tensor], parameters: Parameters, *, singly: bool) -> Operation:
+    def guard(
+        self,
+        operation: Operation,
+        images: Mapping[str, Tensor],
+        parameters: Parameters,
+        *,
+        singly: bool,
+    ) -> Operation:
         """The operation between two looks: at the images that it is given and at those that it draws.
 
         `singly`: of several drawn images those that are flagged are left out, with a warning; else, and where none is left, the job
         fails. ContentError where it does."""
         given = [image for name, image in images.items() if name != "mask"]
         if any((yield from self._look("given", given, parameters, GIVEN_DONE))):
-            raise ContentError("An image that came with the request shows what this service does not work with.")
+            raise ContentError(
+                "An image that came with the request shows what this service does not work with."
+            )
         outcome = yield from _between(operation)
         drawn = [cast(Tensor, row.image) for row in outcome.rows]
         flagged = yield from self._look("drawn", drawn, parameters, 1.0)
-        kept = [row for row, is_flagged in zip(outcome.rows, flagged, strict=True) if not is_flagged]
+        kept = [
+            row for row, is_flagged in zip(outcome.rows, flagged, strict=True) if not is_flagged
+        ]
         if len(kept) < len(flagged) and not (singly and kept):
-            raise ContentError("What was drawn shows what this service does not deliver. Ask for something else.")
-        left_out = [row.seed for row, is_flagged in zip(outcome.rows, flagged, strict=True) if is_flagged]
-        warnings = [f"The image of seed {seed} is left out: it shows what this service does not deliver." for seed in left_out]
+            raise ContentError(
+                "What was drawn shows what this service does not deliver. Ask for something else."
+            )
+        left_out = [
+            row.seed for row, is_flagged in zip(outcome.rows, flagged, strict=True) if is_flagged
+        ]
+        warnings = [
+            f"The image of seed {seed} is left out: it shows what this service does not deliver."
+            for seed in left_out
+        ]
         return replace(outcome, rows=kept, warnings=[*outcome.warnings, *warnings])
 
     @torch.inference_mode()
@@ -92,7 +125,9 @@ class ContentCheck:
         probabilities = (scale * (self._z_t @ F.normalize(z_i, dim=0))).softmax(0)
         return float(probabilities[: len(self.concepts.concepts)].sum())
 
-    def _look(self, where: str, images: Sequence[Tensor], parameters: Parameters, done: float) -> Generator[Phase, None, list[bool]]:
+    def _look(
+        self, where: str, images: Sequence[Tensor], parameters: Parameters, done: float
+    ) -> Generator[Phase, None, list[bool]]:
         """For each image `[3, S, S]` whether it is flagged."""
         rows = [self.pipeline.image_row(image, parameters, invert=False) for image in images]
         if rows:
@@ -100,7 +135,11 @@ class ContentCheck:
         found = [self.probability(_z_i(row)) for row in rows]
         flagged = [probability >= self.concepts.threshold for probability in found]
         if any(flagged):
-            log.warning("images flagged", images=where, probabilities=[round(probability, 3) for probability in found])
+            log.warning(
+                "images flagged",
+                images=where,
+                probabilities=[round(probability, 3) for probability in found],
+            )
             metrics.flagged(where, sum(flagged))
         return flagged
 

@@ -30,5 +30,10 @@ def previews(rows: Sequence[Row]) -> list[Preview]:
             image = F.interpolate(image[None], (MAX_SIDE, MAX_SIDE), mode="area")[0]
         buffer = io.BytesIO()
         pillow(image).save(buffer, "WEBP", quality=QUALITY)
-        shown.append(Preview(index=index, image="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()))
+        shown.append(
+            Preview(
+                index=index,
+                image="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(),
+            )
+        )
     return shown

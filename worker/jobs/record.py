@@ -9,7 +9,18 @@ from typing import Any, Literal
 import redis
 
 from contracts import redis_keys
-from contracts.jobs import ENDED, FailureKind, ImageInfo, JobError, Preview, Progress, Record, now, read_record, written
+from contracts.jobs import (
+    ENDED,
+    FailureKind,
+    ImageInfo,
+    JobError,
+    Preview,
+    Progress,
+    Record,
+    now,
+    read_record,
+    written,
+)
 from contracts.transitions import Reason, finish_job, publish_event
 from contracts.webhooks import schedule_webhook
 from worker.store import Store
@@ -19,14 +30,20 @@ _TITLES: dict[FailureKind, str] = {
     "content": "The content check stopped it",
     "internal": "The drawing failed",
 }
-_REASONS: dict[FailureKind, Reason] = {"invalid": "invalid", "content": "content", "internal": "error"}
+_REASONS: dict[FailureKind, Reason] = {
+    "invalid": "invalid",
+    "content": "content",
+    "internal": "error",
+}
 
 
 class JobRecord:
     """One job's record. Every change is one transaction, and a job that has ended (or is gone) is never changed again: another
     worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
 
-    def __init__(self, connection: redis.Redis, job_id: str, ttl: int, store: Store | None = None) -> None:
+    def __init__(
+        self, connection: redis.Redis, job_id: str, ttl: int, store: Store | None = None
+    ) -> None:
         """`store`: where images go; else to Redis."""
         # Any: what redis-py says of its answers' types differs from release to release.
         self.redis: Any = connection
@@ -70,16 +87,28 @@ class JobRecord:
 
         def change(pipe: Any) -> None:
             for preview in previews:
-                publish_event(pipe, self.job_id, "preview", preview.model_dump() | progress.model_dump(), self.ttl)
+                publish_event(
+                    pipe,
+                    self.job_id,
+                    "preview",
+                    preview.model_dump() | progress.model_dump(),
+                    self.ttl,
+                )
 
         return self._change(change)
 
     def inputs(self, names: Sequence[str]) -> dict[str, bytes]:
         """The images that came with the request, as PNG bytes by name. ValueError where one is gone."""
-        contents = self.redis.mget([redis_keys.input_image(self.job_id, name) for name in names]) if names else []
+        contents = (
+            self.redis.mget([redis_keys.input_image(self.job_id, name) for name in names])
+            if names
+            else []
+        )
         gone = [name for name, content in zip(names, contents, strict=True) if content is None]
         if gone:
-            raise ValueError(f"the image {gone[0]} of this job is no longer there: send the request again")
+            raise ValueError(
+                f"the image {gone[0]} of this job is no longer there: send the request again"
+            )
         return dict(zip(names, contents, strict=True))
 
     def succeed(
@@ -93,8 +122,15 @@ class JobRecord:
     ) -> bool:
         """It is done: images, what was found beside them, and the frames as one animation (format, content). StoreError where
         they could not be stored; the job has not ended then."""
-        contents = {redis_keys.image(self.job_id, index): content for index, content in enumerate(pngs)}
-        fields = written(images=[p.model_dump() for p in images], warnings=list(warnings), progress=progress.model_dump(), result=result)
+        contents = {
+            redis_keys.image(self.job_id, index): content for index, content in enumerate(pngs)
+        }
+        fields = written(
+            images=[p.model_dump() for p in images],
+            warnings=list(warnings),
+            progress=progress.model_dump(),
+            result=result,
+        )
         if animation is not None:
             fields |= written(animation=animation[0])
             contents[redis_keys.animation(self.job_id)] = animation[1]
@@ -102,8 +138,15 @@ class JobRecord:
             found = self.read()
             if found is None or found.status in ENDED:
                 return False  # what is there is another's, and may be read just now
-            stored = {redis_keys.stored_image(self.job_id, index): content for index, content in enumerate(pngs)}
-            stored |= {redis_keys.stored_animation(self.job_id, animation[0]): animation[1]} if animation else {}
+            stored = {
+                redis_keys.stored_image(self.job_id, index): content
+                for index, content in enumerate(pngs)
+            }
+            stored |= (
+                {redis_keys.stored_animation(self.job_id, animation[0]): animation[1]}
+                if animation
+                else {}
+            )
             self.store.put(stored)
             contents = {}
         return self._end("succeeded", fields, contents)
@@ -123,7 +166,11 @@ class JobRecord:
         return self._change(change)
 
     def _end(
-        self, status: Literal["succeeded", "failed"], fields: dict[str, str], images: dict[str, bytes], reason: Reason | None = None
+        self,
+        status: Literal["succeeded", "failed"],
+        fields: dict[str, str],
+        images: dict[str, bytes],
+        reason: Reason | None = None,
     ) -> bool:
         found = self.read()
         if found is None:

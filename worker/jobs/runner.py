@@ -68,7 +68,9 @@ def draw(job_id: str) -> None:
     record = JobRecord(context.connection, job_id, context.result_ttl, context.store)
     found = record.read()
     # The thread is this job's alone: its later lines are its own too.
-    structlog.contextvars.bind_contextvars(job_id=job_id, request_id=found.request_id if found else None)
+    structlog.contextvars.bind_contextvars(
+        job_id=job_id, request_id=found.request_id if found else None
+    )
     if found is None or found.status in ENDED:
         log.info("job is gone or has ended: nothing to do")
         return
@@ -91,7 +93,9 @@ def _draw(context: Context, record: JobRecord, found: Record) -> None:
         log.info("job started", operation=found.operation)
         operation = begin(context.pipeline, found.operation, fields, images, parameters)
         if context.content is not None:
-            operation = context.content.guard(operation, images, parameters, singly=isinstance(fields, BatchFields))
+            operation = context.content.guard(
+                operation, images, parameters, singly=isinstance(fields, BatchFields)
+            )
         outcome, cuts = _move(context, record, found.priority, operation)
     except (ValidationError, ValueError) as error:
         _fail(record, "invalid", str(error), "invalid")
@@ -117,7 +121,9 @@ def _fail(record: JobRecord, kind: FailureKind, detail: str, reason: Reason) -> 
     """End it so. What is invalid is quoted in the detail, and no caption goes into the log."""
     tracing.failed(reason)
     if record.fail(kind, detail, reason):
-        log.warning("job failed", kind=kind, reason=reason, detail=None if kind == "invalid" else detail)
+        log.warning(
+            "job failed", kind=kind, reason=reason, detail=None if kind == "invalid" else detail
+        )
 
 
 class RowError(RuntimeError):
@@ -128,7 +134,9 @@ class CancelledError(RuntimeError):
     """The job has ended meanwhile, by somebody else."""
 
 
-def _move(context: Context, record: JobRecord, priority: int, operation: Operation) -> tuple[Outcome, list[str]]:
+def _move(
+    context: Context, record: JobRecord, priority: int, operation: Operation
+) -> tuple[Outcome, list[str]]:
     """Move an operation to its end by way of the engine, and tell how far it is. Gives what it came to, and what of its prompts
     CLIP did not read."""
     done = 0.0
@@ -161,12 +169,19 @@ def _follow(context: Context, ticket: Ticket, record: JobRecord, span: tuple[flo
     while not ticket.done.wait(POLL_S):
         row = ticket.slowest
         time_s = time.monotonic()
-        if row is None or row.stage is None or (row.stage, row.step) == told or time_s - told_at < TELL_EVERY_S:
+        if (
+            row is None
+            or row.stage is None
+            or (row.stage, row.step) == told
+            or time_s - told_at < TELL_EVERY_S
+        ):
             continue
         progress = _progress(context, ticket, row, span)
         # A preview would show what the content check has yet to look at.
         show = context.content is None and time_s - shown_at >= SHOW_EVERY_S and record.watched()
-        if not record.progress(progress) or (show and not record.previews(previews(ticket.rows), progress)):
+        if not record.progress(progress) or (
+            show and not record.previews(previews(ticket.rows), progress)
+        ):
             raise CancelledError
         told = (progress.stage, progress.step)
         told_at = time_s
@@ -182,14 +197,24 @@ def _progress(context: Context, ticket: Ticket, row: Row, span: tuple[float, flo
     whole = span[0] + (span[1] - span[0]) * fraction
     if eta is not None and fraction < 1:
         eta = round(eta * (1 - whole) / ((span[1] - span[0]) * (1 - fraction)), 3)
-    return Progress(stage=str(row.stage), step=row.step, steps=row.steps, fraction=round(whole, 4), eta_seconds=eta)
+    return Progress(
+        stage=str(row.stage),
+        step=row.step,
+        steps=row.steps,
+        fraction=round(whole, 4),
+        eta_seconds=eta,
+    )
 
 
 def _note_pace(context: Context, field: str, seconds: float) -> None:
     """For estimates of when waiting jobs will end: a running mean of how long jobs of this kind run, and of how long any does."""
     fields = (field, redis_keys.mean_duration("any", None))
-    for name, before in zip(fields, context.connection.hmget(redis_keys.MEAN_DURATIONS, fields), strict=True):
-        mean = seconds if before is None else float(before) + PACE_MOMENTUM * (seconds - float(before))
+    for name, before in zip(
+        fields, context.connection.hmget(redis_keys.MEAN_DURATIONS, fields), strict=True
+    ):
+        mean = (
+            seconds if before is None else float(before) + PACE_MOMENTUM * (seconds - float(before))
+        )
         context.connection.hset(redis_keys.MEAN_DURATIONS, name, f"{mean:.4f}")
 
 
@@ -204,14 +229,34 @@ def _finish(
 ) -> bool:
     drawn = [(row, row.image) for row in outcome.rows if row.image is not None]
     pngs = [
-        png(image, provenance(context.pipeline, found.operation, found.request, row, index, parameters, digests))
+        png(
+            image,
+            provenance(
+                context.pipeline, found.operation, found.request, row, index, parameters, digests
+            ),
+        )
         for index, (row, image) in enumerate(drawn)
     ]
-    images = [ImageInfo(seed=row.seed, width=image.shape[-1], height=image.shape[-2]) for row, image in drawn]
-    warnings = [*(f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts), *outcome.warnings]
+    images = [
+        ImageInfo(seed=row.seed, width=image.shape[-1], height=image.shape[-2])
+        for row, image in drawn
+    ]
+    warnings = [
+        *(f"A prompt is longer than CLIP reads; cut was: {cut}" for cut in cuts),
+        *outcome.warnings,
+    ]
     kind = found.request.get("animation")
     moving = animation([image for _, image in drawn], kind) if kind else None
     last = outcome.rows[-1] if outcome.rows else None
-    stage, steps = (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
+    stage, steps = (
+        (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
+    )
     whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
-    return record.succeed(pngs, images, warnings, whole, result=outcome.result, animation=(kind, moving) if kind and moving else None)
+    return record.succeed(
+        pngs,
+        images,
+        warnings,
+        whole,
+        result=outcome.result,
+        animation=(kind, moving) if kind and moving else None,
+    )

@@ -27,11 +27,19 @@ class Handed(IntermediateQueue):
             if job_id in queue.started_job_registry:
                 continue
             job = queue.fetch_job(job_id)
-            waits = job is not None and job.get_status() == JobStatus.QUEUED and self.connection.lpos(queue.key, job_id) is None
-            if not waits:  # it is gone, has ended, or is in the queue again: what is left here is a trace
+            waits = (
+                job is not None
+                and job.get_status() == JobStatus.QUEUED
+                and self.connection.lpos(queue.key, job_id) is None
+            )
+            if (
+                not waits
+            ):  # it is gone, has ended, or is in the queue again: what is left here is a trace
                 self.remove(job_id)
             elif not self._lately(job_id):
-                log.warning("job %s was handed to a worker that did not begin it: it goes back", job_id)
+                log.warning(
+                    "job %s was handed to a worker that did not begin it: it goes back", job_id
+                )
                 with self.connection.pipeline() as pipe:
                     pipe.lrem(self.key, 1, job_id)
                     queue.push_job_id(job_id, pipeline=pipe, at_front=True)

@@ -46,14 +46,18 @@ class MaintainedQueue(Queue):
 
     def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
         """A job that is tried again goes to its place by priority, before its equals."""
-        (pipeline or self.connection).eval(PUSH, 1, self.key, job_id, redis_keys.job(""), int(at_front))
+        (pipeline or self.connection).eval(
+            PUSH, 1, self.key, job_id, redis_keys.job(""), int(at_front)
+        )
 
     @property
     def intermediate_queue(self) -> Handed:
         return Handed(self.key, connection=self.connection)
 
     def acquire_maintenance_lock(self) -> bool:
-        return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S))
+        return bool(
+            self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S)
+        )
 
 
 class ThreadWorker(BaseWorker):
@@ -105,11 +109,15 @@ class ThreadWorker(BaseWorker):
         if self._stop_requested:
             log.warning("stopping at once: %d jobs go to another worker", len(self._running))
             logging.shutdown()
-            os._exit(1)  # SystemExit would wait for the jobs in `teardown`, and then for their timeouts' timers
+            os._exit(
+                1
+            )  # SystemExit would wait for the jobs in `teardown`, and then for their timeouts' timers
         log.info("stopping: %d jobs are still to end", len(self._running))
         self._stop_requested = True
 
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue] | None:
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
         """Take a slot, then a job for it; None once a stop was asked for."""
         while not self._stop_requested:
             if self.should_run_maintenance_tasks:
@@ -130,7 +138,9 @@ class ThreadWorker(BaseWorker):
             except DequeueTimeout:
                 pass
             except redis.ResponseError as error:
-                if "UNBLOCKED" not in str(error):  # its server has just become a replica: the next connection finds the master
+                if "UNBLOCKED" not in str(
+                    error
+                ):  # its server has just become a replica: the next connection finds the master
                     raise
             finally:
                 if taken is None:
@@ -142,7 +152,9 @@ class ThreadWorker(BaseWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Start a thread for the job; its slot is already taken."""
         execution = self.prepare_execution(job)
-        thread = threading.Thread(target=self._perform, args=(job, queue, execution), name=f"job {job.id}", daemon=True)
+        thread = threading.Thread(
+            target=self._perform, args=(job, queue, execution), name=f"job {job.id}", daemon=True
+        )
         self._running[execution.id] = (job, execution, thread)
         thread.start()
 
@@ -155,7 +167,9 @@ class ThreadWorker(BaseWorker):
 
     def _keep_alive(self) -> None:
         """Heartbeats of the process and of every job it runs."""
-        beat = WorkerHeartbeat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint).model_dump_json()
+        beat = WorkerHeartbeat(
+            pid=self.pid, slots=self.slots, checkpoint=self.checkpoint
+        ).model_dump_json()
         while not self._over.is_set():
             try:
                 with self.connection.pipeline() as pipe:
@@ -188,7 +202,9 @@ class ThreadWorker(BaseWorker):
         self._note(job, "the worker failed at this job; its log says why", "error")
         super().handle_job_failure(job, queue, *args, **kwargs)
 
-    def _abandoned(self, job: Job, kind: type[BaseException], error: BaseException, trace: object) -> bool:
+    def _abandoned(
+        self, job: Job, kind: type[BaseException], error: BaseException, trace: object
+    ) -> bool:
         """RQ's exception handler, called by maintenance for jobs whose worker died (and for those that raised, which
         `handle_job_failure` sees to)."""
         if issubclass(kind, AbandonedJobError):
@@ -209,7 +225,12 @@ def connect(url: str) -> redis.Redis:
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
-    return redis_at(url, retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1), socket_connect_timeout=2.0, socket_keepalive=True)
+    return redis_at(
+        url,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1),
+        socket_connect_timeout=2.0,
+        socket_keepalive=True,
+    )
 
 
 def wait_for_redis(url: str) -> None:

@@ -41,7 +41,22 @@ def sums(fresh, held):
 
 def test_buckets_leave_at_most_a_fifth_empty() -> None:
     """Up to eight rows each number has its own; none is given fewer places than it needs."""
-    assert [bucket(n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33)] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 40]
+    assert [bucket(n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33)] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        10,
+        12,
+        14,
+        16,
+        20,
+        40,
+    ]
     assert all(n <= bucket(n) <= 1.25 * n and bucket(bucket(n)) == bucket(n) for n in range(1, 200))
     assert filled(torch.tensor([[1.0], [2.0]]), 4).flatten().tolist() == [1, 2, 2, 2]
 
@@ -62,7 +77,9 @@ def test_what_is_held_is_copied_when_it_is_another() -> None:
     """And what is fresh is copied always; what a pass said stays when the next one is made."""
     graphs = Graphs(Player())
     held = [torch.ones(2, 1)]
-    first, second, third = (graphs.run("network", sums, [torch.full((2, 1), value)], held) for value in (1.0, 2.0, 3.0))
+    first, second, third = (
+        graphs.run("network", sums, [torch.full((2, 1), value)], held) for value in (1.0, 2.0, 3.0)
+    )
     assert (first[0], second[0], third[0]) == (3, 5, 7)
     held[0].fill_(9)  # nobody does, as it would go unseen
     assert graphs.run("network", sums, [torch.ones(2, 1)], held)[0] == 3
@@ -79,11 +96,13 @@ def test_the_recording_used_longest_ago_makes_room() -> None:
 
     for rows in (1, 1, 2, 2, 1, 3, 3):  # 2 was used before 1
         run(rows)
-    assert len(graphs) == 2 and player.recorded == 3
+    assert len(graphs) == 2
+    assert player.recorded == 3
     run(1)
     assert player.recorded == 3
     run(2)
-    assert len(graphs) == 2 and player.recorded == 4
+    assert len(graphs) == 2
+    assert player.recorded == 4
 
 
 def test_what_cannot_be_recorded_is_passed_as_before() -> None:
@@ -96,8 +115,12 @@ def test_what_cannot_be_recorded_is_passed_as_before() -> None:
 
     graphs = Graphs(refuse)
     for value in (1.0, 2.0, 3.0):
-        assert graphs.run("network", sums, [torch.full((5, 1), value)]).flatten().tolist() == [2 * value] * 5
-    assert len(tried) == 1 and len(graphs) == 0
+        assert (
+            graphs.run("network", sums, [torch.full((5, 1), value)]).flatten().tolist()
+            == [2 * value] * 5
+        )
+    assert len(tried) == 1
+    assert len(graphs) == 0
 
 
 def mixed(pipeline: UnCLIP) -> list[Row]:
@@ -105,16 +128,34 @@ def mixed(pipeline: UnCLIP) -> list[Row]:
     few = {"size": 256, "prior_num_inference_steps": 3, "upsampler_num_inference_steps": 3}
     return [
         pipeline.row("a red cube", 1, pipeline.resolve(**few, decoder_num_inference_steps=6)),
-        pipeline.row("a blue cone on snow, and then some more words", 2, pipeline.resolve(**few, decoder_num_inference_steps=4)),
-        pipeline.row("two", 3, pipeline.resolve(**few, sampler="ddpm", decoder_num_inference_steps=5, decoder_guidance_scale=1.0)),
-        pipeline.row("", 4, pipeline.resolve(**few, decoder_num_inference_steps=6, prior_num_candidates=2)),
-        pipeline.row("a", 5, pipeline.resolve(**few, decoder_num_inference_steps=6, decoder_guidance_stop=0.5)),
+        pipeline.row(
+            "a blue cone on snow, and then some more words",
+            2,
+            pipeline.resolve(**few, decoder_num_inference_steps=4),
+        ),
+        pipeline.row(
+            "two",
+            3,
+            pipeline.resolve(
+                **few, sampler="ddpm", decoder_num_inference_steps=5, decoder_guidance_scale=1.0
+            ),
+        ),
+        pipeline.row(
+            "", 4, pipeline.resolve(**few, decoder_num_inference_steps=6, prior_num_candidates=2)
+        ),
+        pipeline.row(
+            "a",
+            5,
+            pipeline.resolve(**few, decoder_num_inference_steps=6, decoder_guidance_stop=0.5),
+        ),
     ]
 
 
 def test_images_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Of every network, with rows that come and go; of Karlo's upsampler both U-Nets."""
-    runpy.run_path(str(Path(__file__).parents[1] / "checkpoints" / "karlo_reference.py"))["write_folder"](tmp_path)
+    runpy.run_path(str(Path(__file__).parents[1] / "checkpoints" / "karlo_reference.py"))[
+        "write_folder"
+    ](tmp_path)
     for folder in (tiny_checkpoint, tmp_path):
         pipeline = UnCLIP.load(folder)
         plain = mixed(pipeline)
@@ -126,7 +167,8 @@ def test_images_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) 
         pipeline.draw(played)
         assert player.played > player.recorded > 3
         for one, other in zip(plain, played, strict=True):
-            assert one.image is not None and other.image is not None
+            assert one.image is not None
+            assert other.image is not None
             # The mean: random weights make much of a rounding here and there, as they do of another batch.
             assert (one.image - other.image).abs().mean() < 2e-3
 
@@ -145,7 +187,14 @@ def test_rows_in_step_are_moved_as_each_alone(tiny_checkpoint: Path) -> None:
     spread = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for sampler in ("ddpm", "dpm++", "unipc"):
         together, alone = (
-            [pipeline.row("a", seed, pipeline.resolve(size=64, sampler=sampler, decoder_num_inference_steps=5)) for seed in range(3)]
+            [
+                pipeline.row(
+                    "a",
+                    seed,
+                    pipeline.resolve(size=64, sampler=sampler, decoder_num_inference_steps=5),
+                )
+                for seed in range(3)
+            ]
             for _ in "ab"
         )
         for rows in (together, alone):
@@ -157,7 +206,9 @@ def test_rows_in_step_are_moved_as_each_alone(tiny_checkpoint: Path) -> None:
                 for row, x_0, variance in zip(alone, x_0s, spread, strict=True):
                     row.advance(x_0, variance)
             for one, other in zip(together, alone, strict=True):
-                assert one.x_t is not None and other.x_t is not None and torch.equal(one.x_t, other.x_t)
+                assert one.x_t is not None
+                assert other.x_t is not None
+                assert torch.equal(one.x_t, other.x_t)
                 assert one.step == other.step
 
 
@@ -180,5 +231,11 @@ with torch.inference_mode():
     assert torch.allclose(fused.norm(x, of, added), nn.functional.silu(of(x + added[..., None, None])), atol=1e-4)
 """
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
-    ended = subprocess.run([sys.executable, "-c", program], env=interpreted, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=interpreted,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr

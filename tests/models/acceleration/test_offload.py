@@ -23,8 +23,15 @@ def psnr(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 30.0), (torch.float16, 45.0)])
 def test_in_half_precision_the_image_stays(dtype: torch.dtype, least: float) -> None:
     """The embedded checkpoint's, by both upsampling and both priors' networks in that dtype."""
-    few = {"decoder_num_inference_steps": 6, "prior_num_inference_steps": 4, "upsampler_num_inference_steps": 2}
-    full, half = (UnCLIP.load(dtype=kind).generate(PROMPTS, size=256, **few) for kind in (torch.float32, dtype))
+    few = {
+        "decoder_num_inference_steps": 6,
+        "prior_num_inference_steps": 4,
+        "upsampler_num_inference_steps": 2,
+    }
+    full, half = (
+        UnCLIP.load(dtype=kind).generate(PROMPTS, size=256, **few)
+        for kind in (torch.float32, dtype)
+    )
     assert half.dtype == torch.float32
     assert psnr(full, half) > least
 
@@ -32,7 +39,12 @@ def test_in_half_precision_the_image_stays(dtype: torch.dtype, least: float) -> 
 def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: Path) -> None:
     """And so do statistics; weights do not."""
     pipeline = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
-    assert {p.dtype for network in pipeline.checkpoint.networks.values() for p in network.parameters() if p.dim()} == {torch.bfloat16}
+    assert {
+        p.dtype
+        for network in pipeline.checkpoint.networks.values()
+        for p in network.parameters()
+        if p.dim()
+    } == {torch.bfloat16}
     buffers = [b for network in pipeline.checkpoint.networks.values() for b in network.buffers()]
     assert {b.dtype for b in buffers if b.is_floating_point()} == {torch.float32}
     for prior in ("diffusion", "autoregressive"):
@@ -40,9 +52,11 @@ def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: P
         while row.stage is not None:
             pipeline.step([row])
             assert row.x_t is None or row.x_t.dtype == torch.float32
-        assert row.conditioning is not None and row.conditioning.z_i is not None
+        assert row.conditioning is not None
+        assert row.conditioning.z_i is not None
         assert row.conditioning.z_i.dtype == row.conditioning.text.z_t.dtype == torch.float32
-        assert row.image is not None and row.image.isfinite().all()
+        assert row.image is not None
+        assert row.image.isfinite().all()
 
 
 @pytest.mark.parametrize("prior", ["diffusion", "autoregressive"])
@@ -51,13 +65,19 @@ def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
     whole = UnCLIP.load(tiny_checkpoint)
     turns = UnCLIP.load(tiny_checkpoint, device_memory=0)
     residents = turns.residents
-    assert residents is not None and residents.on_device == ()
+    assert residents is not None
+    assert residents.on_device == ()
     seen: list[tuple[str, ...]] = []
     resolved = turns.resolve(size=256, prior=prior)
     rows = [turns.row(prompt, 0, resolved) for prompt in PROMPTS]
     turns.draw(rows, lambda _: seen.append(residents.on_device))
     names = {"diffusion": "prior", "autoregressive": "ar_prior"}
-    assert list(dict.fromkeys(seen)) == [("clip",), (names[prior],), ("decoder",), ("upsampler_256",)]
+    assert list(dict.fromkeys(seen)) == [
+        ("clip",),
+        (names[prior],),
+        ("decoder",),
+        ("upsampler_256",),
+    ]
     assert residents.moves == 4
     images = torch.stack([row.image for row in rows if row.image is not None])
     assert torch.equal(images, whole.generate(PROMPTS, seeds=[0, 0], size=256, prior=prior))
@@ -71,19 +91,24 @@ def test_with_room_enough_nothing_is_copied_twice(tiny_checkpoint: Path) -> None
     for _ in range(2):
         for name in ("clip", "prior", "decoder"):
             residents.need(name)
-    assert residents.moves == 3 and residents.on_device == ("clip", "prior", "decoder")
+    assert residents.moves == 3
+    assert residents.on_device == ("clip", "prior", "decoder")
     assert networks["prior"].query.data_ptr() != home  # type: ignore[union-attr, operator]
     residents.budget = residents.size("decoder") + residents.size("prior")
     residents.need("clip")
     residents.need("prior")
     residents.need("upsampler_256")
-    assert residents.moves == 4 and set(residents.on_device) <= {"clip", "prior", "upsampler_256"}
+    assert residents.moves == 4
+    assert set(residents.on_device) <= {"clip", "prior", "upsampler_256"}
     residents.budget = 0
     residents.need("decoder")
-    assert residents.on_device == ("decoder",) and networks["prior"].query.data_ptr() == home  # type: ignore[union-attr, operator]
+    assert residents.on_device == ("decoder",)
+    assert networks["prior"].query.data_ptr() == home
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are reset and read as Linux does it")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks are reset and read as Linux does it"
+)
 def test_loading_holds_no_second_copy(tmp_path: Path) -> None:
     """A network of 200 MB in fp32, from 100 MB on disk: the peak is the network and little more."""
     config = {"embed_dim": 64, "text_width": 64, "width": 1024, "layers": 4, "heads": 16}
@@ -92,9 +117,14 @@ def test_loading_holds_no_second_copy(tmp_path: Path) -> None:
     before = peak()
     network = load_network(tmp_path, "prior", config)
     size = sum(parameter.nbytes for parameter in network.parameters())
-    assert size > 200e6 and peak() - before < 1.2 * size
+    assert size > 200e6
+    assert peak() - before < 1.2 * size
 
 
 def peak() -> int:
     """Most bytes this process has held since its peak was reset."""
-    return next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )

@@ -15,7 +15,9 @@ from models.acceleration.onednn import PackedConv, PackedResBlock, PackedUpConv
 from models.networks.unet import ResBlock, UNetConfig
 
 USED = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
-pytestmark = pytest.mark.skipif(not USED, reason="nothing is packed without oneDNN, nor on other processors than x86")
+pytestmark = pytest.mark.skipif(
+    not USED, reason="nothing is packed without oneDNN, nor on other processors than x86"
+)
 
 
 @torch.inference_mode()
@@ -36,7 +38,9 @@ def test_doubling_and_convolving_are_one(bias: bool) -> None:
     """To the edges, where there is padding, and with sides that differ."""
     conv = nn.Conv2d(6, 10, 3, padding=1, bias=bias)
     x = torch.randn(2, 6, 9, 4)
-    assert torch.allclose(PackedUpConv(conv)(x), conv(F.interpolate(x, scale_factor=2.0)), atol=1e-5)
+    assert torch.allclose(
+        PackedUpConv(conv)(x), conv(F.interpolate(x, scale_factor=2.0)), atol=1e-5
+    )
 
 
 def test_a_packed_pipeline_draws_the_same_images(tiny_checkpoint: Path) -> None:
@@ -55,7 +59,9 @@ def test_a_packed_pipeline_draws_the_same_images(tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batch: int) -> None:
     """With either way of taking the timestep in, each resize, and rows at timesteps of their own."""
-    config = UNetConfig(3, 3, (8, 16), 1, (False, False), time_embed_dim=12, norm_groups=4, scale_shift=scale_shift)
+    config = UNetConfig(
+        3, 3, (8, 16), 1, (False, False), time_embed_dim=12, norm_groups=4, scale_shift=scale_shift
+    )
     block = ResBlock(8, 8 if resize else 16, config, resize).eval()
     nn.init.normal_(block.conv2.weight, std=0.1)
     x = torch.randn(batch, 8, 6, 10)

@@ -23,7 +23,12 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def test_what_was_saved_is_what_is_loaded(folder: Path, tmp_path: Path) -> None:
     """To fp16, which is what lies on disk; in memory it is fp32."""
     first = load(folder)
-    save(tmp_path / "again", {k: v for k, v in first.config.items() if k != "format"}, first.networks, "card")
+    save(
+        tmp_path / "again",
+        {k: v for k, v in first.config.items() if k != "format"},
+        first.networks,
+        "card",
+    )
     second = load(tmp_path / "again")
     for part, network in first.networks.items():
         for key, value in network.state_dict().items():
@@ -47,7 +52,9 @@ def test_every_misfit_tensor_is_named(folder: Path) -> None:
         load(folder)
     message = str(caught.value)
     assert "prior.safetensors" in message
-    assert "missing out.bias [16]" in message and "unexpected extra [2]" in message and "query is [3], the network has [16]" in message
+    assert "missing out.bias [16]" in message
+    assert "unexpected extra [2]" in message
+    assert "query is [3], the network has [16]" in message
 
 
 def test_an_upsampler_that_is_not_there_is_not_offered(folder: Path) -> None:
@@ -63,7 +70,9 @@ def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> N
     config = json.loads((folder / "config.json").read_text())
     del config["pca"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="an ar_prior of 6 principal components and a pca that keeps 0"):
+    with pytest.raises(
+        CheckpointError, match="an ar_prior of 6 principal components and a pca that keeps 0"
+    ):
         load(folder)
     del config["ar_prior"]
     (folder / "config.json").write_text(json.dumps(config))
@@ -77,7 +86,10 @@ def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> N
         (lambda f: (f / "clip.safetensors").write_bytes(b"nonsense"), "cut short"),
         (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
         (lambda f: (f / "config.json").write_text('{"format": 99}'), "format 99"),
-        (lambda f: (f / "config.json").write_text('{"format": 1, "name": "x"}'), "lacks defaults, clip"),
+        (
+            lambda f: (f / "config.json").write_text('{"format": 1, "name": "x"}'),
+            "lacks defaults, clip",
+        ),
     ],
 )
 def test_spoilt_folders_say_what_is_wrong(folder: Path, spoil: object, message: str) -> None:

@@ -40,7 +40,9 @@ class Hub(ThreadingHTTPServer):
         for path in folder.rglob("*"):
             if path.is_file():
                 name = str(path.relative_to(folder))
-                self.files[VARIATIONS if name.startswith("image_encoder") else TEXT_TO_IMAGE, name] = path.read_bytes()
+                self.files[
+                    VARIATIONS if name.startswith("image_encoder") else TEXT_TO_IMAGE, name
+                ] = path.read_bytes()
         self.sent: Counter[str] = Counter()
         self.cut: dict[str, int] = {}
         self.listed: dict[str, dict[str, Any] | None] = {}
@@ -66,7 +68,9 @@ class Answer(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             self.listing(*found.groups())
-        elif (found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and COMMITS.get(found[1]) == found[2]:
+        elif (found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and COMMITS.get(
+            found[1]
+        ) == found[2]:
             self.file(found[1], found[3])
         else:
             self.answer(404)
@@ -81,11 +85,26 @@ class Answer(BaseHTTPRequestHandler):
         for (holder, name), content in self.server.files.items():
             said = self.server.listed.get(name, {})
             if holder == repository and said is not None:
-                entry: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
+                entry: dict[str, Any] = {
+                    "rfilename": name,
+                    "size": len(content),
+                    "blobId": "0" * 40,
+                }
                 if name.endswith(".safetensors"):
-                    entry["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 130}
+                    entry["lfs"] = {
+                        "size": len(content),
+                        "sha256": hashlib.sha256(content).hexdigest(),
+                        "pointerSize": 130,
+                    }
                 siblings.append(entry | said)
-        body = {"id": repository, "sha": COMMITS[repository], "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+        body = {
+            "id": repository,
+            "sha": COMMITS[repository],
+            "siblings": siblings,
+            "private": False,
+            "tags": [],
+            "downloads": 0,
+        }
         self.answer(200, json.dumps(body).encode(), Content_Type="application/json")
 
     def file(self, repository: str, name: str) -> None:
@@ -95,7 +114,11 @@ class Answer(BaseHTTPRequestHandler):
             self.answer(503)
             return
         etag = hashlib.sha256(content).hexdigest()
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMITS[repository], "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{etag}"',
+            "X-Repo-Commit": COMMITS[repository],
+            "Accept-Ranges": "bytes",
+        }
         first = int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[0])
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
@@ -129,7 +152,11 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
     # Made of the endpoint at import.
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     # A piece that is not whole is thrown away: small ones, as the files are small.
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
     yield server
@@ -138,7 +165,9 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.server_close()
 
 
-def test_what_was_pulled_draws_the_same_image(hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_pulled_draws_the_same_image(
+    hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """To the bit, from a folder that names the commits; nothing is fetched that is not needed, and nothing is left lying."""
     out = tmp_path / "karlo"
     main(["pull", "karlo-v1-alpha", "--out", str(out)])
@@ -150,7 +179,10 @@ def test_what_was_pulled_draws_the_same_image(hub: Hub, folder: Path, tmp_path: 
     theirs = UnCLIP.load(folder)
     ours = UnCLIP.load(out)
     few = {f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")}
-    assert torch.equal(theirs.generate(["a red cube"], size=256, **few), ours.generate(["a red cube"], size=256, **few))
+    assert torch.equal(
+        theirs.generate(["a red cube"], size=256, **few),
+        ours.generate(["a red cube"], size=256, **few),
+    )
     images = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(theirs.clip.encode_image(images), ours.clip.encode_image(images))
@@ -165,30 +197,49 @@ def test_an_interrupted_download_goes_on_where_it_was(hub: Hub, tmp_path: Path) 
     hub.cut.clear()
     pull(tmp_path / "karlo", half=True)
     sizes = {name: len(content) for (_, name), content in hub.files.items()}
-    assert hub.sent == {name: sizes[name] for name in hub.sent} and LARGE in hub.sent
+    assert hub.sent == {name: sizes[name] for name in hub.sent}
+    assert LARGE in hub.sent
     assert UnCLIP.load(tmp_path / "karlo").sizes == (64, 256)
 
 
 @pytest.mark.parametrize(
     ("listed", "message"),
     [
-        ({LARGE: {"size": 17}}, "model.safetensors has [0-9]+ bytes, and the hub lists 17. It is deleted"),
-        ({LARGE: {"lfs": {"size": 17, "sha256": "0" * 64, "pointerSize": 130}}}, "has another SHA-256 than the hub lists"),
-        ({"decoder/config.json": None}, f"{TEXT_TO_IMAGE} at {'a1' * 20} lacks decoder/config.json: name a commit that has it"),
-        ({LARGE: None}, "lacks text_encoder/diffusion_pytorch_model.safetensors or text_encoder/model.safetensors or"),
+        (
+            {LARGE: {"size": 17}},
+            "model.safetensors has [0-9]+ bytes, and the hub lists 17. It is deleted",
+        ),
+        (
+            {LARGE: {"lfs": {"size": 17, "sha256": "0" * 64, "pointerSize": 130}}},
+            "has another SHA-256 than the hub lists",
+        ),
+        (
+            {"decoder/config.json": None},
+            f"{TEXT_TO_IMAGE} at {'a1' * 20} lacks decoder/config.json: name a commit that has it",
+        ),
+        (
+            {LARGE: None},
+            "lacks text_encoder/diffusion_pytorch_model.safetensors or text_encoder/model.safetensors or",
+        ),
     ],
 )
-def test_what_is_not_as_listed_is_refused(hub: Hub, tmp_path: Path, listed: dict[str, Any], message: str) -> None:
+def test_what_is_not_as_listed_is_refused(
+    hub: Hub, tmp_path: Path, listed: dict[str, Any], message: str
+) -> None:
     """By the file's name, and without a checkpoint folder or a bad file left behind."""
     hub.listed = listed
     with pytest.raises(PullError, match=message):
         pull(tmp_path / "karlo")
-    assert not (tmp_path / "karlo").exists() and not (tmp_path / "karlo.download" / LARGE).exists()
+    assert not (tmp_path / "karlo").exists()
+    assert not (tmp_path / "karlo.download" / LARGE).exists()
 
 
 def test_a_revision_is_pinned(hub: Hub, tmp_path: Path) -> None:
     """One that is not there is named."""
-    with pytest.raises(PullError, match=r"kakaobrain/karlo-v1-alpha at 'v9' did not come from .*there is no such thing"):
+    with pytest.raises(
+        PullError,
+        match=r"kakaobrain/karlo-v1-alpha at 'v9' did not come from .*there is no such thing",
+    ):
         pull(tmp_path / "karlo", "v9")
     pull(tmp_path / "karlo", COMMITS[TEXT_TO_IMAGE], keep=True)
     assert (tmp_path / "karlo.download" / "model_index.json").exists()
@@ -204,7 +255,9 @@ def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path:
         main(["pull", "karlo-v1-alpha", "--out", str(tmp_path / "karlo")])
 
 
-def test_without_its_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_its_client_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As the worker runs without."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(PullError, match="pip install huggingface_hub"):

@@ -21,20 +21,36 @@ FEW = {f"{part}_num_inference_steps": 1 for part in ("prior", "decoder", "upsamp
 
 def compact(scale: int = 4, channels: int = 3) -> dict[str, Tensor]:
     """Real-ESRGAN's small architecture with random weights: three convolutions, so that it sees three pixels around each."""
-    shapes: dict[str, list[int]] = {"body.0": [8, channels, 3, 3], "body.2": [8, 8, 3, 3], "body.4": [channels * scale**2, 8, 3, 3]}
+    shapes: dict[str, list[int]] = {
+        "body.0": [8, channels, 3, 3],
+        "body.2": [8, 8, 3, 3],
+        "body.4": [channels * scale**2, 8, 3, 3],
+    }
     tensors = {}
     for name, shape in shapes.items():
-        tensors |= {f"{name}.weight": REFERENCE["weight"](name, shape), f"{name}.bias": torch.zeros(shape[0])}
-    return tensors | {"body.1.weight": torch.full((8,), 0.2), "body.3.weight": torch.full((8,), 0.2)}
+        tensors |= {
+            f"{name}.weight": REFERENCE["weight"](name, shape),
+            f"{name}.bias": torch.zeros(shape[0]),
+        }
+    return tensors | {
+        "body.1.weight": torch.full((8,), 0.2),
+        "body.3.weight": torch.full((8,), 0.2),
+    }
 
 
 def esrgan() -> dict[str, Tensor]:
     """ESRGAN with one block and random weights."""
-    shapes = {f"body.0.rdb{n}.conv{k}": [3 if k == 5 else 32, 3 + 32 * (k - 1), 3, 3] for n in (1, 2, 3) for k in range(1, 6)}
+    shapes = {
+        f"body.0.rdb{n}.conv{k}": [3 if k == 5 else 32, 3 + 32 * (k - 1), 3, 3]
+        for n in (1, 2, 3)
+        for k in range(1, 6)
+    }
     for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last", "conv_first"):
         shapes[name] = [3, 3, 3, 3]
     return {
-        f"{name}.{kind}": REFERENCE["weight"](f"{name}.{kind}", shape if kind == "weight" else shape[:1])
+        f"{name}.{kind}": REFERENCE["weight"](
+            f"{name}.{kind}", shape if kind == "weight" else shape[:1]
+        )
         for name, shape in shapes.items()
         for kind in ("weight", "bias")
     }
@@ -63,7 +79,8 @@ def test_tiles_give_what_the_whole_gives(tmp_path: Path, size: int) -> None:
     hook = model.model.register_forward_pre_hook(lambda _, given: sides.append(given[0].shape[-1]))
     tiled = model(low)
     hook.remove()
-    assert max(sides) == external_upsampler.TILE and tiled.shape == (2, 3, 4 * size, 4 * size)
+    assert max(sides) == external_upsampler.TILE
+    assert tiled.shape == (2, 3, 4 * size, 4 * size)
     model.tiled = False
     assert torch.allclose(tiled, model(low), atol=1e-5)
     assert tiled.std() > 0.1  # not all clamped
@@ -72,31 +89,46 @@ def test_tiles_give_what_the_whole_gives(tmp_path: Path, size: int) -> None:
 def test_karlo_draws_1024_with_esrgan(karlo_folder: Path, tmp_path: Path) -> None:
     """The 256² image, upscaled; the pipeline says so in its sizes and its name."""
     pipeline = UnCLIP.load(karlo_folder, upsampler=written(tmp_path, esrgan()))
-    assert pipeline.sizes == (64, 256, 1024) and pipeline.name == "karlo-v1-alpha+net_x4"
+    assert pipeline.sizes == (64, 256, 1024)
+    assert pipeline.name == "karlo-v1-alpha+net_x4"
     image = pipeline.generate(["a red cube"], size=1024, **FEW)
     small = pipeline.generate(["a red cube"], size=256, **FEW)
-    assert image.shape == (1, 3, 1024, 1024) and image.isfinite().all() and image.abs().max() <= 1
+    assert image.shape == (1, 3, 1024, 1024)
+    assert image.isfinite().all()
+    assert image.abs().max() <= 1
     with torch.inference_mode():
         assert torch.equal(image, pipeline.checkpoint.networks["upsampler_1024"](small))
     assert pipeline.resolve(size=1024).size == 1024
 
 
-def test_half_precision_and_turns_on_the_device_hold_for_it_too(karlo_folder: Path, tmp_path: Path) -> None:
+def test_half_precision_and_turns_on_the_device_hold_for_it_too(
+    karlo_folder: Path, tmp_path: Path
+) -> None:
     """Its weights in bf16 in host memory until it is their turn."""
-    pipeline = UnCLIP.load(karlo_folder, dtype=torch.bfloat16, upsampler=written(tmp_path, compact()), device_memory=0)
+    pipeline = UnCLIP.load(
+        karlo_folder, dtype=torch.bfloat16, upsampler=written(tmp_path, compact()), device_memory=0
+    )
     assert pipeline.generate(["a red cube"], size=1024, **FEW).isfinite().all()
-    assert pipeline.residents is not None and pipeline.residents.on_device == ("upsampler_1024",)
+    assert pipeline.residents is not None
+    assert pipeline.residents.on_device == ("upsampler_1024",)
     assert next(pipeline.checkpoint.networks["upsampler_1024"].parameters()).dtype == torch.bfloat16
 
 
-def test_another_checkpoints_upsampler_is_borrowed(karlo_folder: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_another_checkpoints_upsampler_is_borrowed(
+    karlo_folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     """With the sampler it was made for; of a checkpoint that has one."""
     pipeline = UnCLIP.load(karlo_folder, upsampler=tiny_checkpoint)
     assert pipeline.sizes == (64, 256, 1024)
     assert pipeline.generate(["a red cube"], size=1024, **FEW).shape == (1, 3, 1024, 1024)
-    tables = [pipeline._table(stage, pipeline.resolve(size=1024)) for stage in ("upsampler_256", "upsampler_1024")]
-    assert tables[0] is not None and tables[0].widest is not None  # ddpm
-    assert tables[1] is not None and tables[1].widest is None  # ddim
+    tables = [
+        pipeline._table(stage, pipeline.resolve(size=1024))
+        for stage in ("upsampler_256", "upsampler_1024")
+    ]
+    assert tables[0] is not None
+    assert tables[0].widest is not None
+    assert tables[1] is not None
+    assert tables[1].widest is None
     found = checkpoint.load(tiny_checkpoint)
     del found.config["upsampler_1024"]
     checkpoint.save(tmp_path, found.config, {}, "")
@@ -120,12 +152,17 @@ class Touching:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (compact(scale=2), "is a RealESRGAN Compact model of scale 2 from 3 to 3 channels: a last upsampler has scale 4"),
+        (
+            compact(scale=2),
+            "is a RealESRGAN Compact model of scale 2 from 3 to 3 channels: a last upsampler has scale 4",
+        ),
         (compact(channels=1), "of scale 4 from 1 to 1 channels"),
         ({"weight": torch.zeros(2)}, "holds no model that spandrel knows"),
     ],
 )
-def test_what_is_no_x4_rgb_model_is_refused(tmp_path: Path, tensors: dict[str, Tensor], message: str) -> None:
+def test_what_is_no_x4_rgb_model_is_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], message: str
+) -> None:
     """By what it is instead."""
     with pytest.raises(CheckpointError, match=message):
         external_upsampler.load(written(tmp_path, tensors))
@@ -148,7 +185,9 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, suffix: str) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file, or the library."""
-    with pytest.raises(CheckpointError, match="neither a checkpoint folder nor a file of a x4 model"):
+    with pytest.raises(
+        CheckpointError, match="neither a checkpoint folder nor a file of a x4 model"
+    ):
         external_upsampler.load(tmp_path / "none.pth")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(CheckpointError, match="pip install spandrel"):

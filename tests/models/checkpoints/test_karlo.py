@@ -67,11 +67,14 @@ def chosen(text: TextEncoding, rows: list[int]) -> TextEncoding:
 
 
 @torch.inference_mode()
-def test_captions_are_cut_padded_and_encoded_as_theirs(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_captions_are_cut_padded_and_encoded_as_theirs(
+    pipeline: UnCLIP, recorded: dict[str, Tensor]
+) -> None:
     """Token ids and mask are equal; hidden states are those after the last norm, z_t has CLIP's own scale."""
     tokens, cut = pipeline.clip.tokenize(REFERENCE["PROMPTS"])
     assert torch.equal(tokens, recorded["tokens"])
-    assert cut[:2] == [None, None] and str(cut[2]).endswith("late")
+    assert cut[:2] == [None, None]
+    assert str(cut[2]).endswith("late")
     encoding = pipeline.clip.encode_text(tokens)
     assert torch.equal(encoding.mask, recorded["mask"])
     assert error(encoding.z_t, recorded["z_t"]) < 1e-5
@@ -85,7 +88,9 @@ def test_images_are_encoded_as_theirs(pipeline: UnCLIP, recorded: dict[str, Tens
 
 
 @torch.inference_mode()
-def test_the_prior_says_what_theirs_says(pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
+def test_the_prior_says_what_theirs_says(
+    pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding
+) -> None:
     """Three captions of unlike length at three timesteps."""
     said = pipeline.prior(recorded["prior_x_t"], recorded["prior_t"], text)
     assert error(said, recorded["prior"]) < 1e-5
@@ -93,13 +98,17 @@ def test_the_prior_says_what_theirs_says(pipeline: UnCLIP, recorded: dict[str, T
 
 
 @torch.inference_mode()
-def test_the_decoder_is_conditioned_and_says_what_theirs_says(pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding) -> None:
+def test_the_decoder_is_conditioned_and_says_what_theirs_says(
+    pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding
+) -> None:
     """Both halves of a guided step: context tokens, what is added to the timestep embedding, noise and variance."""
     seen: list[Tensor] = []
     hook = pipeline.decoder.unet.register_forward_pre_hook(lambda module, given: seen.extend(given))
     z_i = recorded["decoder_z_i"].repeat(2, 1)
     x_t = recorded["decoder_x_t"].repeat(2, 1, 1, 1)
-    said = pipeline.decoder(x_t, torch.tensor([500, 500]), z_i, chosen(text, [1, 0]), torch.tensor([True, False]))
+    said = pipeline.decoder(
+        x_t, torch.tensor([500, 500]), z_i, chosen(text, [1, 0]), torch.tensor([True, False])
+    )
     hook.remove()
     _, _, emb, context, _ = seen
     assert error(context, recorded["decoder_context"]) < 1e-5
@@ -109,7 +118,9 @@ def test_the_decoder_is_conditioned_and_says_what_theirs_says(pipeline: UnCLIP, 
 
 
 @torch.inference_mode()
-def test_each_upsampler_step_is_done_by_its_network(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_each_upsampler_step_is_done_by_its_network(
+    pipeline: UnCLIP, recorded: dict[str, Tensor]
+) -> None:
     """super_res_last at t = 0, super_res_first before, also in one batch."""
     x_t = recorded["super_res_x_t"].repeat(2, 1, 1, 1)
     low = recorded["super_res_low"].repeat(2, 1, 1, 1)
@@ -129,12 +140,16 @@ def exact_pipeline(folder: Path) -> Iterator[UnCLIP]:
     torch.set_default_dtype(torch.float32)
 
 
-def test_a_whole_run_is_theirs_step_by_step(exact_pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
+def test_a_whole_run_is_theirs_step_by_step(
+    exact_pipeline: UnCLIP, recorded: dict[str, Tensor]
+) -> None:
     """With the same noise: guidance, learned variance, clamping and the handing over between stages."""
     pipeline = exact_pipeline
     steps = {f"{part}_num_inference_steps": REFERENCE["STEPS"][key] for part, key in NAMES.items()}
     scales = {f"{part}_guidance_scale": scale for part, scale in REFERENCE["GUIDANCE"].items()}
-    row = pipeline.row(REFERENCE["PROMPTS"][0], REFERENCE["SEED"], pipeline.resolve(**steps, **scales))
+    row = pipeline.row(
+        REFERENCE["PROMPTS"][0], REFERENCE["SEED"], pipeline.resolve(**steps, **scales)
+    )
     seen: dict[str, list[Tensor]] = {}
     while row.stage is not None:
         stage = row.stage
@@ -142,14 +157,22 @@ def test_a_whole_run_is_theirs_step_by_step(exact_pipeline: UnCLIP, recorded: di
         if stage == row.stage:
             seen.setdefault(stage, []).append(row.x_t)  # type: ignore[arg-type]
         elif stage == "prior":
-            assert row.conditioning is not None and row.conditioning.z_i is not None
-            assert error(row.conditioning.z_i, pipeline.prior.denormalize(recorded["run_prior"][-1])) < 1e-5
+            assert row.conditioning is not None
+            assert row.conditioning.z_i is not None
+            assert (
+                error(row.conditioning.z_i, pipeline.prior.denormalize(recorded["run_prior"][-1]))
+                < 1e-5
+            )
         elif stage == "decoder":
-            assert row.conditioning is not None and row.conditioning.low is not None
+            assert row.conditioning is not None
+            assert row.conditioning.low is not None
             assert error(row.conditioning.low[:, ::4, ::4], recorded["run_decoder"][-1]) < 1e-5
     assert error(torch.cat(seen["prior"]), recorded["run_prior"][:-1]) < 1e-5
     assert error(torch.stack(seen["decoder"])[..., ::4, ::4], recorded["run_decoder"][:-1]) < 1e-5
-    assert error(torch.stack(seen["upsampler_256"])[..., ::8, ::8], recorded["run_super_res"][:-1]) < 1e-5
+    assert (
+        error(torch.stack(seen["upsampler_256"])[..., ::8, ::8], recorded["run_super_res"][:-1])
+        < 1e-5
+    )
     assert row.image is not None
     assert error(row.image[:, ::8, ::8], recorded["run_super_res"][-1]) < 1e-5
 
@@ -169,7 +192,10 @@ def test_it_can_be_saved_as_a_checkpoint_of_ours(folder: Path, tmp_path: Path) -
     assert second.config["decoder"] == json.loads(json.dumps(first.config["decoder"]))
     for part, network in first.networks.items():
         for key, value in network.state_dict().items():
-            assert torch.equal(value.half().float(), second.networks[part].state_dict()[key]), (part, key)
+            assert torch.equal(value.half().float(), second.networks[part].state_dict()[key]), (
+                part,
+                key,
+            )
 
 
 def test_without_an_image_encoder_prompts_are_drawn_and_images_refused(own_folder: Path) -> None:
@@ -187,7 +213,10 @@ def test_old_folders_load_too(own_folder: Path, pipeline: UnCLIP) -> None:
     torch.save(tensors, weights.with_name("pytorch_model.bin"))
     weights.unlink()
     clip = karlo.load(own_folder).networks["clip"]
-    assert torch.equal(clip.state_dict()["network.ln_final.weight"], pipeline.clip.state_dict()["network.ln_final.weight"])
+    assert torch.equal(
+        clip.state_dict()["network.ln_final.weight"],
+        pipeline.clip.state_dict()["network.ln_final.weight"],
+    )
 
 
 def test_every_misfit_tensor_is_named(own_folder: Path) -> None:
@@ -200,7 +229,8 @@ def test_every_misfit_tensor_is_named(own_folder: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         karlo.load(own_folder)
     message = str(caught.value)
-    assert "missing decoder.conv_out.bias" in message and "unexpected decoder.extra [2]" in message
+    assert "missing decoder.conv_out.bias" in message
+    assert "unexpected decoder.extra [2]" in message
     assert "decoder.conv_in.bias is [3]; our unet.conv_in.bias is [8]" in message
 
 
@@ -212,11 +242,28 @@ class Payload:
     ("spoil", "message"),
     [
         (lambda f: (f / "prior" / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").unlink(), "has no weights"),
-        (lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").write_bytes(b"nonsense"), "cut short"),
-        (lambda f: change(f / "decoder" / "config.json", act_fn="gelu"), "decoder has act_fn 'gelu', only 'silu'"),
-        (lambda f: change(f / "decoder_scheduler" / "scheduler_config.json", clip_sample=False), "decoder_scheduler has clip_sample False"),
-        (lambda f: change(f / "super_res_last" / "config.json", layers_per_block=1), "super_res_first and super_res_last differ"),
+        (
+            lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").unlink(),
+            "has no weights",
+        ),
+        (
+            lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").write_bytes(
+                b"nonsense"
+            ),
+            "cut short",
+        ),
+        (
+            lambda f: change(f / "decoder" / "config.json", act_fn="gelu"),
+            "decoder has act_fn 'gelu', only 'silu'",
+        ),
+        (
+            lambda f: change(f / "decoder_scheduler" / "scheduler_config.json", clip_sample=False),
+            "decoder_scheduler has clip_sample False",
+        ),
+        (
+            lambda f: change(f / "super_res_last" / "config.json", layers_per_block=1),
+            "super_res_first and super_res_last differ",
+        ),
         (lambda f: (f / "prior" / "config.json").write_text("{}"), "lacks the field"),
         (lambda f: pickled(f / "prior"), "holds something else than tensors"),
     ],
@@ -242,7 +289,9 @@ def expanded(pattern: str) -> list[str]:
     choices = []
     for piece in re.split(r"(\{.*?\})", pattern):
         if piece.startswith("{"):
-            spans = [tuple(map(int, f"{span}-{span}".split("-")[:2])) for span in piece[1:-1].split(",")]
+            spans = [
+                tuple(map(int, f"{span}-{span}".split("-")[:2])) for span in piece[1:-1].split(",")
+            ]
             choices.append([str(n) for low, high in spans for n in range(low, high + 1)])
         else:
             choices.append([piece])
@@ -271,7 +320,12 @@ def test_the_released_checkpoint_fits_tensor_by_tensor(tmp_path: Path) -> None:
     for name, parts in karlo.PARTS.items():
         with torch.device("meta"):
             network = checkpoint.build(name, config[name])
-        files = {part: Unread({key: shape for pattern, shape in shapes[part].items() for key in expanded(pattern)}) for part in parts}
+        files = {
+            part: Unread(
+                {key: shape for pattern, shape in shapes[part].items() for key in expanded(pattern)}
+            )
+            for part in parts
+        }
         value_of = karlo.reader(network, karlo.names_of(name, network), files, tmp_path)  # type: ignore[arg-type]
         checkpoint.fill(network, value_of, "meta")
         count += sum(len(file.shapes) for file in files.values())

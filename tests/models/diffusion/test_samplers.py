@@ -110,7 +110,9 @@ def test_unipc_is_closer_than_two_m_and_heun_closer_at_the_same_evaluations() ->
     x_t = noise(1000)
     tables = (dpmpp_table(A, 51), unipc_table(A, 51), heun_table(A, 26))
     assert {len(table) for table in tables} == {51}
-    errors = [float((run(table, x_t) - flow(x_t, table.timesteps[0])).abs().max()) for table in tables]
+    errors = [
+        float((run(table, x_t) - flow(x_t, table.timesteps[0])).abs().max()) for table in tables
+    ]
     assert errors[0] > 1.1 * errors[1] > 1.1 * errors[2]
 
 
@@ -122,14 +124,17 @@ def test_unipc_without_its_corrector_is_dpm_solver() -> None:
     assert unipc.timesteps == two_m.timesteps
     assert unipc.coefficients[0].tolist() == pytest.approx(two_m.coefficients[0].tolist())
     assert unipc.coefficients[:, 0].tolist() == pytest.approx(two_m.coefficients[:, 0].tolist())
-    constant = unipc.coefficients[:, [1, 2, 4]].sum(1)  # where x_0 does not change, there is nothing to correct
+    constant = unipc.coefficients[:, [1, 2, 4]].sum(
+        1
+    )  # where x_0 does not change, there is nothing to correct
     assert constant.tolist() == pytest.approx(two_m.coefficients[:, [1, 2, 4]].sum(1).tolist())
 
 
 def test_heuns_rows_come_in_pairs_but_the_last() -> None:
     """Evaluations at the beginning and the end of each step; 2n - 1 of them."""
     table = heun_table(A, 10)
-    assert len(table) == 19 and table.timesteps[1:-1:2] == table.timesteps[2::2]
+    assert len(table) == 19
+    assert table.timesteps[1:-1:2] == table.timesteps[2::2]
     assert heun_table(A, 1).coefficients.tolist() == [[0, 1, 0, 0, 0]]
 
 
@@ -147,7 +152,9 @@ def test_first_order_dpm_solver_is_ddim() -> None:
         now = float(A[t])
         later = float(A[after])
         of_x_t = math.sqrt((1 - later) / (1 - now))
-        assert table.coefficients[step, :2].tolist() == pytest.approx([of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now)], rel=1e-9)
+        assert table.coefficients[step, :2].tolist() == pytest.approx(
+            [of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now)], rel=1e-9
+        )
 
 
 def test_ddpm_coefficients_are_the_posteriors_of_seven_steps() -> None:
@@ -173,7 +180,10 @@ def test_a_learned_variance_reaches_from_the_posteriors_to_beta() -> None:
     assert table.widest is not None
     betas = [1.000000, 0.730811, 0.500289, 0.336520, 0.200114, 0.0723616, 4.12842e-05]
     assert [d**2 for d in table.widest] == pytest.approx(betas, rel=1e-5)
-    assert all(d <= widest for d, widest in zip(table.coefficients[:, 3].tolist(), table.widest, strict=True))
+    assert all(
+        d <= widest
+        for d, widest in zip(table.coefficients[:, 3].tolist(), table.widest, strict=True)
+    )
     assert ddim_table(A, 7, 1.0).widest is None
 
 
@@ -181,13 +191,20 @@ def test_a_learned_variance_reaches_from_the_posteriors_to_beta() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_the_last_step_lands_on_x_0(sampler: str, steps: int) -> None:
     """Nothing of the noise is left in what a table returns."""
-    assert sampler_table(sampler, "cosine", steps).coefficients[-1].tolist() == pytest.approx([0, 1, 0, 0, 0])
+    assert sampler_table(sampler, "cosine", steps).coefficients[-1].tolist() == pytest.approx(
+        [0, 1, 0, 0, 0]
+    )
 
 
 def test_inversion_then_ddim_gives_the_image_back() -> None:
     """x_0 -> x_T -> x_0 closes, the better the more steps."""
     x_0 = MEAN + STD * noise(1000)
-    errors = [float((run(ddim_table(A, steps), run(ddim_inversion_table(A, steps), x_0)) - x_0).abs().max()) for steps in (50, 100, 400)]
+    errors = [
+        float(
+            (run(ddim_table(A, steps), run(ddim_inversion_table(A, steps), x_0)) - x_0).abs().max()
+        )
+        for steps in (50, 100, 400)
+    ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.05
 
@@ -198,8 +215,12 @@ def test_each_prediction_type_gives_x_0_back(prediction_type: str) -> None:
     x_0, eps = torch.randn(2, 4, 3)
     alpha = torch.tensor(0.6)
     sigma = torch.tensor(0.8)
-    said = {"sample": x_0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x_0}[prediction_type]
-    assert torch.allclose(to_x_0(said, alpha * x_0 + sigma * eps, alpha, sigma, prediction_type), x_0, atol=1e-6)
+    said = {"sample": x_0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x_0}[
+        prediction_type
+    ]
+    assert torch.allclose(
+        to_x_0(said, alpha * x_0 + sigma * eps, alpha, sigma, prediction_type), x_0, atol=1e-6
+    )
 
 
 def test_unknown_names_are_refused_by_name() -> None:

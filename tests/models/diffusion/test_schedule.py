@@ -14,7 +14,11 @@ def test_cosine_follows_its_formula_and_ends_almost_at_nothing() -> None:
     """Nichol & Dhariwal 2021, eq. 17; the cap on beta shows only at the very end."""
     a = alphas_cumprod("cosine")
     wanted = torch.tensor(
-        [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2 for t in range(1, 1001)],
+        [
+            math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+            / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+            for t in range(1, 1001)
+        ],
         dtype=torch.float64,
     )
     assert torch.allclose(a[:998], wanted[:998], rtol=1e-9)

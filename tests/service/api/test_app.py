@@ -32,7 +32,9 @@ import service.app, service.__main__
 service.app.create_app().openapi()
 print("made")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=180, check=False
+    )
     assert ended.stdout == "made\n", ended.stderr
 
 
@@ -42,17 +44,24 @@ async def test_healthz_touches_nothing(alone: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.text) == (200, "ok\n")
 
 
-async def test_readyz_wants_redis_and_a_worker(client: httpx.AsyncClient, alone: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+async def test_readyz_wants_redis_and_a_worker(
+    client: httpx.AsyncClient, alone: httpx.AsyncClient, store: redis.asyncio.Redis
+) -> None:
     """503 says which of them is missing; one that signed on and gave no sign since is none."""
     without = await alone.get("/readyz")
-    assert without.status_code == 503 and "Redis does not answer" in without.json()["detail"] and without.headers["retry-after"]
+    assert without.status_code == 503
+    assert "Redis does not answer" in without.json()["detail"]
+    assert without.headers["retry-after"]
     nobody = await client.get("/readyz")
-    assert nobody.status_code == 503 and "No worker is alive" in nobody.json()["detail"]
+    assert nobody.status_code == 503
+    assert "No worker is alive" in nobody.json()["detail"]
     assert nobody.headers["content-type"] == "application/problem+json"
     await store.sadd(redis_keys.WORKERS, "w")
     assert (await client.get("/readyz")).status_code == 503
     await store.sadd(redis_keys.WORKERS, "w")
-    await store.set(redis_keys.worker("w"), WorkerHeartbeat(pid=1, slots=2).model_dump_json(), ex=10)
+    await store.set(
+        redis_keys.worker("w"), WorkerHeartbeat(pid=1, slots=2).model_dump_json(), ex=10
+    )
     assert (await client.get("/readyz")).text == "ready\n"
 
 
@@ -60,16 +69,24 @@ async def test_readyz_wants_redis_and_a_worker(client: httpx.AsyncClient, alone:
 async def test_without_redis_a_question_is_503(alone: httpx.AsyncClient, path: str) -> None:
     """As a problem, with a time to try again, and soon."""
     answer = await alone.get(path)
-    assert answer.status_code == 503 and answer.headers["content-type"] == "application/problem+json" and answer.headers["retry-after"]
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"]
     assert answer.elapsed.total_seconds() < 15
 
 
-async def test_work_is_taken_again_by_itself_once_redis_is_back(client: httpx.AsyncClient, redis_server: RedisServer) -> None:
+async def test_work_is_taken_again_by_itself_once_redis_is_back(
+    client: httpx.AsyncClient, redis_server: RedisServer
+) -> None:
     """503 while it is away; then the same process goes on, and what it had accepted is still there."""
     before = (await client.post("/generate", json={"prompt": "a"})).json()
     await asyncio.to_thread(redis_server.stop)
-    for answer in (await client.post("/generate", json={"prompt": "a"}), await client.get(f"/jobs/{before['id']}")):
-        assert answer.status_code == 503 and answer.headers["content-type"] == "application/problem+json"
+    for answer in (
+        await client.post("/generate", json={"prompt": "a"}),
+        await client.get(f"/jobs/{before['id']}"),
+    ):
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
     assert (await client.get("/healthz")).status_code == 200
     await asyncio.to_thread(redis_server.start)
     assert (await client.post("/generate", json={"prompt": "a"})).json()["queue_position"] == 1
@@ -79,16 +96,30 @@ async def test_work_is_taken_again_by_itself_once_redis_is_back(client: httpx.As
 async def test_the_root_leads_to_the_documentation(alone: httpx.AsyncClient) -> None:
     """A person who opens the address finds something."""
     answer = await alone.get("/", follow_redirects=True)
-    assert answer.status_code == 200 and "swagger" in answer.text.lower()
+    assert answer.status_code == 200
+    assert "swagger" in answer.text.lower()
 
 
-POSTED = ("/generate", "/variations", "/interpolate", "/text-diff", "/edits", "/probe", "/embeddings")
+POSTED = (
+    "/generate",
+    "/variations",
+    "/interpolate",
+    "/text-diff",
+    "/edits",
+    "/probe",
+    "/embeddings",
+)
 OPENAIS = ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations")
 DOCUMENTED = {
-    **{("post", path): {"200", "400", "404", "409", "413", "429", "500", "503"} for path in OPENAIS},
+    **{
+        ("post", path): {"200", "400", "404", "409", "413", "429", "500", "503"} for path in OPENAIS
+    },
     ("get", "/v1/models"): {"200", "500", "503"},
     ("get", "/v1/models/{model_id}"): {"200", "404", "500", "503"},
-    **{("post", path): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"} for path in POSTED},
+    **{
+        ("post", path): {"200", "202", "400", "406", "413", "415", "422", "429", "500", "503"}
+        for path in POSTED
+    },
     ("get", "/jobs"): {"200", "422", "500", "503"},
     ("get", "/jobs/{job_id}/animation"): {"200", "304", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}"): {"200", "404", "422", "500", "503"},
@@ -105,18 +136,36 @@ DOCUMENTED = {
 async def test_the_openapi_document_is_true(alone: httpx.AsyncClient) -> None:
     """Every route with every status it answers; each error a Problem, or OpenAI's; no reference that leads nowhere."""
     document = (await alone.get("/openapi.json")).json()
-    operations = {(method, path): one for path, methods in document["paths"].items() for method, one in methods.items()}
+    operations = {
+        (method, path): one
+        for path, methods in document["paths"].items()
+        for method, one in methods.items()
+    }
     assert {at: set(one["responses"]) for at, one in operations.items()} == DOCUMENTED
     for at, one in operations.items():
-        media, schema = ("application/json", "OpenAIErrorBody") if at[1].startswith("/v1/") else ("application/problem+json", "Problem")
+        media, schema = (
+            ("application/json", "OpenAIErrorBody")
+            if at[1].startswith("/v1/")
+            else ("application/problem+json", "Problem")
+        )
         for status, response in one["responses"].items():
             if int(status) >= 400:
-                assert response["content"] == {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}, at
+                assert response["content"] == {
+                    media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+                }, at
     generate = operations["post", "/generate"]
     assert set(generate["responses"]["200"]["content"]) == {"application/json", "image/png"}
-    assert generate["responses"]["202"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Job"}
-    assert {parameter["name"].lower() for parameter in generate["parameters"]} == {"prefer", "accept", "idempotency-key"}
-    assert set(operations["get", "/jobs/{job_id}/images/{index}.png"]["responses"]["200"]["content"]) == {"image/png"}
+    assert generate["responses"]["202"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Job"
+    }
+    assert {parameter["name"].lower() for parameter in generate["parameters"]} == {
+        "prefer",
+        "accept",
+        "idempotency-key",
+    }
+    assert set(
+        operations["get", "/jobs/{job_id}/images/{index}.png"]["responses"]["200"]["content"]
+    ) == {"image/png"}
     for path in ("/healthz", "/readyz", "/metrics"):
         assert set(operations["get", path]["responses"]["200"]["content"]) == {"text/plain"}
     schemas = document["components"]["schemas"]
@@ -127,7 +176,11 @@ async def test_the_openapi_document_is_true(alone: httpx.AsyncClient) -> None:
 def references(node: Any) -> set[str]:
     """All $ref in a document."""
     if isinstance(node, dict):
-        return {node["$ref"]} if "$ref" in node else set().union(*map(references, node.values()), set())
+        return (
+            {node["$ref"]}
+            if "$ref" in node
+            else set().union(*map(references, node.values()), set())
+        )
     return set().union(*map(references, node), set()) if isinstance(node, list) else set()
 
 

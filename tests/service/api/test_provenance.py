@@ -37,7 +37,9 @@ TOLD = {
 }
 
 
-async def ended(client: httpx.AsyncClient, server: RedisServer, store: Store | None, *images: bytes) -> str:
+async def ended(
+    client: httpx.AsyncClient, server: RedisServer, store: Store | None, *images: bytes
+) -> str:
     """A job that came to these PNGs."""
     job_id = str((await client.post("/generate", json={"prompt": "a"})).json()["id"])
 
@@ -45,27 +47,34 @@ async def ended(client: httpx.AsyncClient, server: RedisServer, store: Store | N
         with redis.Redis.from_url(server.url) as connection:
             record = JobRecord(connection, job_id, 100, store)
             record.start({})
-            assert record.succeed(images, [ImageInfo(seed=0, width=4, height=4)] * len(images), [], WHOLE)
+            assert record.succeed(
+                images, [ImageInfo(seed=0, width=4, height=4)] * len(images), [], WHOLE
+            )
 
     await asyncio.to_thread(work)
     return job_id
 
 
 @pytest.mark.parametrize("stored", [False, True])
-async def test_an_images_provenance_has_a_route(serve: Any, redis_server: RedisServer, tmp_path: Path, stored: bool) -> None:
+async def test_an_images_provenance_has_a_route(
+    serve: Any, redis_server: RedisServer, tmp_path: Path, stored: bool
+) -> None:
     """As it stands in the chunk, the request's own fields among it; documented."""
     url = f"file://{tmp_path}/store" if stored else None
     async with serve(store=url) as client:
         images = [png(torch.zeros(3, 4, 4), TOLD | {"index": index}) for index in (0, 1)]
         job_id = await ended(client, redis_server, Store(url) if url else None, *images)
         answer = await client.get(f"/jobs/{job_id}/images/1.json")
-        assert answer.status_code == 200 and answer.json() == TOLD
+        assert answer.status_code == 200
+        assert answer.json() == TOLD
         assert Provenance.model_validate(answer.json()).request == {"prompt": TOLD["prompt"]}
         schema = (await client.get("/openapi.json")).json()["components"]["schemas"]["Provenance"]
         assert set(schema["properties"]) == set(TOLD) - {"prompt"}
 
 
-async def test_an_image_without_one_and_no_image_are_404(serve: Any, redis_server: RedisServer) -> None:
+async def test_an_image_without_one_and_no_image_are_404(
+    serve: Any, redis_server: RedisServer
+) -> None:
     """With what is the matter."""
     async with serve() as client:
         job_id = await ended(client, redis_server, None, png(torch.zeros(3, 4, 4), {}), b"no PNG")

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.anyio
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def enter(store: redis.asyncio.Redis, job_id: str, at: datetime, owner: str | None = None, **fields: Any) -> None:
+async def enter(
+    store: redis.asyncio.Redis, job_id: str, at: datetime, owner: str | None = None, **fields: Any
+) -> None:
     """A job as the service records it."""
     recorded = {"operation": "generate", "status": "queued", "request": {"prompt": job_id}} | fields
     async with store.pipeline() as pipe:
@@ -50,14 +52,29 @@ async def test_a_job_is_listed_once_accepted(client: httpx.AsyncClient) -> None:
     """With what a list shows, and where it is told whole."""
     job = (await client.post("/generate", json={"prompt": "a red cube"})).json()
     answer = (await client.get("/jobs")).json()
-    assert answer["next"] is None and len(answer["jobs"]) == 1
+    assert answer["next"] is None
+    assert len(answer["jobs"]) == 1
     (listed,) = answer["jobs"]
-    assert listed["url"] == job["links"]["self"] and listed["prompt"] == "a red cube"
-    for name in ("id", "operation", "status", "images", "animation", "error", "created_at", "started_at", "finished_at", "progress"):
+    assert listed["url"] == job["links"]["self"]
+    assert listed["prompt"] == "a red cube"
+    for name in (
+        "id",
+        "operation",
+        "status",
+        "images",
+        "animation",
+        "error",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "progress",
+    ):
         assert listed[name] == job[name], name
 
 
-async def test_pages_are_whole_and_newest_first(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+async def test_pages_are_whole_and_newest_first(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis
+) -> None:
     """Each job once, and 20 of them where no number is given."""
     names = await many(store, 50)
     assert await all_pages(client) == [names[:20], names[20:40], names[40:]]
@@ -65,7 +82,9 @@ async def test_pages_are_whole_and_newest_first(client: httpx.AsyncClient, store
     assert await all_pages(client, limit=50) == [names]
 
 
-async def test_jobs_that_come_in_do_not_move_a_page(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+async def test_jobs_that_come_in_do_not_move_a_page(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis
+) -> None:
     """Nor do those that go."""
     names = await many(store, 6)
     first = (await client.get("/jobs", params={"limit": 3})).json()
@@ -75,12 +94,15 @@ async def test_jobs_that_come_in_do_not_move_a_page(client: httpx.AsyncClient, s
     assert [job["id"] for job in second["jobs"]] == names[3:]
 
 
-async def test_jobs_of_one_moment_are_told_apart(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+async def test_jobs_of_one_moment_are_told_apart(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis
+) -> None:
     """Thirty in the same microsecond: every one, once."""
     for at in range(30):
         await enter(store, f"j{at}", START)
     pages = await all_pages(client, limit=4)
-    assert len(pages) == 8 and sorted(itertools.chain(*pages)) == sorted(f"j{at}" for at in range(30))
+    assert len(pages) == 8
+    assert sorted(itertools.chain(*pages)) == sorted(f"j{at}" for at in range(30))
 
 
 async def test_filters_choose(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
@@ -91,9 +113,15 @@ async def test_filters_choose(client: httpx.AsyncClient, store: redis.asyncio.Re
     assert await all_pages(client, status="failed") == [["failed"]]
     assert await all_pages(client, operation="probe") == [["probe"]]
     assert await all_pages(client, operation="probe", status="failed") == [[]]
-    between = {"created_after": (START + timedelta(seconds=2)).isoformat(), "created_before": (START + timedelta(seconds=4)).isoformat()}
+    between = {
+        "created_after": (START + timedelta(seconds=2)).isoformat(),
+        "created_before": (START + timedelta(seconds=4)).isoformat(),
+    }
     assert await all_pages(client, **between) == [["probe", "j003", "failed", "j002"]]
-    assert await all_pages(client, **between, limit=2, operation="generate") == [["j003", "failed"], ["j002"]]
+    assert await all_pages(client, **between, limit=2, operation="generate") == [
+        ["j003", "failed"],
+        ["j002"],
+    ]
 
 
 async def test_what_is_rare_is_found_page_by_page(
@@ -104,7 +132,8 @@ async def test_what_is_rare_is_found_page_by_page(
     await many(store, 45)
     await enter(store, "failed", START - timedelta(seconds=1), status="failed")
     pages = await all_pages(client, status="failed")
-    assert pages[:4] == [[]] * 4 and list(itertools.chain(*pages)) == ["failed"]
+    assert pages[:4] == [[]] * 4
+    assert list(itertools.chain(*pages)) == ["failed"]
 
 
 async def test_owners_see_their_own(store: redis.asyncio.Redis) -> None:
@@ -112,11 +141,16 @@ async def test_owners_see_their_own(store: redis.asyncio.Redis) -> None:
     await enter(store, "a", START, owner="ann")
     await enter(store, "b", START + timedelta(seconds=1), owner="bob")
     await enter(store, "c", START + timedelta(seconds=2))
-    seen = {owner: [job_id for job_id, _ in (await index.page(store, 10, owner=owner)).jobs] for owner in ("ann", "bob", "eve", None)}
+    seen = {
+        owner: [job_id for job_id, _ in (await index.page(store, 10, owner=owner)).jobs]
+        for owner in ("ann", "bob", "eve", None)
+    }
     assert seen == {"ann": ["a"], "bob": ["b"], "eve": [], None: ["c", "b", "a"]}
 
 
-async def test_nothing_is_left_of_jobs_that_expired(store: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_left_of_jobs_that_expired(
+    store: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In no index. What still waits stays, however old, and so does what is young."""
     monkeypatch.setattr(index, "CLEARED", 3)
     for at in range(10):
@@ -127,7 +161,8 @@ async def test_nothing_is_left_of_jobs_that_expired(store: redis.asyncio.Redis, 
     assert await index.clear(store, 100) == 10
     assert await store.zrange(redis_keys.listing(), 0, -1) == [b"waits:", b"young:"]
     await store.delete(redis_keys.job("waits"))
-    assert await index.clear(store, 100) == 1 and await index.clear(store, 0) == 1
+    assert await index.clear(store, 100) == 1
+    assert await index.clear(store, 0) == 1
     assert await store.keys("*") == []
 
 
@@ -144,7 +179,10 @@ async def test_nothing_is_left_of_jobs_that_expired(store: redis.asyncio.Redis, 
         ({"page": 2}, "page: There is no such field"),
     ],
 )
-async def test_what_will_not_do_is_said(client: httpx.AsyncClient, wanted: dict[str, Any], said: str) -> None:
+async def test_what_will_not_do_is_said(
+    client: httpx.AsyncClient, wanted: dict[str, Any], said: str
+) -> None:
     """422, with the parameter's name."""
     answer = await client.get("/jobs", params=wanted)
-    assert answer.status_code == 422 and said in answer.json()["detail"]
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"]

@@ -36,7 +36,9 @@ def halves(width: int = 40, height: int = 20) -> Image.Image:
 def read(content: bytes, kind: Any = "image") -> np.ndarray:
     """What the worker would be given."""
     image = Image.open(io.BytesIO(normalize_image(opened(content, 1 << 24, 1 << 24), kind)))
-    assert image.format == "PNG" and image.mode == ("L" if kind == "mask" else "RGB") and image.width == image.height
+    assert image.format == "PNG"
+    assert image.mode == ("L" if kind == "mask" else "RGB")
+    assert image.width == image.height
     return np.asarray(image)
 
 
@@ -44,10 +46,21 @@ def read(content: bytes, kind: Any = "image") -> np.ndarray:
 def test_every_format_that_is_named_is_read(kind: str) -> None:
     """The middle square of it, in its colours."""
     pixels = read(
-        file(halves(), kind, **({"quality": 100, "lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}))
+        file(
+            halves(),
+            kind,
+            **(
+                {"quality": 100, "lossless": True}
+                if kind == "WEBP"
+                else {"quality": 100}
+                if kind == "JPEG"
+                else {}
+            ),
+        )
     )
     assert pixels.shape == (20, 20, 3)
-    assert np.abs(pixels[10, 3].astype(int) - RED).max() < 8 and np.abs(pixels[10, 16].astype(int) - BLUE).max() < 8
+    assert np.abs(pixels[10, 3].astype(int) - RED).max() < 8
+    assert np.abs(pixels[10, 16].astype(int) - BLUE).max() < 8
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "L", "1", "CMYK", "I;16"])
@@ -63,7 +76,11 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     else:
         grey = grey.convert("RGB").quantize() if mode == "P" else grey.convert(mode)
     kind = "TIFF" if mode == "CMYK" else "PNG"
-    pixels = np.asarray(Image.open(io.BytesIO(normalize_image(grey, "image")))) if kind == "TIFF" else read(file(grey))
+    pixels = (
+        np.asarray(Image.open(io.BytesIO(normalize_image(grey, "image"))))
+        if kind == "TIFF"
+        else read(file(grey))
+    )
     assert np.abs(pixels.astype(int) - (255 if mode == "1" else 128)).max() <= 2
 
 
@@ -77,14 +94,23 @@ def test_a_photograph_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     upright = opened(file(halves(), "JPEG", exif=exif, quality=100), 1 << 24, 1 << 24)
-    assert upright.size == (20, 40) and upright.convert("RGB").getpixel((10, 5))[0] > 200  # type: ignore[index]
+    assert upright.size == (20, 40)
+    assert upright.convert("RGB").getpixel((10, 5))[0] > 200
 
 
 def test_of_an_animation_the_first_frame_counts() -> None:
     """GIF and WebP."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
     for kind in ("GIF", "WEBP"):
-        pixels = read(file(frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})))
+        pixels = read(
+            file(
+                frames[0],
+                kind,
+                save_all=True,
+                append_images=frames[1:],
+                **({"lossless": True} if kind == "WEBP" else {}),
+            )
+        )
         assert np.abs(pixels.astype(int) - RED).max() < 8
 
 
@@ -113,13 +139,17 @@ def bomb(side: int) -> bytes:
     """A PNG of side² black pixels in some tens of kB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     packer = zlib.compressobj(9)
     row = bytes(1 + (side + 7) // 8)
     packed = b"".join(packer.compress(row * 100) for _ in range(side // 100)) + packer.flush()
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    )
 
 
 def test_a_huge_image_in_a_small_file_is_refused_before_it_is_decoded() -> None:
@@ -153,7 +183,12 @@ def test_what_is_no_image_is_refused_with_the_reason(content: bytes, message: st
 def test_base64_plain_and_as_a_data_url() -> None:
     """And neither."""
     text = base64.b64encode(b"hello").decode()
-    assert from_base64(text) == from_base64(f"data:image/png;base64,{text}") == from_base64(text[:4] + "\n" + text[4:]) == b"hello"
+    assert (
+        from_base64(text)
+        == from_base64(f"data:image/png;base64,{text}")
+        == from_base64(text[:4] + "\n" + text[4:])
+        == b"hello"
+    )
     for wrong in ("héllo", "abc", "data:image/png,abc", "data:"):
         with pytest.raises(ImageError):
             from_base64(wrong)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.fields import MAX_GUIDANCE, MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, MAX_STEPS, PARAMETERS
+from contracts.fields import (
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_PROMPT_CHARACTERS,
+    MAX_SEED,
+    MAX_STEPS,
+    PARAMETERS,
+)
 from contracts.operations import OPERATIONS
 from service.requests.models import REQUESTS, GenerateRequest, split_images
 
@@ -24,7 +31,8 @@ def fault(**fields: Any) -> dict[str, Any]:
 def test_a_caption_is_all_that_is_needed() -> None:
     """What is left out stays open, for the checkpoint to decide."""
     request = GenerateRequest.model_validate({"prompt": "a red cube"})
-    assert request.n == 1 and request.seed is None
+    assert request.n == 1
+    assert request.seed is None
     assert request.given_parameters() == {}
 
 
@@ -56,17 +64,26 @@ def test_a_request_survives_json() -> None:
     )
     assert GenerateRequest.model_validate(json.loads(request.model_dump_json())) == request
     assert GenerateRequest.model_validate(request.model_dump()) == request
-    assert request.model_fields_set == set(GenerateRequest.model_fields) - {"z_i", "mix"}, "a new field belongs in this test"
+    assert request.model_fields_set == set(GenerateRequest.model_fields) - {"z_i", "mix"}, (
+        "a new field belongs in this test"
+    )
 
 
 def test_the_pipeline_is_given_all_but_prompt_n_and_seed() -> None:
     """Those three are the rows' own."""
     given = GenerateRequest(prompt="a", size=64, negative_prompt="", seed=1, n=2).given_parameters()
     assert given == {"size": 64, "negative_prompt": ""}
-    assert (
-        set(GenerateRequest.model_fields) - PARAMETERS == {"prompt", "z_i", "mix", "n", "seed", "priority", "webhook", "webhook_events"}
-        and set(GenerateRequest.model_fields) > PARAMETERS
-    )
+    assert set(GenerateRequest.model_fields) - PARAMETERS == {
+        "prompt",
+        "z_i",
+        "mix",
+        "n",
+        "seed",
+        "priority",
+        "webhook",
+        "webhook_events",
+    }
+    assert set(GenerateRequest.model_fields) > PARAMETERS
 
 
 @pytest.mark.parametrize(
@@ -124,7 +141,9 @@ def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
         ({"upsampler_num_inference_steps": 2.5}, "valid integer"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_its_field(fields: dict[str, Any], message: str) -> None:
+def test_what_is_out_of_bounds_is_refused_by_its_field(
+    fields: dict[str, Any], message: str
+) -> None:
     """One fault, at the field, that says what would do. Nothing is converted: "2" is no 2."""
     found = fault(**fields)
     assert found["loc"] == (next(iter(fields)),)
@@ -134,7 +153,8 @@ def test_what_is_out_of_bounds_is_refused_by_its_field(fields: dict[str, Any], m
 def test_an_unknown_field_is_refused_by_name() -> None:
     """A misspelt parameter must not be silently the default."""
     found = fault(guidance=3)
-    assert found["type"] == "extra_forbidden" and found["loc"] == ("guidance",)
+    assert found["type"] == "extra_forbidden"
+    assert found["loc"] == ("guidance",)
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -146,7 +166,14 @@ def test_all_faults_are_told_at_once() -> None:
 
 PIXEL = "aGVsbG8="
 WHOLE: dict[str, dict[str, Any]] = {
-    "generate": {"mix": [{"prompt": "a"}, {"image": PIXEL, "weight": -1.5}, {"z_i": [1, 0.5]}, {"image": {"job": "j", "index": 1}}]},
+    "generate": {
+        "mix": [
+            {"prompt": "a"},
+            {"image": PIXEL, "weight": -1.5},
+            {"z_i": [1, 0.5]},
+            {"image": {"job": "j", "index": 1}},
+        ]
+    },
     "variations": {"image": PIXEL, "n": 2},
     "interpolate": {"image_a": PIXEL, "prompt_b": "b", "frames": 3},
     "text-diff": {"image": PIXEL, "prompt_to": "b"},
@@ -162,7 +189,11 @@ def test_a_request_becomes_what_its_worker_reads_and_images_beside_it(operation:
     fields, images = split_images(REQUESTS[operation].model_validate(WHOLE[operation]))
     assert PIXEL not in json.dumps(fields)
     OPERATIONS[operation].model_validate(json.loads(json.dumps(fields)))
-    names = {"generate": {"mix_1", "mix_3"}, "edit": {"image", "mask"}, "interpolate": {"image_a"}}.get(operation, {"image"})
+    names = {
+        "generate": {"mix_1", "mix_3"},
+        "edit": {"image", "mask"},
+        "interpolate": {"image_a"},
+    }.get(operation, {"image"})
     assert set(images) == names
     if operation == "generate":
         assert [part["image"] for part in fields["mix"]] == [None, "mix_1", None, "mix_3"]
@@ -176,12 +207,24 @@ def test_a_request_becomes_what_its_worker_reads_and_images_beside_it(operation:
         ("generate", {"z_i": [0.0, 0.0]}, "all zeros"),
         ("generate", {"z_i": [1e-30]}, "all zeros"),
         ("generate", {"z_i": [1e300]}, "less than or equal to 1000"),
-        ("generate", {"mix": [{"prompt": "a", "image": PIXEL}]}, "exactly one of prompt, z_i, image"),
+        (
+            "generate",
+            {"mix": [{"prompt": "a", "image": PIXEL}]},
+            "exactly one of prompt, z_i, image",
+        ),
         ("generate", {"mix": [{"prompt": "a", "weight": 0}]}, "it is 0"),
         ("generate", {"mix": []}, "at least 1 item"),
-        ("interpolate", {"image_a": PIXEL, "prompt_a": "a", "prompt_b": "b"}, "exactly one of image_a, prompt_a"),
+        (
+            "interpolate",
+            {"image_a": PIXEL, "prompt_a": "a", "prompt_b": "b"},
+            "exactly one of image_a, prompt_a",
+        ),
         ("interpolate", {"prompt_a": "a"}, "exactly one of image_b, prompt_b"),
-        ("interpolate", {"prompt_a": "a", "prompt_b": "b", "frames": 1}, "greater than or equal to 2"),
+        (
+            "interpolate",
+            {"prompt_a": "a", "prompt_b": "b", "frames": 1},
+            "greater than or equal to 2",
+        ),
         ("interpolate", {"prompt_a": "a", "prompt_b": "b", "noise": "none"}, "'slerp' or 'fixed'"),
         ("text-diff", {"image": PIXEL, "prompt_to": "b", "theta_max": 0}, "greater than 0"),
         ("text-diff", {"image": PIXEL}, "Field required"),
@@ -193,7 +236,9 @@ def test_a_request_becomes_what_its_worker_reads_and_images_beside_it(operation:
         ("edit", {"image": PIXEL, "prompt": " "}, "it is blank"),
     ],
 )
-def test_what_an_operation_cannot_do_is_refused(operation: str, body: dict[str, Any], message: str) -> None:
+def test_what_an_operation_cannot_do_is_refused(
+    operation: str, body: dict[str, Any], message: str
+) -> None:
     """With what would do."""
     with pytest.raises(ValidationError) as caught:
         REQUESTS[operation].model_validate(body)

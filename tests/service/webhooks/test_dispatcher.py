@@ -62,7 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.got.append(({name.lower(): value for name, value in self.headers.items()} | {"": self.path}, body))
+        self.server.got.append(
+            ({name.lower(): value for name, value in self.headers.items()} | {"": self.path}, body)
+        )
         answer = self.server.answers.pop(0) if self.server.answers else 200
         self.send_response(answer if isinstance(answer, int) else answer())
         self.send_header("location", "/elsewhere")
@@ -110,7 +112,9 @@ async def nothing_left(store: redis.asyncio.Redis) -> None:
         await asyncio.sleep(0.02)
 
 
-async def ended(client: httpx.AsyncClient, server: RedisServer, act: str = "succeed", **body: Any) -> str:
+async def ended(
+    client: httpx.AsyncClient, server: RedisServer, act: str = "succeed", **body: Any
+) -> str:
     """A job that a worker ended; its id."""
     answer = await client.post("/generate", json={"prompt": "a red cube", "seed": 5} | body)
     assert answer.status_code == 202, answer.text
@@ -131,10 +135,15 @@ async def ended(client: httpx.AsyncClient, server: RedisServer, act: str = "succ
     return job_id
 
 
-async def test_the_end_is_told_signed(serve: Any, redis_server: RedisServer, receive: Any, store: redis.asyncio.Redis) -> None:
+async def test_the_end_is_told_signed(
+    serve: Any, redis_server: RedisServer, receive: Any, store: redis.asyncio.Redis
+) -> None:
     """Once, as GET tells the job, in a way that the scheme's own library verifies; by either secret while they change."""
     receiver = receive()
-    async with serve(**ON_THIS_MACHINE | {"webhook_secret": f"{SECRET} {OTHER}"}, public_url="https://images.example") as client:
+    async with serve(
+        **ON_THIS_MACHINE | {"webhook_secret": f"{SECRET} {OTHER}"},
+        public_url="https://images.example",
+    ) as client:
         job_id = await ended(client, redis_server, webhook=receiver.url)
         await receiver.has(1)
         await nothing_left(store)
@@ -145,17 +154,29 @@ async def test_the_end_is_told_signed(serve: Any, redis_server: RedisServer, rec
         assert Verifier(secret).verify(body, headers) == told
     with pytest.raises(Exception, match="No matching signature"):
         Verifier(SECRET).verify(body.replace(b"succeeded", b"failed"), headers)
-    assert told["status"] == "succeeded" and told["images"][0]["url"].startswith("https://images.example/jobs/")
-    assert headers["webhook-id"] == f"msg_{job_id}_succeeded" and headers[""] == "/hook?of=me"
-    assert headers["content-type"] == "application/json" and headers["host"] == receiver.url.split("/")[2]
-    assert 'unclip_webhook_attempts_total{outcome="delivered"} 1.0' in metrics and "webhook" not in told["parameters"]
+    assert told["status"] == "succeeded"
+    assert told["images"][0]["url"].startswith("https://images.example/jobs/")
+    assert headers["webhook-id"] == f"msg_{job_id}_succeeded"
+    assert headers[""] == "/hook?of=me"
+    assert headers["content-type"] == "application/json"
+    assert headers["host"] == receiver.url.split("/")[2]
+    assert 'unclip_webhook_attempts_total{outcome="delivered"} 1.0' in metrics
+    assert "webhook" not in told["parameters"]
 
 
-async def test_what_is_wanted_is_told_and_nothing_else(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_what_is_wanted_is_told_and_nothing_else(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """The start too where it is asked for; a cancelled job; and of the events left out, none."""
     receiver = receive()
     async with serve(**ON_THIS_MACHINE) as client:
-        both = await ended(client, redis_server, webhook=receiver.url, webhook_events=["started", "failed"], act="fail")
+        both = await ended(
+            client,
+            redis_server,
+            webhook=receiver.url,
+            webhook_events=["started", "failed"],
+            act="fail",
+        )
         await ended(client, redis_server, webhook=receiver.url, webhook_events=["failed"])
         await ended(client, redis_server)
         waits = await ended(client, redis_server, webhook=receiver.url, act="none")
@@ -164,10 +185,13 @@ async def test_what_is_wanted_is_told_and_nothing_else(serve: Any, redis_server:
         await nothing_left(store)
     ids = {headers["webhook-id"]: json.loads(body)["status"] for headers, body in receiver.got}
     assert set(ids) == {f"msg_{both}_started", f"msg_{both}_failed", f"msg_{waits}_cancelled"}
-    assert ids[f"msg_{both}_failed"] == "failed" and ids[f"msg_{waits}_cancelled"] == "cancelled"
+    assert ids[f"msg_{both}_failed"] == "failed"
+    assert ids[f"msg_{waits}_cancelled"] == "cancelled"
 
 
-async def test_a_receiver_that_fails_is_tried_again(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_a_receiver_that_fails_is_tried_again(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """A redirect is a failure too, and not followed. The id stays, so that the receiver knows it has seen it."""
     receiver = receive(500, 307)
     async with serve(**ON_THIS_MACHINE) as client:
@@ -180,7 +204,13 @@ async def test_a_receiver_that_fails_is_tried_again(serve: Any, redis_server: Re
 
 @pytest.mark.parametrize(("answers", "tries"), [([500] * 20, dispatcher.TRIES), ([410], 1)])
 async def test_it_ends_some_day(
-    serve: Any, redis_server: RedisServer, receive: Any, store: Any, monkeypatch: pytest.MonkeyPatch, answers: list[int], tries: int
+    serve: Any,
+    redis_server: RedisServer,
+    receive: Any,
+    store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[int],
+    tries: int,
 ) -> None:
     """After nine attempts, or where the receiver says that it is gone."""
     monkeypatch.setattr(dispatcher, "pause", lambda tries: 0.0)
@@ -191,7 +221,9 @@ async def test_it_ends_some_day(
     assert len(receiver.got) == tries
 
 
-async def test_nothing_is_sent_of_a_job_that_is_gone(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_nothing_is_sent_of_a_job_that_is_gone(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """Nor is anything of it left in the queue."""
     receiver = receive()
     await store.zadd(redis_keys.WEBHOOKS, {"gone:succeeded": 0})
@@ -200,16 +232,26 @@ async def test_nothing_is_sent_of_a_job_that_is_gone(serve: Any, redis_server: R
     assert receiver.got == []
 
 
-async def test_a_delivery_is_one_senders_at_a_time(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_a_delivery_is_one_senders_at_a_time(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """Three services, thirty jobs: each is told once."""
     receiver = receive()
-    async with serve(**ON_THIS_MACHINE) as client, serve(**ON_THIS_MACHINE), serve(**ON_THIS_MACHINE):
+    async with (
+        serve(**ON_THIS_MACHINE) as client,
+        serve(**ON_THIS_MACHINE),
+        serve(**ON_THIS_MACHINE),
+    ):
         ids = [await ended(client, redis_server, webhook=receiver.url) for _ in range(30)]
         await nothing_left(store)
-    assert sorted(headers["webhook-id"] for headers, _ in receiver.got) == sorted(f"msg_{job_id}_succeeded" for job_id in ids)
+    assert sorted(headers["webhook-id"] for headers, _ in receiver.got) == sorted(
+        f"msg_{job_id}_succeeded" for job_id in ids
+    )
 
 
-async def test_a_slow_receiver_holds_nobody_up(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_a_slow_receiver_holds_nobody_up(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """An attempt has its time, and others go on beside it."""
     hold = threading.Event()
     slow = receive(lambda: hold.wait(WAIT_S) and 500)
@@ -224,17 +266,31 @@ async def test_a_slow_receiver_holds_nobody_up(serve: Any, redis_server: RedisSe
         await nothing_left(store)
 
 
-async def test_a_sender_that_is_killed_loses_nothing(redis_server: RedisServer, receive: Any, store: Any, serve: Any) -> None:
+async def test_a_sender_that_is_killed_loses_nothing(
+    redis_server: RedisServer, receive: Any, store: Any, serve: Any
+) -> None:
     """A service is killed while its receiver thinks; another one sends again once the lease is over."""
     receiver = receive(lambda: time.sleep(60) or 500)
-    async with serve(**ON_THIS_MACHINE) as client:  # takes the job in, and has sent nothing when it stops
-        job_id = (await client.post("/generate", json={"prompt": "a", "webhook": receiver.url})).json()["id"]
+    async with serve(
+        **ON_THIS_MACHINE
+    ) as client:  # takes the job in, and has sent nothing when it stops
+        job_id = (
+            await client.post("/generate", json={"prompt": "a", "webhook": receiver.url})
+        ).json()["id"]
     settings = {f"UNCLIP_{name.upper()}": str(value) for name, value in ON_THIS_MACHINE.items()}
-    settings |= {"UNCLIP_REDIS_URL": redis_server.url, "UNCLIP_PORT": str(free_port()), "UNCLIP_WEBHOOK_TIMEOUT": "1.5"}
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=os.environ | settings, stderr=subprocess.DEVNULL)
+    settings |= {
+        "UNCLIP_REDIS_URL": redis_server.url,
+        "UNCLIP_PORT": str(free_port()),
+        "UNCLIP_WEBHOOK_TIMEOUT": "1.5",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"], env=os.environ | settings, stderr=subprocess.DEVNULL
+    )
     try:
         with redis.Redis.from_url(redis_server.url) as connection:
-            assert await asyncio.to_thread(JobRecord(connection, job_id, 100).fail, "internal", "because")
+            assert await asyncio.to_thread(
+                JobRecord(connection, job_id, 100).fail, "internal", "because"
+            )
         await receiver.has(1)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -267,7 +323,13 @@ async def behind_tls(name: str, authority: trustme.CA) -> AsyncIterator[tuple[in
 
 @pytest.mark.parametrize(("certified", "delivered"), [("hook.test", True), ("other.test", False)])
 async def test_the_name_is_what_tls_verifies(
-    serve: Any, redis_server: RedisServer, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, certified: str, delivered: bool
+    serve: Any,
+    redis_server: RedisServer,
+    store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    certified: str,
+    delivered: bool,
 ) -> None:
     """And not the address that the connection goes to."""
     authority = trustme.CA()
@@ -280,20 +342,38 @@ async def test_the_name_is_what_tls_verifies(
         return await found(loop, "127.0.0.1" if host == "hook.test" else host, *args, **kwargs)
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
-    async with behind_tls(certified, authority) as (port, asked), serve(**ON_THIS_MACHINE) as client:
+    async with (
+        behind_tls(certified, authority) as (port, asked),
+        serve(**ON_THIS_MACHINE) as client,
+    ):
         await ended(client, redis_server, webhook=f"https://hook.test:{port}/")
         await nothing_left(store)
         outcomes = (await client.get("/metrics")).text
     assert asked == ["hook.test"]
-    assert f'unclip_webhook_attempts_total{{outcome="{"delivered" if delivered else "given_up"}"}} 1.0' in outcomes
+    assert (
+        f'unclip_webhook_attempts_total{{outcome="{"delivered" if delivered else "given_up"}"}} 1.0'
+        in outcomes
+    )
 
 
 @pytest.mark.parametrize(
     ("url", "settings", "said"),
     [
-        ("https://hook.test/", {"webhook_hosts": ""}, "this service calls none; its operator may name hosts in UNCLIP_WEBHOOK_HOSTS"),
-        ("http://hook.test/", {"webhook_http": False}, "it begins with http://, and this service calls https only"),
-        ("https://elsewhere.example/", {}, "'elsewhere.example' is none of the hosts that this service calls: 127.0.0.1, *.test"),
+        (
+            "https://hook.test/",
+            {"webhook_hosts": ""},
+            "this service calls none; its operator may name hosts in UNCLIP_WEBHOOK_HOSTS",
+        ),
+        (
+            "http://hook.test/",
+            {"webhook_http": False},
+            "it begins with http://, and this service calls https only",
+        ),
+        (
+            "https://elsewhere.example/",
+            {},
+            "'elsewhere.example' is none of the hosts that this service calls: 127.0.0.1, *.test",
+        ),
         ("https://hook.test.evil.example/", {}, "is none of the hosts"),
         ("https://evil.example/?hook.test", {}, "is none of the hosts"),
         ("https://evil.example#.test", {}, "is none of the hosts"),
@@ -301,12 +381,24 @@ async def test_the_name_is_what_tls_verifies(
         ("ftp://hook.test/", {}, "URL scheme should be 'http' or 'https'"),
         ("file:///etc/passwd", {}, "URL scheme should be 'http' or 'https'"),
         ("hook.test", {}, "valid URL"),
-        ("http://127.0.0.1/", {"webhook_private": False}, "127.0.0.1 is not called: it is in no public network"),
+        (
+            "http://127.0.0.1/",
+            {"webhook_private": False},
+            "127.0.0.1 is not called: it is in no public network",
+        ),
         ("http://2130706433/", {"webhook_private": False}, "127.0.0.1 is not called"),
         ("http://0177.1/", {"webhook_private": False}, "127.0.0.1 is not called"),
-        ("http://169.254.169.254/latest/", {"webhook_hosts": "*"}, "it is link-local, or where a cloud tells machines their secrets"),
+        (
+            "http://169.254.169.254/latest/",
+            {"webhook_hosts": "*"},
+            "it is link-local, or where a cloud tells machines their secrets",
+        ),
         ("http://[::ffff:a9fe:a9fe]/", {"webhook_hosts": "*"}, "it is link-local, or where"),
-        ("http://[::1]/", {"webhook_hosts": "*", "webhook_private": False}, "it is in no public network"),
+        (
+            "http://[::1]/",
+            {"webhook_hosts": "*", "webhook_private": False},
+            "it is in no public network",
+        ),
         ("http://0.0.0.0/", {"webhook_hosts": "*"}, "it is no address of one machine"),
     ],
 )
@@ -316,25 +408,38 @@ async def test_a_webhook_that_is_not_called_is_refused_at_once(
     """422 with the reason, and no job."""
     async with serve(**ON_THIS_MACHINE | settings) as client:
         answer = await client.post("/generate", json={"prompt": "a", "webhook": url})
-    assert answer.status_code == 422 and "webhook: " in answer.json()["detail"] and said in answer.json()["detail"]
+    assert answer.status_code == 422
+    assert "webhook: " in answer.json()["detail"]
+    assert said in answer.json()["detail"]
     assert await store.keys("*") == []
 
 
-async def test_a_name_that_leads_inside_is_not_called(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_a_name_that_leads_inside_is_not_called(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """Its address is known only when it is called; then nothing is sent, and it is not tried again."""
     receiver = receive()
-    async with serve(**ON_THIS_MACHINE | {"webhook_hosts": "localhost", "webhook_private": False}) as client:
+    async with serve(
+        **ON_THIS_MACHINE | {"webhook_hosts": "localhost", "webhook_private": False}
+    ) as client:
         await ended(client, redis_server, webhook=receiver.url.replace("127.0.0.1", "localhost"))
         await nothing_left(store)
-        assert 'unclip_webhook_attempts_total{outcome="refused"} 1.0' in (await client.get("/metrics")).text
+        assert (
+            'unclip_webhook_attempts_total{outcome="refused"} 1.0'
+            in (await client.get("/metrics")).text
+        )
     assert receiver.got == []
 
 
-async def test_what_was_allowed_once_is_not_for_ever(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_what_was_allowed_once_is_not_for_ever(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """A host that was taken off the list is not called for jobs that were accepted before."""
     receiver = receive()
     async with serve(**ON_THIS_MACHINE) as client:
-        job_id = (await client.post("/generate", json={"prompt": "a", "webhook": receiver.url})).json()["id"]
+        job_id = (
+            await client.post("/generate", json={"prompt": "a", "webhook": receiver.url})
+        ).json()["id"]
     with redis.Redis.from_url(redis_server.url) as connection:
         await asyncio.to_thread(JobRecord(connection, job_id, 100).fail, "internal", "because")
     async with serve():
@@ -346,15 +451,23 @@ async def test_the_pauses_grow_and_differ() -> None:
     """Nine attempts take hours and not days."""
     dispatcher.FIRST_PAUSE_S = 5.0
     pauses = [[dispatcher.pause(tries) for tries in range(1, dispatcher.TRIES)] for _ in range(2)]
-    assert pauses[0] != pauses[1] and all(3600 < sum(each) < 8 * 3600 for each in pauses)
-    assert pauses[0] == sorted(pauses[0]) and 3.75 <= pauses[0][0] <= 6.25
+    assert pauses[0] != pauses[1]
+    assert all(3600 < sum(each) < 8 * 3600 for each in pauses)
+    assert pauses[0] == sorted(pauses[0])
+    assert 3.75 <= pauses[0][0] <= 6.25
 
 
-async def test_nothing_is_left_when_all_has_expired(serve: Any, redis_server: RedisServer, receive: Any, store: Any) -> None:
+async def test_nothing_is_left_when_all_has_expired(
+    serve: Any, redis_server: RedisServer, receive: Any, store: Any
+) -> None:
     """Of job, key, index and webhook; RQ's own books have their own times."""
     receiver = receive()
     async with serve(**ON_THIS_MACHINE) as client:
-        answer = await client.post("/generate", json={"prompt": "a", "webhook": receiver.url}, headers={"idempotency-key": "mine"})
+        answer = await client.post(
+            "/generate",
+            json={"prompt": "a", "webhook": receiver.url},
+            headers={"idempotency-key": "mine"},
+        )
         job_id = answer.json()["id"]
         with redis.Redis.from_url(redis_server.url) as connection:
             await asyncio.to_thread(JobRecord(connection, job_id, 1).fail, "internal", "because")
@@ -362,17 +475,27 @@ async def test_nothing_is_left_when_all_has_expired(serve: Any, redis_server: Re
         await nothing_left(store)
         await asyncio.sleep(1.5)
         await index.clear(store, 0)
-    ours = set(await store.keys("unclip:*")) - {redis_keys.OUTCOMES.encode(), redis_keys.MEAN_DURATIONS.encode()}
+    ours = set(await store.keys("unclip:*")) - {
+        redis_keys.OUTCOMES.encode(),
+        redis_keys.MEAN_DURATIONS.encode(),
+    }
     assert ours == set()
 
 
-async def test_jobs_know_their_webhooks_but_do_not_tell(serve: Any, redis_server: RedisServer, store: Any) -> None:
+async def test_jobs_know_their_webhooks_but_do_not_tell(
+    serve: Any, redis_server: RedisServer, store: Any
+) -> None:
     """The URL is between the client and its receiver; images carry the request and must not carry it."""
     async with serve(**ON_THIS_MACHINE) as client:
-        job = (await client.post("/generate", json={"prompt": "a", "webhook": "https://hook.test/secret"})).json()
+        job = (
+            await client.post(
+                "/generate", json={"prompt": "a", "webhook": "https://hook.test/secret"}
+            )
+        ).json()
     assert "hook.test" not in json.dumps(job)
     recorded = await store.hgetall(redis_keys.job(job["id"]))
-    assert b"hook.test" in recorded.pop(b"webhook") and b"hook.test" not in b"".join(recorded.values())
+    assert b"hook.test" in recorded.pop(b"webhook")
+    assert b"hook.test" not in b"".join(recorded.values())
     jobs = Jobs(Settings(redis_url=redis_server.url))
     assert (await jobs.find(job["id"], "http://house")).status == "queued"
     await jobs.close()

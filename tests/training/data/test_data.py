@@ -60,11 +60,19 @@ def test_a_folder_gives_each_image_with_its_caption_once_an_epoch(tmp_path: Path
     source = open_images(str(write(tmp_path, 12)), 64)
     for number in range(3):
         images, said = source.pairs(step(number))
-        assert images.shape == (4, 3, 64, 64) and float(images.min()) >= -1 and float(images.max()) <= 1
+        assert images.shape == (4, 3, 64, 64)
+        assert float(images.min()) >= -1
+        assert float(images.max()) <= 1
         for image, text in zip(images, said, strict=True):
-            assert float((image[0].mean() + 1) * 127.5) == pytest.approx(10 * int(text.split()[1]), abs=4)
-    first, second = ([text for batch in captions(source, numbers) for text in batch] for numbers in (range(3), range(3, 6)))
-    assert sorted(first) == sorted(second) == sorted(f"image {k}" for k in range(12)) and first != second
+            assert float((image[0].mean() + 1) * 127.5) == pytest.approx(
+                10 * int(text.split()[1]), abs=4
+            )
+    first, second = (
+        [text for batch in captions(source, numbers) for text in batch]
+        for numbers in (range(3), range(3, 6))
+    )
+    assert sorted(first) == sorted(second) == sorted(f"image {k}" for k in range(12))
+    assert first != second
 
 
 def test_a_folder_goes_on_where_it_was_and_is_shared_without_overlap(tmp_path: Path) -> None:
@@ -74,7 +82,10 @@ def test_a_folder_goes_on_where_it_was_and_is_shared_without_overlap(tmp_path: P
     again = Folder(tmp_path, 64, seed=5)
     said = captions(whole, range(7))
     assert captions(again, range(4, 7)) == said[4:]
-    halves = [[Folder(tmp_path, 64, seed=5).pairs(step(number, rank=rank, ranks=2))[1] for rank in (0, 1)] for number in range(3)]
+    halves = [
+        [Folder(tmp_path, 64, seed=5).pairs(step(number, rank=rank, ranks=2))[1] for rank in (0, 1)]
+        for number in range(3)
+    ]
     assert [left + right for left, right in halves] == said[:3]
     assert captions(Folder(tmp_path, 64, seed=6), range(7)) != said
 
@@ -86,10 +97,20 @@ def test_shards_are_streamed_and_each_process_has_its_own(tmp_path: Path) -> Non
     source = open_images(f"{tmp_path}/{{0..3}}.tar", 64, seed=3)
     said = captions(source, range(10))
     passes = [sorted(text for batch in said[k : k + 5] for text in batch) for k in (0, 5)]
-    assert passes[0] == passes[1] == sorted(f"image {k}" for k in range(20)) and said[:5] != said[5:]
+    assert passes[0] == passes[1] == sorted(f"image {k}" for k in range(20))
+    assert said[:5] != said[5:]
     assert captions(open_images(str(tmp_path), 64, seed=3), range(10)) == said
-    own = [{text for n in range(8) for text in Shards(f"{tmp_path}/{{0..3}}.tar", 64).pairs(step(n, 8, rank, 2))[1]} for rank in (0, 1)]
-    assert own[0] and own[1] and not own[0] & own[1]
+    own = [
+        {
+            text
+            for n in range(8)
+            for text in Shards(f"{tmp_path}/{{0..3}}.tar", 64).pairs(step(n, 8, rank, 2))[1]
+        }
+        for rank in (0, 1)
+    ]
+    assert own[0]
+    assert own[1]
+    assert not own[0] & own[1]
     with pytest.raises(DataError, match=r"4 shards for 8 processes"):
         Shards(f"{tmp_path}/{{0..3}}.tar", 64).pairs(step(0, 8, rank=7, ranks=8))
 
@@ -132,7 +153,9 @@ def test_the_middle_square_is_taken_upright_and_on_white(tmp_path: Path) -> None
     assert square(tmp_path / "clear.png", 64)[:, 1, 1].tolist() == [255, 255, 255]
 
 
-def test_a_few_bad_images_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_few_bad_images_are_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Broken, too small, without words: the batch is full all the same, and the same again."""
     write(tmp_path, 12)
     (tmp_path / "0.jpg").write_bytes(jpeg(0)[:200])
@@ -140,9 +163,11 @@ def test_a_few_bad_images_are_left_out_and_told(tmp_path: Path, capsys: pytest.C
     (tmp_path / "4.txt").unlink()
     source = Folder(tmp_path, 64)
     said = captions(source, range(9))
-    assert all(len(batch) == 4 for batch in said) and captions(Folder(tmp_path, 64), range(5, 9)) == said[5:]
+    assert all(len(batch) == 4 for batch in said)
+    assert captions(Folder(tmp_path, 64), range(5, 9)) == said[5:]
     told = capsys.readouterr().out
-    assert "0.jpg is left out: it cannot be read" in told and "has 40 x 90 pixels, and 64 x 64 are needed" in told
+    assert "0.jpg is left out: it cannot be read" in told
+    assert "has 40 x 90 pixels, and 64 x 64 are needed" in told
     assert "4.jpg is left out: it has no caption" in told
 
 
@@ -156,7 +181,9 @@ def test_many_bad_images_end_the_run(tmp_path: Path) -> None:
     write(tmp_path / "mute", 12)
     for k in range(0, 12, 2):
         (tmp_path / "mute" / f"{k}.txt").unlink()
-    with pytest.raises(DataError, match=r"6 of the 12 images .* have no caption.* write it into 0\.txt"):
+    with pytest.raises(
+        DataError, match=r"6 of the 12 images .* have no caption.* write it into 0\.txt"
+    ):
         Folder(tmp_path / "mute", 64)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="has no images"):
@@ -177,7 +204,9 @@ def test_upsamplers_learn_from_windows_of_a_quarter(tmp_path: Path) -> None:
     crops = ImageCrops(Folder(tmp_path, 256), 256)
     first = crops.pairs(step(1))[0]
     again = crops.pairs(step(1))[0]
-    assert first.shape == (4, 3, 64, 64) and torch.equal(first, again) and not torch.equal(first[0], first[1])
+    assert first.shape == (4, 3, 64, 64)
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
 
 
 def test_of_a_blend_each_source_has_its_part_of_every_batch() -> None:
@@ -187,7 +216,8 @@ def test_of_a_blend_each_source_has_its_part_of_every_batch() -> None:
     image_text, texts = Blend(worlds).pairs(step)
     generator = step_generator(0, 3)
     halves = [world.pairs(Step(3, 4, torch.device("cpu"), generator)) for world in worlds]
-    assert image_text.equal(torch.cat([half for half, _ in halves])) and texts == [*halves[0][1], *halves[1][1]]
+    assert image_text.equal(torch.cat([half for half, _ in halves]))
+    assert texts == [*halves[0][1], *halves[1][1]]
     assert not image_text[:4].equal(image_text[4:])
     ((first, _),) = Blend(worlds).first(2, torch.device("cpu"))
     assert first.equal(next(iter(worlds[0].first(2, torch.device("cpu"))))[0])

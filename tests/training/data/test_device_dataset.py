@@ -27,7 +27,9 @@ COUNT = 32
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Table:
     folder = tmp_path_factory.mktemp("table")
     made = table(folder, COUNT, "whole", "cpu", processes=1)
-    again = table(folder, COUNT, "whole", "cpu", processes=0)  # of what is there nothing is drawn anew: it could not be
+    again = table(
+        folder, COUNT, "whole", "cpu", processes=0
+    )  # of what is there nothing is drawn anew: it could not be
     assert torch.equal(made.images, again.images)
     return again
 
@@ -55,11 +57,20 @@ def test_its_tokens_are_captions_of_their_scenes(drawn: Table) -> None:
             assert drawn.tokens[index, told].tolist() == ids + [0] * (LENGTH - len(ids))
 
 
-def test_a_batch_is_twins_with_captions_of_their_own_and_shared_by_the_processes(drawn: Table) -> None:
+def test_a_batch_is_twins_with_captions_of_their_own_and_shared_by_the_processes(
+    drawn: Table,
+) -> None:
     images, tokens = drawn.pairs(step(3))
-    rows = [next(row for row in range(COUNT) if torch.equal(to_float(drawn.images[row]), image)) for image in images]
-    assert [row // 2 for row in rows[::2]] == [row // 2 for row in rows[1::2]] and len(set(rows)) > 2
-    assert all(any(torch.equal(one.long(), said) for one in drawn.tokens[row]) for row, said in zip(rows, tokens, strict=True))
+    rows = [
+        next(row for row in range(COUNT) if torch.equal(to_float(drawn.images[row]), image))
+        for image in images
+    ]
+    assert [row // 2 for row in rows[::2]] == [row // 2 for row in rows[1::2]]
+    assert len(set(rows)) > 2
+    assert all(
+        any(torch.equal(one.long(), said) for one in drawn.tokens[row])
+        for row, said in zip(rows, tokens, strict=True)
+    )
     halves = [drawn.pairs(step(3, rank=rank, ranks=2))[0] for rank in (0, 1)]
     assert torch.equal(torch.cat(halves), images)
 
@@ -68,7 +79,9 @@ def test_kept_crops_come_with_small_versions_of_themselves(tmp_path: Path) -> No
     """Mirrored where they are."""
     large = torch.arange(4)[:, None, None, None] * 20 + torch.arange(64).mul(2).expand(4, 3, 64, 64)
     large = large.to(torch.uint8)
-    small = F.avg_pool2d(large.float(), 4).round().to(torch.uint8)[:, None].expand(-1, 2, -1, -1, -1)
+    small = (
+        F.avg_pool2d(large.float(), 4).round().to(torch.uint8)[:, None].expand(-1, 2, -1, -1, -1)
+    )
     for kept in (KeptCrops(large, small, 1024), KeptCrops(large, None, 256)):
         x_0, low = kept.pairs(step(1))
         near = (F.avg_pool2d(x_0, 4) - low).abs().mean()

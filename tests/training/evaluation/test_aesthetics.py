@@ -23,7 +23,12 @@ def test_ratings_are_means_or_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("file,rating\na,1\n", "needs path"), ("path,rating\na,1\nb,good\n", "line 3"), ("path,1\na,1\n", "needs path")]
+    ("text", "told"),
+    [
+        ("file,rating\na,1\n", "needs path"),
+        ("path,rating\na,1\nb,good\n", "line 3"),
+        ("path,1\na,1\n", "needs path"),
+    ],
 )
 def test_what_cannot_be_a_rating_is_named(tmp_path: Path, text: str, told: str) -> None:
     """The file's columns, or the line."""
@@ -38,10 +43,14 @@ def test_the_regression_finds_a_linear_rule() -> None:
     z = torch.randn(400, 16, generator=numbers)
     weights = torch.randn(16, generator=numbers)
     found = aesthetics.fit_and_test(z, z @ weights + 5 + 0.1 * torch.randn(400, generator=numbers))
-    assert found.held_out == 80 and found.pearson > 0.99 and found.spearman > 0.98
-    assert torch.allclose(found.probe.weights.float(), weights, atol=0.05) and found.probe.bias == pytest.approx(5, abs=0.05)
+    assert found.held_out == 80
+    assert found.pearson > 0.99
+    assert found.spearman > 0.98
+    assert torch.allclose(found.probe.weights.float(), weights, atol=0.05)
+    assert found.probe.bias == pytest.approx(5, abs=0.05)
     noise = aesthetics.fit_and_test(z, torch.randn(400, generator=numbers))
-    assert abs(noise.pearson) < 0.35 and noise.probe.alpha > found.probe.alpha
+    assert abs(noise.pearson) < 0.35
+    assert noise.probe.alpha > found.probe.alpha
 
 
 def test_the_penalty_is_chosen_by_leaving_one_out() -> None:
@@ -56,7 +65,9 @@ def test_the_penalty_is_chosen_by_leaving_one_out() -> None:
             rest = [n for n in range(len(z)) if n != k]
             x = z[rest] - z[rest].mean(0)
             mean = y[rest].mean()
-            weights = torch.linalg.solve(x.T @ x + alpha * torch.eye(6).double(), x.T @ (y[rest] - mean))
+            weights = torch.linalg.solve(
+                x.T @ x + alpha * torch.eye(6).double(), x.T @ (y[rest] - mean)
+            )
             total += float(mean + (z[k] - z[rest].mean(0)) @ weights - y[k]) ** 2
         return total
 
@@ -64,7 +75,10 @@ def test_the_penalty_is_chosen_by_leaving_one_out() -> None:
 
 
 def test_a_folder_is_rated_best_first(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """By a probe of brightness."""
     lines = ["path,rating"]
@@ -73,11 +87,21 @@ def test_a_folder_is_rated_best_first(
         lines.append(f"{k:02}.png,{k / 4}")
     (tmp_path / "ratings.csv").write_text("\n".join(lines))
     monkeypatch.setattr(
-        sys, "argv", ["aesthetics", str(tmp_path / "ratings.csv"), "--rate", str(tmp_path), "--checkpoint", str(tiny_checkpoint)]
+        sys,
+        "argv",
+        [
+            "aesthetics",
+            str(tmp_path / "ratings.csv"),
+            "--rate",
+            str(tmp_path),
+            "--checkpoint",
+            str(tiny_checkpoint),
+        ],
     )
     aesthetics.main()
     head, *rated = capsys.readouterr().out.splitlines()
-    assert "40 ratings, of 8 held out" in head and len(rated) == 40
+    assert "40 ratings, of 8 held out" in head
+    assert len(rated) == 40
     scores = [float(line.split()[0]) for line in rated]
     assert scores == sorted(scores, reverse=True)
     assert {line.split()[1] for line in rated[:5]} <= {f"{k:02}.png" for k in range(28, 40)}

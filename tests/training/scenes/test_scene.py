@@ -26,14 +26,18 @@ def test_an_odd_index_is_a_near_twin() -> None:
     """Of the same kind, place, time and style, but not the same scene."""
     drawn = scenes()
     pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
-    same = [(a.place, a.time, a.style, a.kind) == (b.place, b.time, b.style, b.kind) for a, b in pairs]
+    same = [
+        (a.place, a.time, a.style, a.kind) == (b.place, b.time, b.style, b.kind) for a, b in pairs
+    ]
     assert sum(same) / len(same) > 0.85  # where either would be kept back, it is drawn anew
     assert sum(a != b for a, b in pairs) / len(pairs) > 0.95
 
 
 def test_training_never_sees_what_is_kept_back() -> None:
     """And the kept-back split shows nothing else."""
-    assert not any(s.relation and kept_back(s.things[0], s.relation) for s in scenes() + scenes(split="fresh"))
+    assert not any(
+        s.relation and kept_back(s.things[0], s.relation) for s in scenes() + scenes(split="fresh")
+    )
     assert all(s.relation and kept_back(s.things[0], s.relation) for s in scenes(100, "kept back"))
 
 
@@ -64,7 +68,11 @@ def test_every_claim_of_a_caption_is_true_of_its_scene() -> None:
         said = caption(shown, random.Random(index))
         seen = truths(shown)
         for question, answer in asked(said).items():
-            if said.claims.get("kind") != "sign" or not question[-1].isdigit() or question.startswith("letter"):
+            if (
+                said.claims.get("kind") != "sign"
+                or not question[-1].isdigit()
+                or question.startswith("letter")
+            ):
                 assert seen[question] == answer, (said.text, question, shown)
 
 
@@ -80,7 +88,10 @@ def test_relations_are_said_from_both_sides() -> None:
         is_forward = any(f" {words} " in text for words in forward)
         assert is_forward or any(f" {words} " in text for words in backward)
         if (first.colour, first.shape) != (second.colour, second.shape):
-            order = text.find(f"{first.colour} {first.shape}") < text.find(f"{second.colour} {second.shape}")
+            order = text.find(f"{first.colour} {first.shape}") < text.find(
+                f"{second.colour} {second.shape}"
+            )
             assert order == is_forward, (text, shown)
         texts.setdefault(shown.relation, set()).add(is_forward)
-    assert all(both == {True, False} for both in texts.values()) and set(texts) == set(RELATION_WORDS)
+    assert all(both == {True, False} for both in texts.values())
+    assert set(texts) == set(RELATION_WORDS)

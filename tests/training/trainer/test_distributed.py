@@ -47,11 +47,32 @@ def trained(out: Path, checkpoint: Path, data: Path, processes: int, *given: str
     """A run in the folder `out`, with `given` on its command line."""
     program = out.with_suffix(".py")
     program.write_text(PROGRAM)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    always = ["--data", str(data), "--checkpoint", str(checkpoint), "--out", str(out), "--threads", "1", "--device", "cpu"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        if processes > 1
+        else []
+    )
+    always = [
+        "--data",
+        str(data),
+        "--checkpoint",
+        str(checkpoint),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     command = [sys.executable, *launcher, str(program), "tune", *given, *always]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=3000, check=False
+    )
     assert done.returncode == 0, done.stderr[-12000:]
 
 
@@ -64,7 +85,9 @@ def compare(alone: Path, two: Path, name: str) -> None:
     """The loss curve to rounding, and the averaged weights, which the same file holds however they were trained."""
     assert losses(two, name) == pytest.approx(losses(alone, name), rel=CLOSE), name
     assert len(set(losses(alone, name))) == 6
-    one, other = (torch.load(folder / f"{name}.pt", weights_only=True)["averaged"] for folder in (alone, two))
+    one, other = (
+        torch.load(folder / f"{name}.pt", weights_only=True)["averaged"] for folder in (alone, two)
+    )
     assert one.keys() == other.keys()
     for key, value in one.items():
         # Adam divides by the gradient's size: where that is rounding alone, so is the step.
@@ -79,7 +102,9 @@ def alone(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFa
     return out
 
 
-def test_two_processes_learn_what_one_does(alone: Path, tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(
+    alone: Path, tiny_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
     """By DDP; CLIP's contrast is over the images of both."""
     trained(tmp_path / "run", tiny_checkpoint, data, 2, "decoder", "clip", "prior")
     for name in ("decoder", "clip", "prior"):

@@ -17,7 +17,8 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     made = orthogonalised(u @ torch.logspace(0, -1.5, 8 if 8 in shape else 16).diag() @ v)
     found = torch.linalg.svdvals(made)
-    assert float(found.min()) > 0.6 and float(found.max()) < 1.3
+    assert float(found.min()) > 0.6
+    assert float(found.max()) < 1.3
     off = u.T @ made @ v.T
     assert (off - off.diagonal().diag()).abs().max() < 1e-4
 
@@ -43,12 +44,20 @@ def test_only_inner_matrices_are_its() -> None:
 
     net = UNet(UNetConfig(3, 3, (8, 8), 1, (False, True), 16, norm_groups=4, head_channels=8))
     adam, muon = optimizers(net, Plan(steps=1, batch=1, lr=1e-3, muon=True))
-    owners = [id(p) for optimizer in (adam, muon) for group in optimizer.param_groups for p in group["params"]]
+    owners = [
+        id(p)
+        for optimizer in (adam, muon)
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
     assert sorted(owners) == sorted(id(p) for p in net.parameters())
     names = {id(p): name for name, p in net.named_parameters()}
     his = {names[id(p)] for p in muon.param_groups[0]["params"]}
-    assert "middle.0.conv1.weight" in his and "middle.1.to_q.weight" in his
-    assert not any("conv_in" in name or "conv_out" in name or "norm" in name or "bias" in name for name in his)
+    assert "middle.0.conv1.weight" in his
+    assert "middle.1.to_q.weight" in his
+    assert not any(
+        "conv_in" in name or "conv_out" in name or "norm" in name or "bias" in name for name in his
+    )
     assert len(optimizers(net, Plan(steps=1, batch=1, lr=1e-3))) == 1
 
 

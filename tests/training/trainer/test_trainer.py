@@ -38,7 +38,9 @@ def curve(folder: Path) -> list[str]:
         return [row["loss"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, muon=True, cooldown=0.5)], ids=["adamw", "muon"])
+@pytest.mark.parametrize(
+    "plan", [PLAN, replace(PLAN, muon=True, cooldown=0.5)], ids=["adamw", "muon"]
+)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, plan: Plan) -> None:
     """Stopped twice: the same loss curve to the last digit, and the same averaged weights."""
     whole = run(tmp_path / "whole", plan=plan)
@@ -67,11 +69,14 @@ def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
     """Linear, then a cosine."""
     rates = [learning_rate(PLAN, step) for step in range(PLAN.steps + 1)]
     assert rates[0] == pytest.approx(PLAN.lr / 5)
-    assert max(rates) == max(rates[3:7]) and rates[-1] == pytest.approx(0, abs=1e-12)
+    assert max(rates) == max(rates[3:7])
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_plateau_keeps_the_rate_until_the_cool_down() -> None:
     """So that a run on it can be lengthened; the last share of the steps falls to nothing."""
     plan = replace(PLAN, cooldown=0.4)
     rates = [learning_rate(plan, step) for step in range(plan.steps + 1)]
-    assert set(rates[4:19]) == {PLAN.lr} and rates[24] == pytest.approx(PLAN.lr / 2) and rates[-1] == pytest.approx(0, abs=1e-12)
+    assert set(rates[4:19]) == {PLAN.lr}
+    assert rates[24] == pytest.approx(PLAN.lr / 2)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)

@@ -53,7 +53,12 @@ class House:
     def __init__(self, limits: dict[str, int], patience: int = 1) -> None:
         self.pipeline = CountingPipeline()
         self.observed: list[tuple[str, int]] = []
-        self.engine = Engine(self.pipeline, limits, lambda stage, rows, seconds: self.observed.append((stage, rows)), patience=patience)
+        self.engine = Engine(
+            self.pipeline,
+            limits,
+            lambda stage, rows, seconds: self.observed.append((stage, rows)),
+            patience=patience,
+        )
 
     def run(self, *tickets: Ticket) -> None:
         self.engine.start()
@@ -97,8 +102,12 @@ def test_a_pass_holds_one_network_and_no_more_rows_than_its_limit(house: Any) ->
     rows = [row(name, prior=6, decoder=4) for name in "abcdefg"]
     home.run(home.engine.submit(rows))
     assert all(moved.image is not None for moved in rows)
-    widths = {stage: {len(names) for at, names in home.pipeline.passes if at == stage} for stage in ("prior", "decoder")}
-    assert max(widths["prior"]) == 3 and max(widths["decoder"]) == 2
+    widths = {
+        stage: {len(names) for at, names in home.pipeline.passes if at == stage}
+        for stage in ("prior", "decoder")
+    }
+    assert max(widths["prior"]) == 3
+    assert max(widths["decoder"]) == 2
 
 
 def slow(home: Any, seconds: float = 0.002) -> None:
@@ -122,12 +131,19 @@ def test_a_short_request_is_not_stuck_behind_long_ones(house: Any) -> None:
     home.pipeline.trouble = joined
     home.run(home.engine.submit([long]))
     order = [names[0] for _, names in home.pipeline.passes]
-    assert late[0].done.is_set() and long.image is not None
+    assert late[0].done.is_set()
+    assert long.image is not None
     assert [index for index, name in enumerate(order) if name == "short"][-1] <= 10 + 5 + 3
 
 
-@pytest.mark.parametrize(("each", "together"), [(2.0, 1), (0.5, 3), (0.05, 5)], ids=["dear", "twice as long with two more", "cheap"])
-def test_a_short_row_takes_long_ones_along_as_far_as_it_can_bear(house: Any, each: float, together: int) -> None:
+@pytest.mark.parametrize(
+    ("each", "together"),
+    [(2.0, 1), (0.5, 3), (0.05, 5)],
+    ids=["dear", "twice as long with two more", "cheap"],
+)
+def test_a_short_row_takes_long_ones_along_as_far_as_it_can_bear(
+    house: Any, each: float, together: int
+) -> None:
     """What a row adds to a pass is measured; those for whom there is no room wait, and end all the same."""
     home = house()
     late = list[Any]()
@@ -140,8 +156,11 @@ def test_a_short_row_takes_long_ones_along_as_far_as_it_can_bear(house: Any, eac
     home.pipeline.trouble = trouble
     long = [row(f"long {number}", decoder=60) for number in range(4)]
     home.run(home.engine.submit(long))
-    assert all(ticket.done.wait(WAIT_S) for ticket in late) and all(one.image is not None for one in long)
-    shared = [names for _, names in home.pipeline.passes if "short 1" in names]  # by then it is known what a row adds
+    assert all(ticket.done.wait(WAIT_S) for ticket in late)
+    assert all(one.image is not None for one in long)
+    shared = [
+        names for _, names in home.pipeline.passes if "short 1" in names
+    ]  # by then it is known what a row adds
     assert len(shared) == 8
     assert sum(len(names) == together for names in shared) >= 6
 
@@ -151,8 +170,12 @@ def test_of_rows_as_long_as_each_other_those_that_are_begun_end_first(house: Any
     home = house(MANY | {"decoder": 2})
     slow(home)
     home.run(home.engine.submit([row(f"r{number}", decoder=10) for number in range(4)]))
-    halves = [[name for _, names in part for name in names] for part in (home.pipeline.passes[:10], home.pipeline.passes[10:])]
-    assert set(halves[0]) == {"r0", "r1"} and set(halves[1]) == {"r2", "r3"}
+    halves = [
+        [name for _, names in part for name in names]
+        for part in (home.pipeline.passes[:10], home.pipeline.passes[10:])
+    ]
+    assert set(halves[0]) == {"r0", "r1"}
+    assert set(halves[1]) == {"r2", "r3"}
 
 
 def test_priority_goes_first_among_equals(house: Any) -> None:
@@ -163,7 +186,9 @@ def test_priority_goes_first_among_equals(house: Any) -> None:
     tickets = [home.engine.submit([rows[0]], 0), home.engine.submit([rows[1]], 5)]
     home.run(*tickets)
     order = [names[0] for _, names in home.pipeline.passes]
-    assert order.index("usual") >= 1 and order[:4].count("urgent") >= 3 and order[-1] == "usual"
+    assert order.index("usual") >= 1
+    assert order[:4].count("urgent") >= 3
+    assert order[-1] == "usual"
 
 
 @pytest.mark.parametrize(("patience", "stages"), [(1, "PDPPPPP"), (3, "PPPDPPP")])
@@ -178,14 +203,17 @@ def test_a_patient_engine_stays_with_a_network(house: Any, patience: int, stages
 
     home.pipeline.trouble = meanwhile
     home.run(home.engine.submit([row("long", prior=6)]))
-    assert [stage[0].upper() for stage, _ in home.pipeline.passes] == list(stages) and short[0].done.is_set()
+    assert [stage[0].upper() for stage, _ in home.pipeline.passes] == list(stages)
+    assert short[0].done.is_set()
 
 
 def test_limits_shrink_with_the_pixels() -> None:
     """16 times the pixels, a sixteenth of the rows, and never none."""
     limits = batch_limits(32)
-    assert limits.pop("upsampler_256") == 2 and limits.pop("upsampler_1024") == 1
-    assert set(limits.values()) == {32} and {"text", "prior", "decoder", "image", "inversion"} <= set(limits)
+    assert limits.pop("upsampler_256") == 2
+    assert limits.pop("upsampler_1024") == 1
+    assert set(limits.values()) == {32}
+    assert {"text", "prior", "decoder", "image", "inversion"} <= set(limits)
     assert batch_limits(1) == dict.fromkeys(STAGES, 1)
 
 
@@ -200,11 +228,23 @@ def test_of_a_failing_batch_only_the_bad_row_fails(house: Any) -> None:
     home.pipeline.trouble = trouble
     good = [row("a", prior=3), row("b", prior=3)]
     bad = row("bad", prior=3)
-    tickets = [home.engine.submit([good[0]]), home.engine.submit([bad]), home.engine.submit([good[1]])]
+    tickets = [
+        home.engine.submit([good[0]]),
+        home.engine.submit([bad]),
+        home.engine.submit([good[1]]),
+    ]
     home.run(*tickets)
-    assert bad.image is None and bad.error == "the prior failed: ValueError: no such thing"
+    assert bad.image is None
+    assert bad.error == "the prior failed: ValueError: no such thing"
     assert all(moved.image is not None and moved.error is None for moved in good)
-    assert [names for _, names in home.pipeline.passes] == [["a", "bad", "b"], ["a"], ["bad"], ["b"], ["a", "b"], ["a", "b"]]
+    assert [names for _, names in home.pipeline.passes] == [
+        ["a", "bad", "b"],
+        ["a"],
+        ["bad"],
+        ["b"],
+        ["a", "b"],
+        ["a", "b"],
+    ]
 
 
 def test_the_engine_goes_on_after_a_row_that_fails_alone(house: Any) -> None:
@@ -220,11 +260,17 @@ def test_the_engine_goes_on_after_a_row_that_fails_alone(house: Any) -> None:
     good = row("good", decoder=1)
     home.run(home.engine.submit([bad]))
     assert bad.error == "the decoder failed: KeyError: 'x'"
-    assert home.engine.submit([good]).done.wait(WAIT_S) and good.image is not None
+    assert home.engine.submit([good]).done.wait(WAIT_S)
+    assert good.image is not None
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED"),
+    ],
 )
 def test_out_of_memory_halves_the_limit_and_goes_on(house: Any, error: Exception) -> None:
     """No row is lost, the limit stays for later, and other stages keep theirs."""
@@ -255,8 +301,12 @@ def test_a_row_that_does_not_fit_alone_fails_and_says_so(house: Any) -> None:
     huge = row("huge", upsampler_1024=2)
     small = row("small", upsampler_1024=2)
     home.run(home.engine.submit([small]), home.engine.submit([huge]))
-    assert huge.error == "the upsampler_1024 does not fit into the memory of this worker's device, even alone"
-    assert small.image is not None and home.engine.limits["upsampler_1024"] == 1
+    assert (
+        huge.error
+        == "the upsampler_1024 does not fit into the memory of this worker's device, even alone"
+    )
+    assert small.image is not None
+    assert home.engine.limits["upsampler_1024"] == 1
 
 
 def test_memory_that_the_machine_does_not_have_is_recognised() -> None:
@@ -290,7 +340,8 @@ def test_an_engine_whose_rows_are_all_abandoned_rests(house: Any) -> None:
     kept = row("y", prior=1)
     home.pipeline.trouble = lambda stage, names: home.engine.abandon(gone)
     home.run(gone)
-    assert home.engine.submit([kept]).done.wait(WAIT_S) and kept.image is not None
+    assert home.engine.submit([kept]).done.wait(WAIT_S)
+    assert kept.image is not None
     assert [names for _, names in home.pipeline.passes] == [["x"], ["y"]]
 
 
@@ -307,7 +358,9 @@ def test_no_stage_starves_while_new_requests_keep_coming(house: Any) -> None:
     home.pipeline.trouble = trouble
     home.run(old)
     ended = max(index for index, (_, names) in enumerate(home.pipeline.passes) if "old" in names)
-    assert ended < 300, "about as much as it has left to do, others may have before each of its ten passes"
+    assert ended < 300, (
+        "about as much as it has left to do, others may have before each of its ten passes"
+    )
     assert {"text", "prior"} <= {stage for stage, _ in home.pipeline.passes[:ended]}
 
 
@@ -328,7 +381,8 @@ def test_stop_ends_rows_with_an_error_and_takes_no_more(house: Any) -> None:
     endless = home.engine.submit([row("x", prior=10**9), row("y", prior=10**9)])
     home.engine.start()
     home.engine.stop()
-    assert endless.done.is_set() and {moved.error for moved in endless.rows} == {"the worker is stopping"}
+    assert endless.done.is_set()
+    assert {moved.error for moved in endless.rows} == {"the worker is stopping"}
     with pytest.raises(RuntimeError, match="the engine has stopped"):
         home.engine.submit([row("z", prior=1)])
 
@@ -341,15 +395,19 @@ def test_a_ticket_is_done_when_its_last_row_is(house: Any) -> None:
 
     def trouble(stage: str, names: list[str]) -> None:
         slowest = ticket.slowest
-        seen.append((ticket.done.is_set(), round(ticket.fraction, 3), slowest.prompt if slowest else None))
+        seen.append(
+            (ticket.done.is_set(), round(ticket.fraction, 3), slowest.prompt if slowest else None)
+        )
 
     home.pipeline.trouble = trouble
     home.run(ticket)
     assert [done for done, _, _ in seen] == [False] * 4
     fractions = [fraction for _, fraction, _ in seen]
-    assert fractions == sorted(fractions) and fractions[0] == 0
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
     assert [slowest for _, _, slowest in seen[1:]] == ["long"] * 3
-    assert ticket.fraction == 1 and ticket.slowest is None
+    assert ticket.fraction == 1
+    assert ticket.slowest is None
 
 
 def test_every_pass_is_observed(house: Any) -> None:

@@ -55,9 +55,12 @@ def test_limits_come_down_to_what_the_device_has_room_for(tiny_checkpoint: Path)
     """Each stage by its own rows: a 1024² step takes 256 times what one at 64² does."""
     pipeline = UnCLIP.load(tiny_checkpoint)
     row = 3 * 64**2
-    limits = fitted(batch_limits(512), pipeline, PixelMeter(pipeline, int((100 + 20.5 * row) / SHARE)))
+    limits = fitted(
+        batch_limits(512), pipeline, PixelMeter(pipeline, int((100 + 20.5 * row) / SHARE))
+    )
     assert limits["decoder"] == 20
-    assert limits["upsampler_256"] == 1 and limits["upsampler_1024"] == 1
+    assert limits["upsampler_256"] == 1
+    assert limits["upsampler_1024"] == 1
     assert limits["text"] == 512
     assert limits["image"] == 512, "what was not drawn keeps its limit"
 
@@ -91,8 +94,15 @@ for _ in range(5):
     torch.ones(20_000_000)
 print(faults() - before)
 """
-    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if ended.returncode == 77:
         pytest.skip("no glibc here")
     faults = int(ended.stdout)
-    assert faults < 40_000, f"{faults} page faults for 5 times 20,000 pages, of which one time may be new"
+    assert faults < 40_000, (
+        f"{faults} page faults for 5 times 20,000 pages, of which one time may be new"
+    )

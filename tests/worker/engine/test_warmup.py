@@ -21,14 +21,20 @@ def again(network: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     return lambda: said.copy_(network()), said
 
 
-def test_requests_find_their_passes_recorded(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_find_their_passes_recorded(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guided as by default, of as many rows as ROWS says; an upsampler's no more than its limit."""
     monkeypatch.setattr(warmup, "ROWS", (1, 3, 5))
     pipeline = UnCLIP.load(tiny_checkpoint)
     pipeline.sizes = (64, 256)  # at 1024² a test takes minutes
     pipeline.play(Graphs(again))
     assert pipeline.graphs is not None
-    record_passes(pipeline, dict.fromkeys(("text", "prior", "ar_prior", "decoder"), 64) | {"upsampler_256": 2, "upsampler_1024": 1})
+    record_passes(
+        pipeline,
+        dict.fromkeys(("text", "prior", "ar_prior", "decoder"), 64)
+        | {"upsampler_256": 2, "upsampler_1024": 1},
+    )
     recorded = len(pipeline.graphs)
     assert recorded > 2 * 3
     for count in (1, 3, 5):
@@ -41,7 +47,9 @@ def test_requests_find_their_passes_recorded(tiny_checkpoint: Path, monkeypatch:
     assert len(pipeline.graphs) == recorded
 
 
-def test_without_memory_for_more_the_worker_begins_all_the_same(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memory_for_more_the_worker_begins_all_the_same(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Passes of fewer rows stay recorded."""
     pipeline = UnCLIP.load(tiny_checkpoint)
     pipeline.sizes = (64, 256)  # at 1024² a test takes minutes
@@ -54,5 +62,11 @@ def test_without_memory_for_more_the_worker_begins_all_the_same(tiny_checkpoint:
         step(rows)
 
     monkeypatch.setattr(pipeline, "step", narrow)
-    record_passes(pipeline, dict.fromkeys(("text", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024"), 64))
-    assert pipeline.graphs is not None and len(pipeline.graphs) > 0
+    record_passes(
+        pipeline,
+        dict.fromkeys(
+            ("text", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024"), 64
+        ),
+    )
+    assert pipeline.graphs is not None
+    assert len(pipeline.graphs) > 0

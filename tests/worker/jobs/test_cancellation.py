@@ -94,9 +94,12 @@ def test_a_cancelled_job_leaves_and_its_neighbours_stay(house: House) -> None:
     cancelled.join(WAIT_S)
     at = len(house.passes)
     other.join(WAIT_S)
-    assert not cancelled.is_alive() and not other.is_alive()
-    assert all("a red cube" not in names for names in house.passes[at + 1 :]) and len(house.passes) > at + 10
-    assert house.client.hget(redis_keys.job("a"), "status") == b"cancelled" and not house.client.exists(redis_keys.image("a", 0))
+    assert not cancelled.is_alive()
+    assert not other.is_alive()
+    assert all("a red cube" not in names for names in house.passes[at + 1 :])
+    assert len(house.passes) > at + 10
+    assert house.client.hget(redis_keys.job("a"), "status") == b"cancelled"
+    assert not house.client.exists(redis_keys.image("a", 0))
     alone = house.begin("c", neighbour)
     alone.join(WAIT_S)
     assert house.client.hget(redis_keys.job("b"), "status") == b"succeeded"
@@ -113,7 +116,8 @@ def test_a_cancellation_nobody_heard_is_seen_in_the_record(house: House) -> None
     until(lambda: len(house.passes) > 5)
     house.cancel("a")
     thread.join(WAIT_S)
-    assert not thread.is_alive() and len(house.passes) < 1000
+    assert not thread.is_alive()
+    assert len(house.passes) < 1000
     until(lambda: house.engine.rows_in_flight == 0)
 
 
@@ -123,11 +127,14 @@ def test_previews_are_made_while_somebody_watches(house: House) -> None:
     threads = [house.begin(job_id, SLOW | {"decoder_num_inference_steps": 300}) for job_id in "ab"]
     for thread in threads:
         thread.join(WAIT_S)
-    events = {job_id: [fields for _, fields in house.client.xrange(redis_keys.events(job_id))] for job_id in "ab"}
+    events = {
+        job_id: [fields for _, fields in house.client.xrange(redis_keys.events(job_id))]
+        for job_id in "ab"
+    }
     shown = [fields for fields in events["a"] if fields[b"event"] == b"preview"]
-    assert (
-        shown and b"data:image/webp;base64,UklGR" in shown[0][b"data"] and {b'"index": 0' in one[b"data"] for one in shown} == {True, False}
-    )
+    assert shown
+    assert b"data:image/webp;base64,UklGR" in shown[0][b"data"]
+    assert {b'"index": 0' in one[b"data"] for one in shown} == {True, False}
     assert {fields[b"event"] for fields in events["b"]} == {b"progress", b"ended"}
 
 
@@ -137,7 +144,20 @@ def test_the_time_left_is_told_from_what_steps_took(house: House) -> None:
     started = time.monotonic()
     house.begin("a", SLOW | {"decoder_num_inference_steps": 400}).join(WAIT_S)
     took = time.monotonic() - started
-    told = [fields[b"data"] for _, fields in house.client.xrange(redis_keys.events("a")) if fields[b"event"] == b"progress"]
+    told = [
+        fields[b"data"]
+        for _, fields in house.client.xrange(redis_keys.events("a"))
+        if fields[b"event"] == b"progress"
+    ]
     etas = [Progress.model_validate_json(data).eta_seconds for data in told]
-    assert etas[0] is not None and etas[-1] is not None and etas[-1] < etas[0] and took / 5 < etas[0] < took * 5
-    assert float(house.client.hget(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("generate", 64)) or 0) > 0
+    assert etas[0] is not None
+    assert etas[-1] is not None
+    assert etas[-1] < etas[0]
+    assert took / 5 < etas[0] < took * 5
+    assert (
+        float(
+            house.client.hget(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("generate", 64))
+            or 0
+        )
+        > 0
+    )

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from worker.jobs.images import TEXT_KEY, png
 
-PROVENANCE: dict[str, Any] = {"prompt": 'ein "roter" Würfel 🟥\n', "seed": 2**32 - 1, "parameters": {"size": 5, "eta": 0.1}}
+PROVENANCE: dict[str, Any] = {
+    "prompt": 'ein "roter" Würfel 🟥\n',
+    "seed": 2**32 - 1,
+    "parameters": {"size": 5, "eta": 0.1},
+}
 
 
 def opened(content: bytes) -> Image.Image:
@@ -41,7 +45,9 @@ def test_width_and_height_are_not_swapped() -> None:
     assert opened(png(image(), {})).size == (5, 4)
 
 
-@pytest.mark.parametrize(("value", "level"), [(-3.0, 0), (3.0, 255), (0.0, 128), (1 / 255, 128), (-1.01 / 255, 127)])
+@pytest.mark.parametrize(
+    ("value", "level"), [(-3.0, 0), (3.0, 255), (0.0, 128), (1 / 255, 128), (-1.01 / 255, 127)]
+)
 def test_values_are_clamped_and_rounded_not_wrapped(value: float, level: int) -> None:
     """A value just over 1 must not become black."""
     assert opened(png(torch.full((3, 2, 2), value), {})).getpixel((0, 0)) == (level,) * 3

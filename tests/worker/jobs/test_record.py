@@ -38,7 +38,12 @@ def client(redis_server: Any) -> Iterator[redis.Redis]:
 
 def accepted(client: redis.Redis, job_id: str = "j") -> JobRecord:
     """A job as the service leaves it."""
-    client.hset(redis_keys.job(job_id), mapping=written(operation="generate", status="queued", request={"prompt": "a"}, created_at=now()))
+    client.hset(
+        redis_keys.job(job_id),
+        mapping=written(
+            operation="generate", status="queued", request={"prompt": "a"}, created_at=now()
+        ),
+    )
     return JobRecord(client, job_id, TTL)
 
 
@@ -53,30 +58,48 @@ def test_a_job_runs_and_succeeds(client: redis.Redis) -> None:
     record = accepted(client)
     assert record.start({"size": 64})
     running = record.read()
-    assert running is not None and running.status == "running" and running.parameters == {"size": 64}
-    assert running.started_at is not None and running.finished_at is None
+    assert running is not None
+    assert running.status == "running"
+    assert running.parameters == {"size": 64}
+    assert running.started_at is not None
+    assert running.finished_at is None
     assert record.progress(HALF)
     assert record.succeed([b"one", b"two"], IMAGES, ["cut"], WHOLE)
     ended = record.read()
-    assert ended is not None and ended.status == "succeeded" and ended.progress == WHOLE and ended.warnings == ["cut"]
-    assert ended.images == IMAGES and [client.get(redis_keys.image("j", index)) for index in (0, 1)] == [b"one", b"two"]
-    assert ended.finished_at is not None and ended.created_at <= running.started_at <= ended.finished_at
-    events = [(fields[b"event"], json.loads(fields[b"data"])) for _, fields in client.xrange(redis_keys.events("j"))]
+    assert ended is not None
+    assert ended.status == "succeeded"
+    assert ended.progress == WHOLE
+    assert ended.warnings == ["cut"]
+    assert ended.images == IMAGES
+    assert [client.get(redis_keys.image("j", index)) for index in (0, 1)] == [b"one", b"two"]
+    assert ended.finished_at is not None
+    assert ended.created_at <= running.started_at <= ended.finished_at
+    events = [
+        (fields[b"event"], json.loads(fields[b"data"]))
+        for _, fields in client.xrange(redis_keys.events("j"))
+    ]
     assert events == [(b"progress", HALF.model_dump()), (b"ended", {"status": "succeeded"})]
     assert client.hgetall(redis_keys.OUTCOMES) == {b"generate:succeeded": b"1"}
 
 
 @pytest.mark.parametrize(
     ("kind", "title"),
-    [("invalid", "The request cannot be done"), ("content", "The content check stopped it"), ("internal", "The drawing failed")],
+    [
+        ("invalid", "The request cannot be done"),
+        ("content", "The content check stopped it"),
+        ("internal", "The drawing failed"),
+    ],
 )
 def test_a_failure_says_whose_it_is_and_why(client: redis.Redis, kind: Any, title: str) -> None:
     """`invalid` and `content` are the client's to mend, `internal` ours."""
     record = accepted(client)
     assert record.fail(kind, "because")
     failed = record.read()
-    assert failed is not None and failed.status == "failed" and failed.finished_at is not None
-    assert failed.error is not None and failed.error.model_dump() == {"kind": kind, "title": title, "detail": "because"}
+    assert failed is not None
+    assert failed.status == "failed"
+    assert failed.finished_at is not None
+    assert failed.error is not None
+    assert failed.error.model_dump() == {"kind": kind, "title": title, "detail": "because"}
     reason = {"invalid": b"invalid", "content": b"content", "internal": b"error"}[kind]
     assert client.hgetall(redis_keys.OUTCOMES) == {b"generate:failed:" + reason: b"1"}
 
@@ -88,7 +111,12 @@ def test_what_an_ended_job_leaves_behind_expires(client: redis.Redis) -> None:
     assert client.ttl(redis_keys.job("j")) == -1
     record.progress(HALF)
     record.succeed([b"one", b"two"], IMAGES, [], WHOLE)
-    for key in (redis_keys.job("j"), redis_keys.image("j", 0), redis_keys.image("j", 1), redis_keys.events("j")):
+    for key in (
+        redis_keys.job("j"),
+        redis_keys.image("j", 0),
+        redis_keys.image("j", 1),
+        redis_keys.events("j"),
+    ):
         assert TTL - 5 <= client.ttl(key) <= TTL, key
 
 
@@ -132,7 +160,9 @@ def test_of_many_that_end_a_job_at_once_one_does(client: redis.Redis) -> None:
     for thread in threads:
         thread.join()
     ended = record.read()
-    assert len(told) == 1 and ended is not None and ended.warnings == [str(told[0])]
+    assert len(told) == 1
+    assert ended is not None
+    assert ended.warnings == [str(told[0])]
     assert client.get(redis_keys.image("j", 0)) == b"%d" % told[0]
     assert client.hgetall(redis_keys.OUTCOMES) == {b"generate:succeeded": b"1"}
     assert client.xlen(redis_keys.events("j")) == 1
@@ -146,10 +176,15 @@ def test_a_job_that_is_tried_again_keeps_its_first_start(client: redis.Redis) ->
     record.progress(HALF)
     assert record.requeue()
     waiting = record.read()
-    assert waiting is not None and waiting.status == "queued" and waiting.progress is None
+    assert waiting is not None
+    assert waiting.status == "queued"
+    assert waiting.progress is None
     record.start({"size": 64})
     again = record.read()
-    assert first is not None and again is not None and again.status == "running" and again.started_at == first.started_at
+    assert first is not None
+    assert again is not None
+    assert again.status == "running"
+    assert again.started_at == first.started_at
 
 
 def test_the_event_stream_does_not_grow_without_bound(client: redis.Redis) -> None:
@@ -159,6 +194,8 @@ def test_the_event_stream_does_not_grow_without_bound(client: redis.Redis) -> No
     for step in range(EVENTS_KEPT + 300):
         record.progress(Progress(stage="decoder", step=step, steps=2000, fraction=0))
     record.fail("internal", "the end")
-    assert client.xlen(redis_keys.events("j")) <= EVENTS_KEPT + 100  # Redis trims by whole nodes of 100
+    assert (
+        client.xlen(redis_keys.events("j")) <= EVENTS_KEPT + 100
+    )  # Redis trims by whole nodes of 100
     ((_, last),) = client.xrevrange(redis_keys.events("j"), count=1)
     assert last[b"event"] == b"ended"

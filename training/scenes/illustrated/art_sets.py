@@ -56,7 +56,9 @@ def find_sprites(art_set: ArtSet, archive: Path, names: list[Name]) -> dict[str,
     except (tarfile.TarError, KeyError, json.JSONDecodeError) as error:
         raise TrainingError(f"{archive.name} has an unexpected layout: {error!r}") from error
     if names and len(found) < min(100, len(names)):
-        raise TrainingError(f"{archive.name} shows only {len(found)} of {len(names)} names: its layout has changed")
+        raise TrainingError(
+            f"{archive.name} shows only {len(found)} of {len(names)} names: its layout has changed"
+        )
     return found
 
 
@@ -87,7 +89,9 @@ def _iconify_sprites(tar: tarfile.TarFile, names: list[Name]) -> dict[str, Rende
         key = next((key for key in keys if key in bodies), None)
         if key is not None:
             icon = bodies[key]
-            found[name.code] = _vector_renderer(icon["body"], icon.get("width", width), icon.get("height", height))
+            found[name.code] = _vector_renderer(
+                icon["body"], icon.get("width", width), icon.get("height", height)
+            )
     return found
 
 
@@ -99,7 +103,9 @@ def _vector_renderer(body: str, width: int, height: int) -> Render:
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="0 0 {width} {height}" width="{size}" height="{size}">{body}</svg>'
         )
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
+        png = bytes(
+            resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+        )
         return _square(Image.open(io.BytesIO(png)), size)
 
     return render

@@ -29,7 +29,9 @@ class Atlas:
 
     names: list[Name]
     sets: tuple[str, ...]
-    table: NDArray[np.int32]  # [names, sets] row of `sprites`, -1 where the set does not show the name
+    table: NDArray[
+        np.int32
+    ]  # [names, sets] row of `sprites`, -1 where the set does not show the name
     sprites: NDArray[np.uint8]  # [N, S, S, 4], straight alpha
 
     def premultiplied(self, rows: NDArray[np.int64] | Tensor) -> Tensor:
@@ -48,11 +50,15 @@ def render_set(art_set: ArtSet, folder: Path, names: list[Name], size: int = ATL
         return
     renders = find_sprites(art_set, folder / archive_name(art_set.package), names)
     sprites = np.zeros((len(renders), size, size, 4), dtype=np.uint8)
-    for row, render in enumerate(tqdm(renders.values(), desc=f"{art_set.key} at {size} px", unit="sprite")):
+    for row, render in enumerate(
+        tqdm(renders.values(), desc=f"{art_set.key} at {size} px", unit="sprite")
+    ):
         try:
             sprites[row] = render(size)
         except (ValueError, OSError) as error:
-            raise TrainingError(f"cannot render {list(renders)[row]} of {art_set.package.spec}: {error}") from error
+            raise TrainingError(
+                f"cannot render {list(renders)[row]} of {art_set.package.spec}: {error}"
+            ) from error
     try:
         _write_array(sprites_path, sprites)
         _write_text(codes_path, json.dumps(list(renders)))
@@ -67,23 +73,33 @@ def set_paths(folder: Path, key: str, size: int) -> tuple[Path, Path]:
 
 def write_names(folder: Path, names: list[Name]) -> None:
     """Cache the names beside the sprites."""
-    _write_text(folder / "names.json", json.dumps([asdict(name) for name in names], ensure_ascii=False))
+    _write_text(
+        folder / "names.json", json.dumps([asdict(name) for name in names], ensure_ascii=False)
+    )
 
 
 def load_names(folder: Path = ART_FOLDER) -> list[Name]:
     """Return the cached names. Raises TrainingError when nothing was fetched."""
     path = folder / "names.json"
     if not path.exists():
-        raise TrainingError(f"{folder} holds no art: run `python -m training.scenes.illustrated.fetch --folder {folder}` first")
-    return [Name(**{**record, "tags": tuple(record["tags"])}) for record in json.loads(path.read_text())]
+        raise TrainingError(
+            f"{folder} holds no art: run `python -m training.scenes.illustrated.fetch --folder {folder}` first"
+        )
+    return [
+        Name(**{**record, "tags": tuple(record["tags"])}) for record in json.loads(path.read_text())
+    ]
 
 
-def load_atlas(folder: Path = ART_FOLDER, sets: tuple[str, ...] | None = None, size: int = ATLAS_SIZE_PX) -> Atlas:
+def load_atlas(
+    folder: Path = ART_FOLDER, sets: tuple[str, ...] | None = None, size: int = ATLAS_SIZE_PX
+) -> Atlas:
     """Load the atlas of these sets (None: all that were rendered), only the names that at least one of them shows.
 
     Raises TrainingError when a set was not fetched."""
     names = load_names(folder)
-    keys = sets or tuple(art_set.key for art_set in ART_SETS if set_paths(folder, art_set.key, size)[0].exists())
+    keys = sets or tuple(
+        art_set.key for art_set in ART_SETS if set_paths(folder, art_set.key, size)[0].exists()
+    )
     table = np.full((len(names), len(keys)), -1, dtype=np.int32)
     rows = {name.code: row for row, name in enumerate(names)}
     parts: list[NDArray[np.uint8]] = []
@@ -91,7 +107,9 @@ def load_atlas(folder: Path = ART_FOLDER, sets: tuple[str, ...] | None = None, s
     for column, key in enumerate(keys):
         sprites_path, codes_path = set_paths(folder, key, size)
         if not sprites_path.exists():
-            raise TrainingError(f"{sprites_path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`")
+            raise TrainingError(
+                f"{sprites_path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`"
+            )
         sprites = np.load(sprites_path, mmap_mode="r")
         for offset, code in enumerate(json.loads(codes_path.read_text())):
             if code in rows:
@@ -99,7 +117,12 @@ def load_atlas(folder: Path = ART_FOLDER, sets: tuple[str, ...] | None = None, s
         parts.append(sprites)
         start += len(sprites)
     shown = (table >= 0).any(1)
-    return Atlas([name for name, is_shown in zip(names, shown, strict=True) if is_shown], keys, table[shown], np.concatenate(parts))
+    return Atlas(
+        [name for name, is_shown in zip(names, shown, strict=True) if is_shown],
+        keys,
+        table[shown],
+        np.concatenate(parts),
+    )
 
 
 def read_archive_names(folder: Path) -> list[Name]:

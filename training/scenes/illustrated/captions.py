@@ -20,7 +20,13 @@ _FRAMES = (
     ("{bare} emoji", 5), ("a picture of {a}", 4), ("an image of {a}", 2), ("a drawing of {a}", 3), ("an illustration of {a}", 2),
     ("{bare} icon", 2), ("the {bare}", 2), ("draw {a}", 1), ("one {bare}", 1), ("clipart of {a}", 1), ("a cute {bare}", 4), ("cute {bare}", 2),
 )  # fmt: skip
-_STYLE_FRAMES = ("{text}, {style}", "{text} in {style}", "{text} in {style} style", "{text}, {style} style", "{style} style {text}")
+_STYLE_FRAMES = (
+    "{text}, {style}",
+    "{text} in {style}",
+    "{text} in {style} style",
+    "{text}, {style} style",
+    "{style} style {text}",
+)
 _ARTICLES = {
     "de": ("ein", "eine"),
     "es": ("un", "una"),
@@ -54,7 +60,11 @@ _PLACE_WORDS = {
     "water": ("on water", "at sea", "on the sea"),
     "space": ("in space", "in outer space"),
 }
-_TIME_WORDS = {"day": ("by day", "during the day"), "sunset": ("at sunset", "at dusk"), "night": ("at night",)}
+_TIME_WORDS = {
+    "day": ("by day", "during the day"),
+    "sunset": ("at sunset", "at dusk"),
+    "night": ("at night",),
+}
 
 
 def draw_caption(world: World, scene: Scene, rng: random.Random) -> str:
@@ -62,7 +72,11 @@ def draw_caption(world: World, scene: Scene, rng: random.Random) -> str:
     if _is_plain(scene) and rng.random() < LANGUAGE_SHARE:
         return foreign_caption(world, scene.parts[0].name, rng)
     mentions_style = rng.random() < STYLE_SHARE
-    style = rng.choices(STYLE_WORDS[world.atlas.sets[scene.art_set]], (6, 2, 1))[0] if mentions_style else ""
+    style = (
+        rng.choices(STYLE_WORDS[world.atlas.sets[scene.art_set]], (6, 2, 1))[0]
+        if mentions_style
+        else ""
+    )
     if scene.kind in ("one", "coloured", "worn") and rng.random() < 0.4:
         text = _subject_caption(world, scene, rng, style)
     else:
@@ -117,7 +131,11 @@ def _phrase(world: World, part: Part, rng: random.Random, style: str = "") -> st
 
 
 def _worn_words(world: World, label: str, rng: random.Random) -> str:
-    noun = _noun(world, world.index(label), rng) if rng.random() < 0.3 else world.words[world.index(label)][0]
+    noun = (
+        _noun(world, world.index(label), rng)
+        if rng.random() < 0.3
+        else world.words[world.index(label)][0]
+    )
     noun = "headphones" if noun == "headphone" else noun
     return with_article(noun)
 
@@ -155,7 +173,14 @@ def _content(world: World, scene: Scene, rng: random.Random) -> str:
     if scene.kind == "riding":
         return f"{named[0]} {rng.choice(('riding', 'on'))} {_worn_words(world, scene.extra or '', rng)}"
     if scene.kind == "sign":
-        frame = rng.choice(("{a} with a sign that says {w}", "{a} and a sign that says {w}", "{a} with the word {w}", "{a} over a sign saying {w}"))
+        frame = rng.choice(
+            (
+                "{a} with a sign that says {w}",
+                "{a} and a sign that says {w}",
+                "{a} with the word {w}",
+                "{a} over a sign saying {w}",
+            )
+        )
         return frame.format(a=named[0], w=scene.word)
     frame = rng.choices([frame for frame, _ in _FRAMES], [weight for _, weight in _FRAMES])[0]
     text = frame.format(a=with_article(phrases[0]), bare=phrases[0])
@@ -163,7 +188,10 @@ def _content(world: World, scene: Scene, rng: random.Random) -> str:
 
 
 def _plain_content(world: World, scene: Scene) -> str:
-    named = [with_article(" ".join(filter(None, (part.colour, world.words[part.name][0])))) for part in scene.parts]
+    named = [
+        with_article(" ".join(filter(None, (part.colour, world.words[part.name][0]))))
+        for part in scene.parts
+    ]
     if scene.kind == "relation":
         return f"{named[0]} {scene.relation} {named[1]}"
     if scene.kind == "several":
@@ -183,9 +211,15 @@ def _plain_content(world: World, scene: Scene) -> str:
 
 def _with_ground(text: str, scene: Scene, rng: random.Random) -> str:
     if scene.ground is None:
-        return f"{text} on {rng.choice(('white', 'a white background', 'a plain background'))}" if rng.random() < 0.04 else text
+        return (
+            f"{text} on {rng.choice(('white', 'a white background', 'a plain background'))}"
+            if rng.random() < 0.04
+            else text
+        )
     if scene.time is None:
-        frame = rng.choice(("{t} on {g}", "{t} on a {g} background", "{t}, {g} background", "{t} on {g} ground"))
+        frame = rng.choice(
+            ("{t} on {g}", "{t} on a {g} background", "{t}, {g} background", "{t} on {g} ground")
+        )
         return frame.format(t=text, g=scene.ground)
     text = f"{text} {rng.choice(_PLACE_WORDS[scene.ground])}"
     mentions_time = scene.ground != "space" and (scene.time != "day" or rng.random() < 0.15)

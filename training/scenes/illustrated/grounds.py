@@ -80,5 +80,7 @@ def _floor(ground: str, size: int, height: int, generator: torch.Generator) -> T
         return base * (1 - 0.62 * dark)
     shape = {"wood": (1, 1, 9, 3), "water": (1, 1, 22, 5)}.get(ground, (1, 1, 24, 40))
     noise = torch.randn(shape, generator=generator)
-    texture = F.interpolate(noise, (height, size), mode="bicubic" if ground != "wood" else "nearest", antialias=False)[0]
+    texture = F.interpolate(
+        noise, (height, size), mode="bicubic" if ground != "wood" else "nearest", antialias=False
+    )[0]
     return base * (1 + _ROUGHNESS[ground] * texture)

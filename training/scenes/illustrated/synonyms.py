@@ -122,7 +122,11 @@ COMMON: dict[str, tuple[str, ...]] = {
     "boba": ("bubble tea",),
     "juice box": ("beverage box",),
     "knife": ("kitchen knife",),
-    "earth": ("globe showing Europe-Africa", "globe showing Americas", "globe showing Asia-Australia"),
+    "earth": (
+        "globe showing Europe-Africa",
+        "globe showing Americas",
+        "globe showing Asia-Australia",
+    ),
     "globe": ("globe showing Europe-Africa", "globe showing Americas"),
     "planet": ("ringed planet",),
     "saturn": ("ringed planet",),
@@ -253,7 +257,9 @@ COMMON: dict[str, tuple[str, ...]] = {
 }
 
 # Tags that name a quality or a class of many things.
-_VAGUE = re.compile(r"^(nooo|ok|good|bad|fun|cool|love|hot|cold|happy|sad|cute|sign|symbol|food|animal|person|thing|\d+)$")
+_VAGUE = re.compile(
+    r"^(nooo|ok|good|bad|fun|cool|love|hot|cold|happy|sad|cute|sign|symbol|food|animal|person|thing|\d+)$"
+)
 
 
 def words_for(names: list[Name]) -> list[tuple[str, ...]]:
@@ -271,7 +277,14 @@ def tags_for(names: list[Name]) -> list[tuple[str, ...]]:
     labels = {name.label.lower() for name in names}
     taken = labels | COMMON.keys()
     return [
-        tuple(tag for tag in name.tags if uses[tag] <= 2 and tag.lower() not in taken and not _VAGUE.match(tag) and len(tag) > 2)
+        tuple(
+            tag
+            for tag in name.tags
+            if uses[tag] <= 2
+            and tag.lower() not in taken
+            and not _VAGUE.match(tag)
+            and len(tag) > 2
+        )
         for name in names
     ]
 
@@ -292,13 +305,36 @@ def plural(noun: str) -> str:
     head, separator, rest = noun.partition(" with ")
     if separator:
         return f"{plural(head)} with {rest}"
-    irregular = {"mouse": "mice", "goose": "geese", "foot": "feet", "tooth": "teeth", "leaf": "leaves", "knife": "knives", "wolf": "wolves", "elf": "elves"}
+    irregular = {
+        "mouse": "mice",
+        "goose": "geese",
+        "foot": "feet",
+        "tooth": "teeth",
+        "leaf": "leaves",
+        "knife": "knives",
+        "wolf": "wolves",
+        "elf": "elves",
+    }
     first, _, last = noun.rpartition(" ")
     if last.lower() in irregular:
         last = irregular[last.lower()]
-    elif last.lower() in ("sheep", "fish", "deer", "bison", "moose", "shrimp", "squid", "spaghetti", "broccoli"):
+    elif last.lower() in (
+        "sheep",
+        "fish",
+        "deer",
+        "bison",
+        "moose",
+        "shrimp",
+        "squid",
+        "spaghetti",
+        "broccoli",
+    ):
         pass
-    elif last.endswith("s") and not last.endswith("ss") and last.lower() not in ("bus", "octopus", "cactus", "hippopotamus", "rhinoceros"):
+    elif (
+        last.endswith("s")
+        and not last.endswith("ss")
+        and last.lower() not in ("bus", "octopus", "cactus", "hippopotamus", "rhinoceros")
+    ):
         pass
     elif last.endswith(("s", "x", "ch", "sh")):
         last += "es"
@@ -314,6 +350,10 @@ def plural(noun: str) -> str:
 def with_article(noun: str) -> str:
     """Return the noun with "a" or "an", or as it is when it is plural or has no singular."""
     last = noun.rpartition(" ")[2].lower()
-    if last.endswith("s") and not last.endswith(("ss", "us", "is")) or last in ("bread", "broccoli", "milk", "fire", "corn", "rice", "sushi", "spaghetti"):
+    if (
+        last.endswith("s")
+        and not last.endswith(("ss", "us", "is"))
+        or last in ("bread", "broccoli", "milk", "fire", "corn", "rice", "sushi", "spaghetti")
+    ):
         return noun
     return f"{'an' if noun[0].lower() in 'aeiou' and not noun.lower().startswith(('uni', 'ukulele', 'ufo', 'eu', 'one')) else 'a'} {noun}"

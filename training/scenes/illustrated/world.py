@@ -38,12 +38,51 @@ GROUND_COLOURS: dict[str, tuple[int, int, int]] = {
 PLACES = ("grass", "sand", "snow", "wood", "checker", "water", "space")
 TIMES = ("day", "sunset", "night")
 EYEWEAR = ("sunglasses", "glasses")
-HEADWEAR = ("top hat", "crown", "graduation cap", "billed cap", "rescue worker’s helmet", "headphone")
+HEADWEAR = (
+    "top hat",
+    "crown",
+    "graduation cap",
+    "billed cap",
+    "rescue worker’s helmet",
+    "headphone",
+)
 WORN = (*EYEWEAR, *HEADWEAR)
-VEHICLES = ("bicycle", "skateboard", "motor scooter", "kick scooter", "motorcycle", "rocket", "sled", "canoe")
-HELD = ("balloon", "pizza", "red apple", "banana", "umbrella", "rose", "guitar", "trophy", "wrapped gift", "lollipop", "star", "closed book")
+VEHICLES = (
+    "bicycle",
+    "skateboard",
+    "motor scooter",
+    "kick scooter",
+    "motorcycle",
+    "rocket",
+    "sled",
+    "canoe",
+)
+HELD = (
+    "balloon",
+    "pizza",
+    "red apple",
+    "banana",
+    "umbrella",
+    "rose",
+    "guitar",
+    "trophy",
+    "wrapped gift",
+    "lollipop",
+    "star",
+    "closed book",
+)
 # Faces of people that hats and glasses fit, beside animals' faces.
-_FACES = ("grinning face", "slightly smiling face", "smiling face", "neutral face", "jack-o-lantern", "alien", "robot", "clown face", "teddy bear")
+_FACES = (
+    "grinning face",
+    "slightly smiling face",
+    "smiling face",
+    "neutral face",
+    "jack-o-lantern",
+    "alien",
+    "robot",
+    "clown face",
+    "teddy bear",
+)
 
 TRANSPORT = ("transport-ground", "transport-water", "transport-air")
 # Popular things of the other groups, for a world that a few CPU hours can learn.
@@ -89,8 +128,12 @@ class World:
     words: list[tuple[str, ...]]  # of each name, the plainest first
     tags: list[tuple[str, ...]]  # loose synonyms of each name
     tier: tuple[int, ...]  # names that scenes are drawn from
-    weights: tuple[float, ...]  # how often scenes show each name of the tier, relative to the others
-    boxes: NDArray[np.float32]  # [N, 4] alpha box of each sprite: left, top, right, bottom in [0, 1]
+    weights: tuple[
+        float, ...
+    ]  # how often scenes show each name of the tier, relative to the others
+    boxes: NDArray[
+        np.float32
+    ]  # [N, 4] alpha box of each sprite: left, top, right, bottom in [0, 1]
 
     @property
     def names(self) -> list[Name]:
@@ -110,8 +153,14 @@ class World:
 
     def sets_of(self, name: int, *, held_out: bool = False) -> list[int]:
         """Return the sets that show a name and that training may use; `held_out`: those it must not."""
-        shown = [column for column in range(len(self.atlas.sets)) if self.atlas.table[name, column] >= 0]
-        withheld = [column for column in shown if is_held_out("style", self.names[name].label, self.atlas.sets[column])]
+        shown = [
+            column for column in range(len(self.atlas.sets)) if self.atlas.table[name, column] >= 0
+        ]
+        withheld = [
+            column
+            for column in shown
+            if is_held_out("style", self.names[name].label, self.atlas.sets[column])
+        ]
         if len(withheld) == len(shown):
             withheld = withheld[1:]
         return withheld if held_out else [column for column in shown if column not in withheld]
@@ -122,25 +171,61 @@ STYLE_WORDS = {art_set.key: art_set.words for art_set in ART_SETS}
 
 def has_face(name: Name) -> bool:
     """Return whether hats and glasses fit on the sprite as a whole."""
-    is_animal_face = name.group == "animals-nature" and (name.label.endswith("face") or name.label in ("lion", "fox", "wolf", "bear", "panda", "koala", "frog", "raccoon", "hamster", "polar bear", "moose"))
+    is_animal_face = name.group == "animals-nature" and (
+        name.label.endswith("face")
+        or name.label
+        in (
+            "lion",
+            "fox",
+            "wolf",
+            "bear",
+            "panda",
+            "koala",
+            "frog",
+            "raccoon",
+            "hamster",
+            "polar bear",
+            "moose",
+        )
+    )
     return is_animal_face or name.label in _FACES
 
 
 def is_creature(name: Name) -> bool:
     """Return whether a thing can hold or ride something."""
-    return name.subgroup.startswith("animal-") or name.group == "people-body" and name.subgroup.startswith("person") or has_face(name)
+    return (
+        name.subgroup.startswith("animal-")
+        or name.group == "people-body"
+        and name.subgroup.startswith("person")
+        or has_face(name)
+    )
 
 
-def load_world(folder: Path = ART_FOLDER, tier: str = "popular", sets: tuple[str, ...] | None = ("noto", "twemoji", "flat", "3d")) -> World:
+def load_world(
+    folder: Path = ART_FOLDER,
+    tier: str = "popular",
+    sets: tuple[str, ...] | None = ("noto", "twemoji", "flat", "3d"),
+) -> World:
     """Load the world of a tier: "popular" (animals, food, vehicles, well-known objects) or "all"."""
     atlas = load_atlas(folder, sets)
     chosen = [index for index, name in enumerate(atlas.names) if tier == "all" or _is_popular(name)]
     weights = tuple(3.0 if atlas.names[index].label in CORE else 1.0 for index in chosen)
-    return World(atlas, words_for(atlas.names), tags_for(atlas.names), tuple(chosen), weights, _alpha_boxes(atlas.sprites))
+    return World(
+        atlas,
+        words_for(atlas.names),
+        tags_for(atlas.names),
+        tuple(chosen),
+        weights,
+        _alpha_boxes(atlas.sprites),
+    )
 
 
 def _is_popular(name: Name) -> bool:
-    return name.group in ("animals-nature", "food-drink") or name.subgroup in TRANSPORT or name.label in POPULAR
+    return (
+        name.group in ("animals-nature", "food-drink")
+        or name.subgroup in TRANSPORT
+        or name.label in POPULAR
+    )
 
 
 def _alpha_boxes(sprites: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -57,7 +57,9 @@ def _article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def _noun(thing: Thing, rng: random.Random, *, terse: bool, sketch: bool) -> tuple[str, dict[str, str]]:
+def _noun(
+    thing: Thing, rng: random.Random, *, terse: bool, sketch: bool
+) -> tuple[str, dict[str, str]]:
     """ "small shiny red cube" and the claims it makes; colour and shape are always among them."""
     claims = {"colour": thing.colour, "shape": thing.shape}
     for what in ("size",) if sketch else ("size", "material"):
@@ -69,10 +71,14 @@ def _noun(thing: Thing, rng: random.Random, *, terse: bool, sketch: bool) -> tup
 
 def _say(scene: Scene, rng: random.Random) -> Caption:
     terse = rng.random() < 0.35
-    sketch = scene.style == "pencil sketch"  # shows neither place nor time nor material, so nobody says them
+    sketch = (
+        scene.style == "pencil sketch"
+    )  # shows neither place nor time nor material, so nobody says them
     claims: dict[str, object] = {"kind": scene.kind}
     if scene.kind == "pair" and scene.relation:
-        (noun_a, claims_a), (noun_b, claims_b) = (_noun(thing, rng, terse=terse, sketch=sketch) for thing in scene.things)
+        (noun_a, claims_a), (noun_b, claims_b) = (
+            _noun(thing, rng, terse=terse, sketch=sketch) for thing in scene.things
+        )
         claims |= {"things": (claims_a, claims_b), "relation": scene.relation}
         forward = rng.random() < 0.5
         words = rng.choice(RELATION_WORDS[scene.relation][0 if forward else 1])
@@ -102,7 +108,9 @@ def _say(scene: Scene, rng: random.Random) -> Caption:
             text += " " + TIME_WORDS[scene.time]
     if scene.style != "photo":
         claims["style"] = scene.style
-        text = rng.choice((f"a {scene.style} of {text}", f"{text}, {scene.style}", f"{text}, a {scene.style}"))
+        text = rng.choice(
+            (f"a {scene.style} of {text}", f"{text}, {scene.style}", f"{text}, a {scene.style}")
+        )
     elif rng.random() < 0.25:
         text = f"a photo of {text}"
     return Caption(text, claims)

@@ -31,9 +31,27 @@ SKY = -3
 
 # Per time of day: direction to the light, its colour, ambient, sky at the horizon, sky above.
 _LIGHT = {
-    "day": ((-0.45, -0.55, 0.85), (0.95, 0.93, 0.88), (0.42, 0.44, 0.48), (0.78, 0.87, 0.96), (0.30, 0.55, 0.90)),
-    "sunset": ((0.80, -0.55, 0.50), (1.00, 0.72, 0.50), (0.40, 0.34, 0.38), (0.98, 0.60, 0.32), (0.45, 0.28, 0.50)),
-    "night": ((-0.30, -0.60, 0.90), (0.50, 0.52, 0.62), (0.26, 0.28, 0.38), (0.06, 0.08, 0.20), (0.01, 0.01, 0.06)),
+    "day": (
+        (-0.45, -0.55, 0.85),
+        (0.95, 0.93, 0.88),
+        (0.42, 0.44, 0.48),
+        (0.78, 0.87, 0.96),
+        (0.30, 0.55, 0.90),
+    ),
+    "sunset": (
+        (0.80, -0.55, 0.50),
+        (1.00, 0.72, 0.50),
+        (0.40, 0.34, 0.38),
+        (0.98, 0.60, 0.32),
+        (0.45, 0.28, 0.50),
+    ),
+    "night": (
+        (-0.30, -0.60, 0.90),
+        (0.50, 0.52, 0.62),
+        (0.26, 0.28, 0.38),
+        (0.06, 0.08, 0.20),
+        (0.01, 0.01, 0.06),
+    ),
 }
 _PAPER = (0.96, 0.95, 0.91)
 
@@ -72,7 +90,9 @@ def _batch(scenes: Sequence[Scene], device: torch.device) -> _Batch:
     return _Batch(
         which=torch.tensor([b for b, _ in where], device=device),
         slot=torch.tensor([n for _, n in where], device=device),
-        shape=table([[[SHAPES.index(t.shape)] for t in row] for row in things], 1, -1.0)[..., 0].long(),
+        shape=table([[[SHAPES.index(t.shape)] for t in row] for row in things], 1, -1.0)[
+            ..., 0
+        ].long(),
         foot=table([[[t.x, t.y, t.z] for t in row] for row in things], 3),
         radius=table([[[t.radius] for t in row] for row in things], 1, 1.0)[..., 0],
         yaw=table([[[t.yaw] for t in row] for row in things], 1)[..., 0],
@@ -86,7 +106,14 @@ def _batch(scenes: Sequence[Scene], device: torch.device) -> _Batch:
     )
 
 
-def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corners: Tensor | None = None, device: str = "cpu") -> Tensor:
+def render(
+    scenes: Sequence[Scene],
+    size: int,
+    *,
+    crop: int | None = None,
+    corners: Tensor | None = None,
+    device: str = "cpu",
+) -> Tensor:
     """Draw each scene at `size`² pixels: `[B, 3, size, size]` floats in [-1, 1].
 
     With `crop` only a window of `crop`² pixels is cast, its upper left pixel at `corners` `[B, 2]` (x, y)."""
@@ -95,7 +122,9 @@ def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corne
     corners = torch.zeros(len(scenes), 2) if corners is None else corners
     pixel = torch.arange(width, dtype=torch.float32, device=device)
     v, u = torch.meshgrid(pixel, pixel, indexing="ij")
-    base = torch.stack((u, v), -1).reshape(1, -1, 2) + corners.to(device, torch.float32)[:, None]  # (B, R, 2) pixels
+    base = (
+        torch.stack((u, v), -1).reshape(1, -1, 2) + corners.to(device, torch.float32)[:, None]
+    )  # (B, R, 2) pixels
     colour, key = _shade(batch, (base + 0.5) / size)
     # Antialias only where a neighbour shows something else: four rotated samples a pixel, the densest quarter of them.
     busy = _edges(key.view(-1, width, width)).flatten(1)  # (B, R)
@@ -103,11 +132,17 @@ def render(scenes: Sequence[Scene], size: int, *, crop: int | None = None, corne
     if most:
         order = busy.float().argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, K)
         at = base.gather(1, order[..., None].expand(-1, -1, 2))
-        offsets = torch.tensor([(0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875)], device=device)
+        offsets = torch.tensor(
+            [(0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875)], device=device
+        )
         samples = ((at[:, :, None] + offsets) / size).flatten(1, 2)  # (B, 4K, 2)
         fine = _shade(batch, samples)[0].unflatten(1, (most, 4)).mean(2)
         # A calmer image than its batch has places left over: those stay as they are, whatever is drawn beside it.
-        fine = torch.where(busy.gather(1, order)[..., None], fine, colour.gather(1, order[..., None].expand(-1, -1, 3)))
+        fine = torch.where(
+            busy.gather(1, order)[..., None],
+            fine,
+            colour.gather(1, order[..., None].expand(-1, -1, 3)),
+        )
         colour = colour.scatter(1, order[..., None].expand(-1, -1, 3), fine)
     return colour.clamp(0, 1).mul(2).sub(1).transpose(1, 2).reshape(-1, 3, width, width)
 
@@ -128,7 +163,9 @@ def _directions(uv: Tensor) -> Tensor:
     """Where on the image (`[…, 2]` in 0..1, y down) -> unit directions of the camera's rays."""
     camera, look_at = (torch.tensor(v, device=uv.device) for v in (CAMERA, LOOK_AT))
     ahead = F.normalize(look_at - camera, dim=0)
-    right = F.normalize(torch.linalg.cross(ahead, torch.tensor((0.0, 0.0, 1.0), device=uv.device)), dim=0)
+    right = F.normalize(
+        torch.linalg.cross(ahead, torch.tensor((0.0, 0.0, 1.0), device=uv.device)), dim=0
+    )
     up = torch.linalg.cross(right, ahead)
     reach = math.tan(FIELD_OF_VIEW / 2)
     x = (2 * uv[..., :1] - 1) * reach
@@ -153,15 +190,28 @@ def _shade(batch: _Batch, uv: Tensor) -> tuple[Tensor, Tensor]:
 
     def pick(values: Tensor) -> Tensor:
         """Each ray's own of values `[B, N, …]` a thing -> `[B, R, …]`."""
-        return values.gather(1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:]))
+        return values.gather(
+            1,
+            index.view(*index.shape, *[1] * (values.dim() - 2)).expand(
+                *index.shape, *values.shape[2:]
+            ),
+        )
 
     is_thing = (hit >= 0)[..., None]
     is_floor = (hit == FLOOR)[..., None]
     is_board = (hit == BOARD)[..., None]
 
-    normal = _normals(pick(batch.shape), (point - pick(batch.foot)) / pick(batch.radius)[..., None], pick(batch.yaw))
+    normal = _normals(
+        pick(batch.shape),
+        (point - pick(batch.foot)) / pick(batch.radius)[..., None],
+        pick(batch.yaw),
+    )
     up = torch.tensor((0.0, 0.0, 1.0), device=uv.device)
-    normal = torch.where(is_thing, normal, torch.where(is_board, torch.tensor((0.0, -1.0, 0.0), device=uv.device), up))
+    normal = torch.where(
+        is_thing,
+        normal,
+        torch.where(is_board, torch.tensor((0.0, -1.0, 0.0), device=uv.device), up),
+    )
     floor, floor_key = _floor(batch.place, point)
     board, board_key = _board(batch, point)
     albedo = torch.where(is_thing, pick(batch.colour), torch.where(is_board, board, floor))
@@ -176,18 +226,27 @@ def _shade(batch: _Batch, uv: Tensor) -> tuple[Tensor, Tensor]:
     glossy = (pick(batch.shiny) * is_thing[..., 0])[..., None]
     around = torch.where(mirrored[..., 2:] > 0, _sky(light, mirrored), 0.5 * light[:, 3])
     highlight = (mirrored * to_light).sum(-1, keepdim=True).clamp(min=0) ** 40 * ~blocked[..., None]
-    colour = torch.where(glossy > 0, 0.82 * colour + 0.18 * around + 0.9 * highlight * light[:, 1], colour)
+    colour = torch.where(
+        glossy > 0, 0.82 * colour + 0.18 * around + 0.9 * highlight * light[:, 1], colour
+    )
     fog = 1 - torch.exp(-(((t.clamp(max=60.0) - 9.0).clamp(min=0) / 16.0) ** 2))[..., None]
     colour = torch.where(is_floor, colour * (1 - fog) + light[:, 3] * fog, colour)
     colour = torch.where((hit == SKY)[..., None], sky, colour)
-    key = hit * 64 + blocked * 32 + torch.where(is_floor[..., 0], floor_key, 0) + torch.where(is_board[..., 0], board_key, 0)
+    key = (
+        hit * 64
+        + blocked * 32
+        + torch.where(is_floor[..., 0], floor_key, 0)
+        + torch.where(is_board[..., 0], board_key, 0)
+    )
     side = (normal[..., 0] * 2).round() + 3 * (normal[..., 2] * 2).round()
     key = key * 32 + torch.where(is_thing[..., 0] & (pick(batch.shape) != 0), side, 0).long()
 
     if pixel_art.any():
         colour = torch.where(pixel_art[:, None, None], (colour.clamp(0, 1) * 5).round() / 5, colour)
     if sketch.any():
-        colour = torch.where(sketch[:, None, None], _sketch(batch, uv, hit, albedo, facing, board_key), colour)
+        colour = torch.where(
+            sketch[:, None, None], _sketch(batch, uv, hit, albedo, facing, board_key), colour
+        )
     return colour, key
 
 
@@ -200,7 +259,9 @@ def _floor(place: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
     """Colour of the floor at points `[B, R, 3]`, and a key of its tiles."""
     x = point[..., 0]
     y = point[..., 1]
-    ripple = torch.sin(2.1 * x + 1.3 * torch.sin(1.7 * y)) * torch.sin(1.9 * y + 0.8 * torch.sin(2.3 * x))
+    ripple = torch.sin(2.1 * x + 1.3 * torch.sin(1.7 * y)) * torch.sin(
+        1.9 * y + 0.8 * torch.sin(2.3 * x)
+    )
     blades = torch.sin(9 * x + 4 * torch.sin(3 * y)) * torch.sin(8 * y + 3 * torch.sin(4 * x))
     plank = (y / 0.9).floor()
     tile = ((x / 1.4).floor() + (y / 1.4).floor()) % 2
@@ -215,11 +276,19 @@ def _floor(place: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
         -1,
     )  # (B, R, 5)
     base = torch.tensor(
-        ((0.36, 0.47, 0.20), (0.80, 0.68, 0.46), (0.86, 0.89, 0.95), (0.52, 0.34, 0.19), (0.72, 0.72, 0.74)),
+        (
+            (0.36, 0.47, 0.20),
+            (0.80, 0.68, 0.46),
+            (0.86, 0.89, 0.95),
+            (0.52, 0.34, 0.19),
+            (0.72, 0.72, 0.74),
+        ),
         device=point.device,
     )
     index = place[:, None, None].expand(*x.shape, 1)
-    tiles = torch.where(place[:, None] == 4, tile, torch.where(place[:, None] == 3, plank % 2, torch.zeros_like(x)))
+    tiles = torch.where(
+        place[:, None] == 4, tile, torch.where(place[:, None] == 3, plank % 2, torch.zeros_like(x))
+    )
     return base[place][:, None] * shade.gather(2, index), tiles.long()
 
 
@@ -232,7 +301,9 @@ _CELL = 0.125
 
 def _board_half(letter_count: Tensor) -> Tensor:
     """Half the board's width for words of so many letters; 0 for none."""
-    return torch.where(letter_count > 0, (letter_count * (GLYPH_WIDTH + 1) + 1) * _CELL / 2, torch.zeros(()))
+    return torch.where(
+        letter_count > 0, (letter_count * (GLYPH_WIDTH + 1) + 1) * _CELL / 2, torch.zeros(())
+    )
 
 
 def _board(batch: _Batch, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,18 +315,33 @@ def _board(batch: _Batch, point: Tensor) -> tuple[Tensor, Tensor]:
     letter_at = column.div(GLYPH_WIDTH + 1, rounding_mode="floor")
     within = column % (GLYPH_WIDTH + 1)
     letter = batch.letters.gather(1, letter_at.clamp(0, MAX_WORD - 1))
-    valid = (column >= 0) & (letter_at < batch.letter_count[:, None]) & (within < GLYPH_WIDTH) & (row >= 0) & (row < GLYPH_HEIGHT)
-    ink = glyphs().to(point.device)[letter.clamp(min=0), row.clamp(0, GLYPH_HEIGHT - 1), within.clamp(max=GLYPH_WIDTH - 1)]
+    valid = (
+        (column >= 0)
+        & (letter_at < batch.letter_count[:, None])
+        & (within < GLYPH_WIDTH)
+        & (row >= 0)
+        & (row < GLYPH_HEIGHT)
+    )
+    ink = glyphs().to(point.device)[
+        letter.clamp(min=0), row.clamp(0, GLYPH_HEIGHT - 1), within.clamp(max=GLYPH_WIDTH - 1)
+    ]
     ink = ink & valid
     post = point[..., 2] < _BOARD_FOOT
     tone = torch.where(ink, 0.05, torch.where(post, 0.30, 0.92))
     return tone[..., None].expand(-1, -1, 3), ink.long() + 2 * post.long()
 
 
-def _sketch(batch: _Batch, uv: Tensor, hit: Tensor, albedo: Tensor, facing: Tensor, ink: Tensor) -> Tensor:
+def _sketch(
+    batch: _Batch, uv: Tensor, hit: Tensor, albedo: Tensor, facing: Tensor, ink: Tensor
+) -> Tensor:
     """Coloured pencil on paper: outlines where what a ray hits changes nearby, hatching where the light is faint."""
     outline = torch.zeros_like(hit, dtype=torch.bool)
-    for dx, dy in ((SKETCH_LINE, 0.0), (-SKETCH_LINE, 0.0), (0.0, SKETCH_LINE), (0.0, -SKETCH_LINE)):
+    for dx, dy in (
+        (SKETCH_LINE, 0.0),
+        (-SKETCH_LINE, 0.0),
+        (0.0, SKETCH_LINE),
+        (0.0, -SKETCH_LINE),
+    ):
         direction = _directions(uv + torch.tensor((dx, dy), device=uv.device))
         origin = torch.tensor(CAMERA, device=uv.device).expand_as(direction)
         outline |= _nearest(batch, origin, direction)[1] != hit
@@ -268,7 +354,9 @@ def _sketch(batch: _Batch, uv: Tensor, hit: Tensor, albedo: Tensor, facing: Tens
     return torch.where((outline | written)[..., None], torch.full_like(colour, 0.18), colour)
 
 
-def _nearest(batch: _Batch, origin: Tensor, direction: Tensor, *, shadow: bool = False) -> tuple[Tensor, Tensor]:
+def _nearest(
+    batch: _Batch, origin: Tensor, direction: Tensor, *, shadow: bool = False
+) -> tuple[Tensor, Tensor]:
     """First hit of rays `[B, R, 3]`: distance (FAR for none) and what (a thing's slot, FLOOR, BOARD or SKY).
 
     Shadow rays ask only for things and the board: the floor cannot stand before a light above it."""
@@ -337,7 +425,9 @@ def _ahead(t: Tensor, valid: Tensor) -> Tensor:
 
 def _sphere(o: Coordinates, d: Coordinates) -> Tensor:
     z = o[2] - 1
-    near, _ = _roots(torch.ones_like(z), o[0] * d[0] + o[1] * d[1] + z * d[2], o[0] ** 2 + o[1] ** 2 + z * z - 1)
+    near, _ = _roots(
+        torch.ones_like(z), o[0] * d[0] + o[1] * d[1] + z * d[2], o[0] ** 2 + o[1] ** 2 + z * z - 1
+    )
     return _ahead(near, near == near)
 
 
@@ -365,7 +455,12 @@ def _cylinder(o: Coordinates, d: Coordinates) -> Tensor:
     near, _ = _roots(a, o[0] * d[0] + o[1] * d[1], o[0] ** 2 + o[1] ** 2 - _CYLINDER_RADIUS**2)
     z = o[2] + near * d[2]
     side = _ahead(near, (z > 0) & (z < _CYLINDER_HEIGHT))
-    return torch.minimum(side, torch.minimum(_cap(o, d, _CYLINDER_HEIGHT, _CYLINDER_RADIUS), _cap(o, d, 0.0, _CYLINDER_RADIUS)))
+    return torch.minimum(
+        side,
+        torch.minimum(
+            _cap(o, d, _CYLINDER_HEIGHT, _CYLINDER_RADIUS), _cap(o, d, 0.0, _CYLINDER_RADIUS)
+        ),
+    )
 
 
 def _cone(o: Coordinates, d: Coordinates) -> Tensor:
@@ -373,7 +468,9 @@ def _cone(o: Coordinates, d: Coordinates) -> Tensor:
     z = o[2] - _CONE_HEIGHT
     a = d[0] ** 2 + d[1] ** 2 - slope * d[2] ** 2
     a = torch.where(a.abs() < 1e-9, 1e-9, a)
-    roots = _roots(a, o[0] * d[0] + o[1] * d[1] - slope * z * d[2], o[0] ** 2 + o[1] ** 2 - slope * z * z)
+    roots = _roots(
+        a, o[0] * d[0] + o[1] * d[1] - slope * z * d[2], o[0] ** 2 + o[1] ** 2 - slope * z * z
+    )
     sides = [_ahead(t, (o[2] + t * d[2] > 0) & (o[2] + t * d[2] < _CONE_HEIGHT)) for t in roots]
     return torch.minimum(torch.minimum(*sides), _cap(o, d, 0.0, 1.0))
 
@@ -387,11 +484,21 @@ def _normals(shape: Tensor, p: Tensor, yaw: Tensor) -> Tensor:
     s = yaw.sin()
     local = torch.stack((c * x + s * y, -s * x + c * y, z - _CUBE_HALF), -1)
     axis = F.one_hot(local.abs().argmax(-1), 3) * local.sign()
-    cube = torch.stack((c * axis[..., 0] - s * axis[..., 1], s * axis[..., 0] + c * axis[..., 1], axis[..., 2]), -1)
+    cube = torch.stack(
+        (c * axis[..., 0] - s * axis[..., 1], s * axis[..., 0] + c * axis[..., 1], axis[..., 2]), -1
+    )
     cap = (z > _CYLINDER_HEIGHT - 1e-3) | (z < 1e-3)
-    cylinder = torch.where(cap[..., None], torch.stack((zero, zero, (z > 0.5) * 2.0 - 1), -1), torch.stack((x, y, zero), -1))
+    cylinder = torch.where(
+        cap[..., None],
+        torch.stack((zero, zero, (z > 0.5) * 2.0 - 1), -1),
+        torch.stack((x, y, zero), -1),
+    )
     ring = (x * x + y * y).sqrt()
-    cone = torch.where((z < 1e-3)[..., None], torch.stack((zero, zero, zero - 1), -1), torch.stack((x, y, ring / _CONE_HEIGHT), -1))
+    cone = torch.where(
+        (z < 1e-3)[..., None],
+        torch.stack((zero, zero, zero - 1), -1),
+        torch.stack((x, y, ring / _CONE_HEIGHT), -1),
+    )
     every = torch.stack((sphere, cube, cylinder, cone), 0)
     index = shape.clamp(min=0)[None, ..., None].expand(1, *p.shape)
     return F.normalize(every.gather(0, index)[0], dim=-1)

@@ -131,7 +131,11 @@ class Scene:
 
 def kept_back(first: Thing, relation: str) -> bool:
     """True for the (colour, shape, relation) combinations that training never sees: one in eleven, by a fixed rule."""
-    code = COLOUR_NAMES.index(first.colour) + 2 * SHAPES.index(first.shape) + 3 * RELATIONS.index(relation)
+    code = (
+        COLOUR_NAMES.index(first.colour)
+        + 2 * SHAPES.index(first.shape)
+        + 3 * RELATIONS.index(relation)
+    )
     return code % 11 == 7
 
 
@@ -146,9 +150,13 @@ def scene(index: int, mix: Mix = MIXES["objects"], split: Split = "train") -> Sc
         base = _draw(rng, mix, "pair" if split == "kept back" else None)
         if index % 2:
             base = _twin(random.Random(-1 - start - index), base)
-        if base.relation is None or kept_back(base.things[0], base.relation) == (split == "kept back"):
+        if base.relation is None or kept_back(base.things[0], base.relation) == (
+            split == "kept back"
+        ):
             return base
-    raise RuntimeError(f"no scene found for index {index} of split {split!r}: the mix {dict(mix)} leaves nothing to draw")
+    raise RuntimeError(
+        f"no scene found for index {index} of split {split!r}: the mix {dict(mix)} leaves nothing to draw"
+    )
 
 
 def _draw(rng: random.Random, mix: Mix, kind: str | None) -> Scene:
@@ -166,14 +174,24 @@ def _draw(rng: random.Random, mix: Mix, kind: str | None) -> Scene:
     elif kind == "count":
         things = several(rng, rng.randint(2, MAX_COUNT))
     else:
-        word = rng.choice(WORDS) if rng.random() < 0.7 else "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, MAX_WORD)))
+        word = (
+            rng.choice(WORDS)
+            if rng.random() < 0.7
+            else "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, MAX_WORD)))
+        )
         beside = replace(_thing(rng), size="small", x=rng.uniform(-0.9, 0.9), y=-1.5)
         things = (beside,) if rng.random() < 0.5 else ()
     return Scene(kind, things, relation, place, time, style, word)
 
 
 def _thing(rng: random.Random) -> Thing:
-    return Thing(rng.choice(SHAPES), rng.choice(COLOUR_NAMES), rng.choice(SIZES), rng.choice(MATERIALS), yaw=rng.uniform(-0.6, 0.6))
+    return Thing(
+        rng.choice(SHAPES),
+        rng.choice(COLOUR_NAMES),
+        rng.choice(SIZES),
+        rng.choice(MATERIALS),
+        yaw=rng.uniform(-0.6, 0.6),
+    )
 
 
 def stand(rng: random.Random, first: Thing, second: Thing, relation: str) -> tuple[Thing, Thing]:
@@ -182,18 +200,25 @@ def stand(rng: random.Random, first: Thing, second: Thing, relation: str) -> tup
     y = rng.uniform(-0.2, 0.2)
     if relation == "left":
         gap = rng.uniform(1.05, 1.3)
-        return replace(first, x=x - gap, y=y, z=0.0), replace(second, x=x + gap, y=y + rng.uniform(-0.2, 0.2), z=0.0)
+        return replace(first, x=x - gap, y=y, z=0.0), replace(
+            second, x=x + gap, y=y + rng.uniform(-0.2, 0.2), z=0.0
+        )
     if relation == "above":
         return replace(first, x=2 * x, y=y, z=second.height), replace(second, x=2 * x, y=y, z=0.0)
     side = rng.choice((-1.0, 1.0)) * rng.uniform(0.55, 0.75)
-    return replace(first, x=x + side, y=-1.6, z=0.0), replace(second, x=x - 1.3 * side, y=1.1, z=0.0)
+    return replace(first, x=x + side, y=-1.6, z=0.0), replace(
+        second, x=x - 1.3 * side, y=1.1, z=0.0
+    )
 
 
 def several(rng: random.Random, count: int) -> tuple[Thing, ...]:
     """So many small things that are alike, on as many of five spots."""
     thing = replace(_thing(rng), size="small")
     spots = [(-1.5, 0.6), (0.0, 0.8), (1.5, 0.6), (-0.8, -1.0), (0.8, -1.0)]
-    return tuple(replace(thing, x=x + rng.uniform(-0.15, 0.15), y=y + rng.uniform(-0.15, 0.15)) for x, y in rng.sample(spots, count))
+    return tuple(
+        replace(thing, x=x + rng.uniform(-0.15, 0.15), y=y + rng.uniform(-0.15, 0.15))
+        for x, y in rng.sample(spots, count)
+    )
 
 
 def _other(rng: random.Random, value: str, values: tuple[str, ...]) -> str:
@@ -206,7 +231,10 @@ def _twin(rng: random.Random, base: Scene) -> Scene:
         first, second = base.things
         change = rng.choice(("colours", "shapes", "places", "one"))
         if change == "colours" and first.colour != second.colour:
-            first, second = replace(first, colour=second.colour), replace(second, colour=first.colour)
+            first, second = (
+                replace(first, colour=second.colour),
+                replace(second, colour=first.colour),
+            )
         elif change == "shapes" and first.shape != second.shape:
             first, second = replace(first, shape=second.shape), replace(second, shape=first.shape)
         elif change == "places":
