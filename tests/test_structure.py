@@ -92,10 +92,6 @@ def test_files_and_folders_are_small(package: str) -> None:
     files = _python_files(package)
     limit = MAX_TEST_FILE_LINES if package == "tests" else MAX_FILE_LINES
     long = [
-        str(path.relative_to(ROOT))
-        for path in files
-        if len(path.read_text().splitlines()) > limit
-    ]
         str(path.relative_to(ROOT)) for path in files if len(path.read_text().splitlines()) > limit
     ]
     folders = Counter(path.parent.relative_to(ROOT) for path in files)
