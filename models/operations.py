@@ -7,7 +7,7 @@ reads from top to bottom, and whoever drives it (`run` here, the worker's engine
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -31,14 +31,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Phase:
-    """Rows that may be moved at once, and the share of the operation's work (about) that is done when they have ended."""
+    """Rows that may run at once; `progress` is the share of the operation that ends with them.
+
+    `progress` is a rough estimate in (0, 1]; the last phase of an operation has 1."""
 
     rows: Sequence[Row]
-    done: float = 1.0
+    progress: float = 1.0
 
 
 Operation = Generator[Phase, None, Outcome]
-LATENTS_DONE = 0.3  # finding z_i and x_T, beside decoding them
+# Share of an operation that z_i and x_T take; decoding them takes the rest.
+LATENTS_PROGRESS = 0.3
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,34 @@ class Ingredient:
     weight: float = 1.0
 
 
-def run(pipeline: UnCLIP, operation: Operation) -> Outcome:
-    """Drive an operation to its end in this process. RuntimeError if a row failed."""
+def drive(operation: Operation, run_phase: Callable[[Phase], None]) -> Outcome:
+    """Run an operation to its end and return its outcome.
+
+    `run_phase` moves the rows of one phase until each has an image, a conditioning or an error.
+    Exceptions of the operation and of `run_phase` propagate."""
     while True:
         try:
             phase = next(operation)
         except StopIteration as end:
             return cast(Outcome, end.value)
-        pipeline.draw(phase.rows)
+        run_phase(phase)
+
+
+def rescale(operation: Operation, start: float, stop: float) -> Operation:
+    """Map the progress of an operation's phases from 0..1 to `start`..`stop`.
+
+    It serves operations that are one part of a longer one: `outcome = yield from rescale(...)`."""
+    while True:
+        try:
+            phase = next(operation)
+        except StopIteration as end:
+            return cast(Outcome, end.value)
+        yield replace(phase, progress=start + (stop - start) * phase.progress)
+
+
+def run(pipeline: UnCLIP, operation: Operation) -> Outcome:
+    """Run an operation in this process and return its outcome; RuntimeError if a row failed."""
+    return drive(operation, lambda phase: pipeline.draw(phase.rows))
 
 
 def generate(
@@ -79,7 +102,7 @@ def compose(
         if not _is_embedding(part.content)
     ]
     blank = pipeline.caption_row("", 0, parameters, prior=False)
-    yield Phase([*sources, blank], LATENTS_DONE)
+    yield Phase([*sources, blank], LATENTS_PROGRESS)
     found = iter(sources)
     parts = [
         cast(Tensor, part.content).to(pipeline.device)
@@ -111,7 +134,7 @@ def variations(
     """Images that share an image's meaning: its (z_i, x_T), decoded by DDIM. `eta` 0 gives the image back; the larger it is,
     the farther they stray."""
     source = pipeline.image_row(image, parameters, invert=True)
-    yield Phase([source], LATENTS_DONE)
+    yield Phase([source], LATENTS_PROGRESS)
     rows = [pipeline.latent_row(_latent(source), seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
@@ -131,7 +154,7 @@ def interpolate(
     from the seed for all. Noise within the steps is the same in every frame."""
     invert = noise == "slerp"
     sources = [_end_row(pipeline, end, seed, parameters, invert=invert) for end in ends]
-    yield Phase(sources, LATENTS_DONE)
+    yield Phase(sources, LATENTS_PROGRESS)
     a, b = (replace(_latent(source), text=_latent(source).empty) for source in sources)
     z_a = cast(Tensor, a.z_i)
     z_b = cast(Tensor, b.z_i)
@@ -166,7 +189,7 @@ def text_diff(
         for text in (prompt_to, prompt_from)
         if text is not None
     ]
-    yield Phase([source, *captions], LATENTS_DONE)
+    yield Phase([source, *captions], LATENTS_PROGRESS)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
     z_t, *z_t0 = (_latent(row).text.z_t[0] for row in captions)
@@ -214,7 +237,7 @@ def probe(
     components, for each k, all from one seed (paper §4, Fig. 6 and 7)."""
     source = pipeline.image_row(image, parameters, invert=False)
     captions = [pipeline.caption_row(label, 0, parameters, prior=False) for label in labels]
-    yield Phase([source, *captions], LATENTS_DONE)
+    yield Phase([source, *captions], LATENTS_PROGRESS)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
     told: dict[str, Any] = {}

@@ -122,7 +122,7 @@ def redrawn(pipeline: UnCLIP, told: Provenance, files: Files) -> tuple[Row, int,
     )
     while True:
         phase = next(operation)
-        if phase.done == 1:  # the images themselves
+        if phase.progress == 1:  # the images themselves
             row = phase.rows[told.index]
             pipeline.draw([row])
             return row, told.index, parameters

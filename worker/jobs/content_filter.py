@@ -152,7 +152,7 @@ def _between(operation: Operation) -> Operation:
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
-        yield replace(phase, done=GIVEN_DONE + (DRAWN_DONE - GIVEN_DONE) * phase.done)
+        yield replace(phase, progress=GIVEN_DONE + (DRAWN_DONE - GIVEN_DONE) * phase.progress)
 
 
 def _z_i(row: Row) -> Tensor:

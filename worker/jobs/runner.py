@@ -149,7 +149,7 @@ def _move(
         ticket = context.engine.submit(phase.rows, priority)
         try:
             with context.cancellations.of(record.job_id, ticket):
-                _follow(context, ticket, record, (done, phase.done))
+                _follow(context, ticket, record, (done, phase.progress))
         finally:
             context.engine.abandon(ticket)
             tracing.stages(ticket)
@@ -157,7 +157,7 @@ def _move(
         if failed:
             raise RowError(f"{len(failed)} of {len(phase.rows)} images failed: {failed[0].error}")
         cuts |= {text: None for row in phase.rows for text in (row.cut, row.negative_cut) if text}
-        done = phase.done
+        done = phase.progress
 
 
 def _follow(context: Context, ticket: Ticket, record: JobRecord, span: tuple[float, float]) -> None:
