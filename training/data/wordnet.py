@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +10,25 @@ from training.errors import TrainingError
 from training.scenes.illustrated.packages import WORDNET, archive_name
 
 MAX_DEPTH = 5
-# A thing with more nouns than this below it is too broad to stand for each of them.
-MAX_NOUNS = 400
+# WordNet's files of animals, foods and plants, by the group of things whose words are meant in that sense.
+LEXICOGRAPHER_FILES = {"animals-nature": (5, 20), "food-drink": (13, 20)}
+# Things whose nouns are people, islands or plants that do not look like them.
+TOO_BROAD = frozenset(
+    (
+        "herb", "scientist", "artist", "straight ruler", "singer", "judge", "technologist", "health worker", "performing arts",
+        "desert island", "school", "wood", "salt", "bone", "office worker", "desert", "national park", "guard", "student", "teacher",
+        "cook", "mechanic", "pilot", "cityscape", "mountain", "knot", "link", "water wave", "film frames", "wrapped gift", "label",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class WordNet:
-    """WordNet's nouns: the synset of each lemma's first sense, and each synset's hypernyms and lemmas."""
+    """WordNet's nouns: the synsets of each lemma's senses, the commonest first; each synset's hypernyms and file number."""
 
-    first_sense: dict[str, int]
+    senses: dict[str, tuple[int, ...]]
     hypernyms: dict[int, tuple[int, ...]]
+    files: dict[int, int]
 
 
 def read_wordnet(folder: Path) -> WordNet:
@@ -36,12 +44,13 @@ def read_wordnet(folder: Path) -> WordNet:
             data = _lines(tar, "package/dict/data.noun")
     except (KeyError, tarfile.TarError) as error:
         raise TrainingError(f"{WORDNET.spec} has an unexpected layout: {error}") from error
-    first_sense = {}
+    senses = {}
     for line in index:
         fields = line.split()
         # Fields of index.noun: lemma, part of speech, synset count, pointer count, pointers, two counts, synset offsets.
-        first_sense[fields[0].replace("_", " ")] = int(fields[6 + int(fields[3])])
+        senses[fields[0].replace("_", " ")] = tuple(int(offset) for offset in fields[6 + int(fields[3]) :])
     hypernyms = {}
+    files = {}
     for line in data:
         fields = line.split(" | ")[0].split()
         pointers = 5 + 2 * int(fields[3], 16)
@@ -51,45 +60,48 @@ def read_wordnet(folder: Path) -> WordNet:
             if symbol in ("@", "@i") and part == "n":
                 parents.append(int(offset))
         hypernyms[int(fields[0])] = tuple(parents)
-    return WordNet(first_sense, hypernyms)
+        files[int(fields[0])] = int(fields[1])
+    return WordNet(senses, hypernyms, files)
 
 
-def nouns_below(wordnet: WordNet, things: list[tuple[str, ...]]) -> dict[str, int]:
+def owners_of(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]) -> dict[int, int]:
+    """Map a synset of each thing's plainest known word to the thing: its commonest sense of the thing's kind.
+
+    `things` holds each thing's words, `groups` emojibase's group of each."""
+    owners: dict[int, int] = {}
+    for thing, (words, group) in enumerate(zip(things, groups, strict=True)):
+        if not TOO_BROAD.isdisjoint(words):
+            continue
+        senses = next((found for word in words if (found := wordnet.senses.get(word.lower()))), ())
+        preferred = [sense for sense in senses if wordnet.files[sense] in LEXICOGRAPHER_FILES.get(group, ())]
+        for sense in (preferred or senses)[:1]:
+            owners.setdefault(sense, thing)
+    return owners
+
+
+def nouns_below(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]) -> dict[str, int]:
     """Map each noun whose first sense lies below a thing to that thing, the nearest one.
 
-    `things` holds each thing's words, the plainest first; nouns that are such words themselves are left out. Proper
-    nouns are kept, for WordNet files them under instances."""
-    owners: dict[int, int] = {}
-    for thing, words in enumerate(things):
-        for word in words:
-            synset = wordnet.first_sense.get(word.lower())
-            if synset is not None:
-                owners.setdefault(synset, thing)
-                break
+    Nouns that are words of a thing themselves are left out."""
+    owners = owners_of(wordnet, things, groups)
     own_words = {word.lower() for words in things for word in words}
-    found: dict[int, list[str]] = defaultdict(list)
-    for lemma, synset in wordnet.first_sense.items():
-        if lemma in own_words or len(lemma) < 3:
-            continue
-        thing_or_none = _nearest_owner(wordnet, synset, owners)
-        if thing_or_none is not None:
-            found[thing_or_none].append(lemma)
-    return {
-        lemma: thing
-        for thing, lemmas in found.items()
-        if len(lemmas) <= MAX_NOUNS
-        for lemma in lemmas
-    }
+    found = {}
+    for noun in wordnet.senses:
+        thing = -1 if noun in own_words or len(noun) < 3 else nearest_thing(wordnet, noun, owners)
+        if thing >= 0:
+            found[noun] = thing
+    return found
 
 
-def _nearest_owner(wordnet: WordNet, synset: int, owners: dict[int, int]) -> int | None:
-    level = [synset]
+def nearest_thing(wordnet: WordNet, noun: str, owners: dict[int, int]) -> int:
+    """Return the thing at or above a noun's first sense, at most `MAX_DEPTH` steps up; -1 if there is none."""
+    level = list(wordnet.senses.get(noun.lower(), ())[:1])
     for _ in range(MAX_DEPTH + 1):
         for one in level:
             if one in owners:
                 return owners[one]
         level = [parent for one in level for parent in wordnet.hypernyms.get(one, ())]
-    return None
+    return -1
 
 
 def _lines(tar: tarfile.TarFile, member: str) -> list[str]:

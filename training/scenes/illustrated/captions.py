@@ -67,11 +67,13 @@ _TIME_WORDS = {
 }
 
 
-def draw_caption(world: World, scene: Scene, rng: random.Random) -> str:
-    """Return a caption that is true of the scene, and mentions its ground unless that is white."""
-    if _is_plain(scene) and rng.random() < LANGUAGE_SHARE:
+def draw_caption(world: World, scene: Scene, rng: random.Random, style_share: float = STYLE_SHARE) -> str:
+    """Return a caption that is true of the scene, and mentions its ground unless that is white.
+
+    `style_share` is how often it mentions the style; 1 also keeps it in English."""
+    if _is_plain(scene) and style_share < 1 and rng.random() < LANGUAGE_SHARE:
         return foreign_caption(world, scene.parts[0].name, rng)
-    mentions_style = rng.random() < STYLE_SHARE
+    mentions_style = rng.random() < style_share
     style = (
         rng.choices(STYLE_WORDS[world.atlas.sets[scene.art_set]], (6, 2, 1))[0]
         if mentions_style
@@ -94,6 +96,12 @@ def foreign_caption(world: World, name: int, rng: random.Random) -> str:
     if language in _ARTICLES and rng.random() < 0.4:
         word = f"{rng.choice(_ARTICLES[language])} {word}"
     return vary_case(word, rng)
+
+
+def frame_noun(noun: str, rng: random.Random) -> str:
+    """Return a noun as people type it: "a dog", "dog sticker", "a picture of a dog"."""
+    frame = rng.choices([frame for frame, _ in _FRAMES], [weight for _, weight in _FRAMES])[0]
+    return vary_case(frame.format(a=with_article(noun), bare=noun), rng)
 
 
 def plain_caption(world: World, scene: Scene) -> str:
