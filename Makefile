@@ -13,10 +13,10 @@ $(STAMP): pyproject.toml
 	touch $@
 
 run: $(STAMP)  ## Redis, a worker and the service on port 8000; Ctrl-C stops all of it
-	@$(BIN)/python devtools/launch.py
+	@$(BIN)/python -m devtools.launch
 
 worker: $(STAMP)  ## one more worker for a running `make run`
-	@$(BIN)/python devtools/launch.py worker
+	@$(BIN)/python -m devtools.launch worker
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Start a local deployment, for development, tests and benchmarks."""
+"""Start the whole service on one machine: for `make run`, tests and benchmarks."""

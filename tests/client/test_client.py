@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import free_port
 from PIL import Image
 from support.deployment import House, opened
 
+from devtools.ports import free_port
 from unclip_client import AwayError, Client, Job, JobCancelledError, JobFailedError, ProblemError
 
 SMALL: dict[str, Any] = {"size": 64, "decoder_num_inference_steps": 4}

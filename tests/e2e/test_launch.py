@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from conftest import free_port
 
 from contracts import redis_keys
+from devtools.ports import free_port
 
 LAUNCH = Path(__file__).parents[2] / "devtools/launch.py"
 LONG_S = 180.0

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from conftest import free_port
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -21,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from contracts import redis_keys
+from devtools.ports import free_port
 from models import UnCLIP
 from service.app import create_app
 from service.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 import redis.asyncio
-from conftest import free_port
 
+from devtools.ports import free_port
 from service.app import create_app
 from service.settings import Settings
 

@@ -21,12 +21,13 @@ from typing import Any
 import pytest
 import redis
 import trustme
-from conftest import free_port, redis_binary
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.jobs import Progress
 from contracts.operations import GenerateFields
 from contracts.redis_url import RedisUrl, parse_sentinels, redact_credentials
+from devtools.ports import free_port
+from devtools.redis_server import redis_binary
 from service.jobs.repository import Jobs
 from service.requests.parse import Work
 from service.settings import Settings

@@ -11,10 +11,11 @@ import httpx
 import pytest
 import redis
 import redis.asyncio
-from conftest import RedisServer, free_port
 
 from contracts import redis_keys
 from contracts.jobs import ImageInfo, Progress
+from devtools.ports import free_port
+from devtools.redis_server import RedisServer
 from service.settings import Settings
 from service.store import Store as Reader
 from worker.jobs.record import JobRecord

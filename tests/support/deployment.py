@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 import redis
-from conftest import RedisServer, free_port
 from PIL import Image
 
 from contracts import redis_keys
+from devtools.ports import free_port
+from devtools.redis_server import RedisServer
 
 LONG_S = 180.0  # a busy machine may be slow; an idle one needs seconds
 SLOW = {"prompt": "a grey cone", "size": 64, "decoder_num_inference_steps": 300}

@@ -9,10 +9,10 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from conftest import free_port
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from devtools.ports import free_port
 from models.row import STAGES, Row
 from worker import metrics
 from worker.engine.core import Engine

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import redis.asyncio
-from conftest import RedisServer
 
 from contracts import redis_keys
 from contracts.jobs import WorkerHeartbeat
+from devtools.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 FORBIDDEN = ("torch", "open_clip", "numpy", "models", "worker", "training")

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from conftest import RedisServer
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contracts.jobs import ImageInfo, Progress
+from devtools.redis_server import RedisServer
 from service.api.images import formed
 from worker.jobs.record import JobRecord
 

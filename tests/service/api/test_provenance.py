@@ -10,10 +10,10 @@ import httpx
 import pytest
 import redis
 import torch
-from conftest import RedisServer
 
 from contracts.jobs import ImageInfo, Progress
 from contracts.provenance import Provenance
+from devtools.redis_server import RedisServer
 from worker.jobs.images import png
 from worker.jobs.record import JobRecord
 from worker.store import Store

@@ -11,10 +11,10 @@ import httpx
 import pytest
 import redis
 import redis.asyncio
-from conftest import RedisServer
 
 from contracts import redis_keys
 from contracts.jobs import Preview, Progress, WorkerHeartbeat, now, written
+from devtools.redis_server import RedisServer
 from service.jobs.events import Event, Events
 from worker.jobs.record import JobRecord
 

@@ -13,11 +13,11 @@ import httpx
 import pytest
 import redis
 import redis.asyncio
-from conftest import RedisServer
 
 from contracts import redis_keys
 from contracts.jobs import ImageInfo, Progress, WorkerHeartbeat, now
 from contracts.operations import GenerateFields
+from devtools.redis_server import RedisServer
 from service.jobs.repository import Accepted, Jobs
 from service.requests.parse import Work
 from service.settings import Settings

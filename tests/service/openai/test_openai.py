@@ -19,7 +19,6 @@ import openai
 import pytest
 import redis
 import uvicorn
-from conftest import RedisServer, free_port
 from fastapi import Depends
 from openai import OpenAI
 from PIL import Image, ImageDraw
@@ -27,7 +26,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from contracts import redis_keys
 from contracts.jobs import ImageInfo, Preview, Progress, WorkerHeartbeat
-from service.api.problems import ProblemError
+from devtools.ports import free_port
+from devtools.redis_server import RedisServer
+from service.errors import Unauthorized
 from service.app import create_app
 from service.openai import stream
 from service.settings import Settings
@@ -777,7 +778,7 @@ class TestErrors:
         """A key that is none is AuthenticationError; a fault of ours is a 500 that says no more."""
 
         def keyless() -> None:
-            raise ProblemError(401, "There is no such key.", headers={"WWW-Authenticate": "Bearer"})
+            raise Unauthorized("There is no such key.", headers={"WWW-Authenticate": "Bearer"})
 
         def change(app: Any) -> None:
             @app.get("/v1/locked", dependencies=[Depends(keyless)])

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from conftest import RedisServer
 from fastapi import APIRouter
 from PIL import Image
 
 from contracts import redis_keys
 from contracts.jobs import ImageInfo, Progress, WorkerHeartbeat, now
+from devtools.redis_server import RedisServer
 from service.app import create_app
 from service.security import api_keys
 from service.settings import Settings

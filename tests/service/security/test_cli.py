@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import RedisServer, free_port
+
+from devtools.ports import free_port
+from devtools.redis_server import RedisServer
 
 
 def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

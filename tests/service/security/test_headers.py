@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import free_port
 
+from devtools.ports import free_port
 from service.app import create_app
 from service.jobs.repository import Jobs
 from service.security.headers import Envelope

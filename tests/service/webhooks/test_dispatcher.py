@@ -21,11 +21,12 @@ import pytest
 import redis
 import redis.asyncio
 import trustme
-from conftest import RedisServer, free_port
 from standardwebhooks import Webhook as Verifier
 
 from contracts import redis_keys
 from contracts.jobs import ImageInfo, Progress
+from devtools.ports import free_port
+from devtools.redis_server import RedisServer
 from service.jobs import index
 from service.jobs.repository import Jobs
 from service.settings import Settings
