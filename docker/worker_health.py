@@ -14,7 +14,7 @@ import sys
 import redis
 
 from contracts import redis_keys
-from worker.connection import connection
+from infra.redis import connect
 
 
 def beats(client: redis.Redis, host: str) -> bool:
@@ -30,7 +30,7 @@ def main() -> None:
     """Exit 0 where it lives, 1 with the reason where not."""
     url = os.environ.get("UNCLIP_REDIS_URL", "redis://127.0.0.1:6379/0")
     try:
-        client = connection(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
+        client = connect(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
         if not beats(client, socket.gethostname()):
             sys.exit("No sign of life from this container's worker: it is loading, or stuck.")
     except redis.RedisError as error:

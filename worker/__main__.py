@@ -9,18 +9,23 @@ import threading
 import time
 from concurrent.futures import Future
 
+from infra import logging as logs
+from infra import tracing
+from infra.object_store import ObjectStore
+from infra.redis import wait_for_redis
+from infra.settings import load_or_exit
 from models import UnCLIP
-from worker import logs, metrics, reproduce, tracing
+from worker import metrics, reproduce
+from worker.cleanup import start_cleanup_thread
 from worker.engine.core import Engine, batch_limits
 from worker.engine.memory import fitted, keep_freed_memory, meter_of
 from worker.engine.warmup import record_passes
 from worker.jobs import runner
 from worker.jobs.cancellation import Cancellations
 from worker.jobs.content_filter import ContentCheck, read
-from worker.queue.worker import ThreadWorker, connect, wait_for_redis
+from worker.queue.worker import ThreadWorker, connect
 from worker.settings import Settings
-from worker.startup import load, read_settings
-from worker.store import Store, sweep_beside
+from worker.startup import load
 
 log = logging.getLogger("worker")
 # Copying a network to the device takes about as long as a few steps, so it stays for more than a few.
@@ -29,10 +34,10 @@ OFFLOADED_PATIENCE = 32
 
 def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
     """Check the settings, load and warm up the pipeline, work until told to stop. Benchmarks put other classes in."""
-    settings = read_settings()
-    logs.configure(settings)
+    settings = load_or_exit(Settings)
+    logs.configure(settings.log_level, settings.log_format, "worker")
     try:
-        tracing.start()
+        tracing.start("unclip-worker")
     except RuntimeError as error:
         sys.exit(str(error))
     keep_freed_memory()
@@ -52,18 +57,18 @@ def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Eng
     connection = connect(settings.redis_url)
     cancellations = Cancellations(connection, engine)
     cancellations.start()
-    store = Store(settings.store) if settings.store else None
+    store = ObjectStore(settings.object_store_url) if settings.object_store_url else None
     if store is not None:
-        sweep_beside(store, connection, settings.result_ttl)
+        start_cleanup_thread(store, connection, settings.result_ttl_s)
     runner.install(
         runner.Context(
-            pipeline, engine, connection, cancellations, settings.result_ttl, store, content
+            pipeline, engine, connection, cancellations, settings.result_ttl_s, store, content
         )
     )
     worker = ThreadWorker(
         connection,
         slots=settings.jobs_at_once,
-        result_ttl=settings.result_ttl,
+        result_ttl=settings.result_ttl_s,
         checkpoint=pipeline.name,
         on_beat=metrics.beat,
     )
@@ -102,14 +107,14 @@ def prepare(
         )
     except ValueError as error:
         sys.exit(f"The content check will not do: {error}")
-    pipeline.pack()
+    pipeline.prepack()
     pipeline.warm_up()
     limits = fitted(batch_limits(settings.max_batch), pipeline, meter_of(pipeline.device))
     if settings.cuda_graphs:  # only now: passes that are played back take no memory to be measured
-        pipeline.record()
+        pipeline.enable_cuda_graphs()
     if pipeline.graphs is not None:
         record_passes(pipeline, limits)
-    patience = 1 if pipeline.residents is None else OFFLOADED_PATIENCE
+    patience = 1 if pipeline.offloader is None else OFFLOADED_PATIENCE
     engine = engine_class(
         pipeline, limits, metrics.observe, patience=patience, on_error=metrics.failed
     )

@@ -13,12 +13,14 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 from contracts.images import Kind, image_digest, normalize_image
 from contracts.operations import OPERATIONS
 from contracts.provenance import Provenance, read_provenance
+from infra.settings import load_or_exit
 from models import Parameters, UnCLIP
 from models.row import Row
 from worker.jobs.images import pillow, png, tensor
 from worker.jobs.operations import begin
 from worker.jobs.provenance import provenance
-from worker.startup import load, read_settings
+from worker.settings import Settings
+from worker.startup import load
 
 PROMISED = 2  # of 255: how far the same image may be from itself, by rounding
 Files = Mapping[str, bytes]
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         original = arguments.png.read_bytes()
         told = read_provenance(original)
         files = matched(told.inputs, arguments.inputs)
-        pipeline = load(read_settings())
+        pipeline = load(load_or_exit(Settings))
         row, index, parameters = redrawn(pipeline, told, files)
         assert row.image is not None
     except (OSError, ValueError, RuntimeError, LookupError) as error:
@@ -124,9 +126,9 @@ def redrawn(pipeline: UnCLIP, told: Provenance, files: Files) -> tuple[Row, int,
         phase = next(operation)
         if phase.progress == 1:  # the images themselves
             row = phase.rows[told.index]
-            pipeline.draw([row])
+            pipeline.run([row])
             return row, told.index, parameters
-        pipeline.draw(phase.rows)
+        pipeline.run(phase.rows)
 
 
 def differences(told: Provenance, here: Provenance) -> list[str]:

@@ -6,21 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contracts.redis_url import RedisUrl
+from infra.settings import CommonSettings
 from worker.jobs.content_filter import read
-from worker.store import Store
 
 
-class Settings(BaseSettings):
+class Settings(CommonSettings):
     """Each field is the environment variable UNCLIP_<FIELD>."""
 
-    model_config = SettingsConfigDict(env_prefix="UNCLIP_")
-
-    redis_url: RedisUrl = Field(
-        "redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels."
-    )
     checkpoint: Path | None = Field(
         None, description="Checkpoint folder; the embedded default where unset."
     )
@@ -49,13 +42,6 @@ class Settings(BaseSettings):
         ge=1,
         description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.",
     )
-    result_ttl: int = Field(
-        86_400, ge=60, description="Seconds that an ended job and its images are kept."
-    )
-    store: str | None = Field(
-        None,
-        description="Object store of images: file:///folder or s3://bucket/prefix; else Redis.",
-    )
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
     worker_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none."
@@ -63,19 +49,6 @@ class Settings(BaseSettings):
     content_check: Path | None = Field(
         None, description="JSON file of what no image may show; nothing is checked where unset."
     )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="How the log is written; auto: JSON unless on a terminal."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged: this and what is graver."
-    )
-
-    @field_validator("store")
-    @classmethod
-    def _openable(cls, url: str | None) -> str | None:
-        if url:
-            Store(url)
-        return url
 
     @field_validator("content_check")
     @classmethod

@@ -5,23 +5,9 @@ from __future__ import annotations
 import sys
 
 import torch
-from pydantic import ValidationError
 
-from contracts.redis_url import redact_credentials
 from models import CheckpointError, UnCLIP
 from worker.settings import Settings
-
-
-def read_settings() -> Settings:
-    """The worker's settings. Ends the process where they will not do."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        faults = "\n".join(
-            f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}, got {redact_credentials(repr(e['input']))}"
-            for e in error.errors()
-        )
-        sys.exit(f"The settings will not do:\n{faults}")
 
 
 def load(settings: Settings, pipeline_class: type[UnCLIP] = UnCLIP) -> UnCLIP:
@@ -51,7 +37,7 @@ def load(settings: Settings, pipeline_class: type[UnCLIP] = UnCLIP) -> UnCLIP:
             device,
             getattr(torch, settings.dtype),
             upsampler=settings.upsampler,
-            device_memory=budget,
+            offload_budget_bytes=budget,
         )
     except CheckpointError as error:
         sys.exit(f"The checkpoint will not do: {error}")

@@ -6,11 +6,9 @@ Prompts are in no span. `service/tracing.py` begins.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 
 from opentelemetry import trace
 from opentelemetry.propagate import extract
@@ -19,32 +17,6 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from contracts.jobs import Record
 from contracts.transitions import Reason
 from worker.engine.core import Ticket
-
-SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-
-
-def start() -> None:
-    """Send this process's spans where the environment says, if it does. RuntimeError where what that needs is not installed."""
-    if not any(os.environ.get(name) for name in SWITCHES):
-        return
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise RuntimeError(
-            f"{SWITCHES[0]} is set, and {error}: pip install 'unclip-service[telemetry]'"
-        ) from error
-    told = {
-        "service.name": os.environ.get("OTEL_SERVICE_NAME", "unclip-worker"),
-        "service.version": version("unclip-service"),
-    }
-    provider = TracerProvider(
-        resource=Resource.create(told)
-    )  # it sends what is left when Python exits
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def simple(pipeline_class: type[UnCLIP]) -> None:
     connection = connect(settings.redis_url)
     runner.install(
         runner.Context(
-            pipeline, engine, connection, Cancellations(connection, engine), settings.result_ttl
+            pipeline, engine, connection, Cancellations(connection, engine), settings.result_ttl_s
         )
     )
 

@@ -28,11 +28,12 @@ from contracts.operations import GenerateFields
 from contracts.redis_url import RedisUrl, parse_sentinels, redact_credentials
 from devtools.ports import free_port
 from devtools.redis_server import redis_binary
+from infra.redis import wait_for_redis
 from service.jobs.repository import Jobs
 from service.requests.parse import Work
 from service.settings import Settings
 from worker.jobs.record import JobRecord
-from worker.queue.worker import ThreadWorker, connect, wait_for_redis
+from worker.queue.worker import ThreadWorker, connect
 
 pytestmark = pytest.mark.anyio
 WAIT_S = 120.0

@@ -14,12 +14,11 @@ import structlog
 
 from contracts import redis_keys
 from contracts.jobs import now, written
+from infra import logging as logs
 from models import UnCLIP
-from worker import logs
 from worker.engine.core import Engine, batch_limits
 from worker.jobs.cancellation import Cancellations
 from worker.jobs.runner import Context, draw, install
-from worker.settings import Settings
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_a_job_that_fails_is_found_by_its_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Both ids are on the engine's line with the trace as on the task's; what was asked for is on none."""
-    logs.configure(Settings(log_format="json"))
+    logs.configure("info", "json", "worker")
     pipeline = UnCLIP.load(tiny_checkpoint)
 
     def failing(rows: Any) -> None:

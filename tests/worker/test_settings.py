@@ -16,7 +16,7 @@ import pytest
         (
             "UNCLIP_MAX_BATCH",
             "0",
-            "The settings will not do:\n  UNCLIP_MAX_BATCH: Input should be greater than or equal to 1, got '0'",
+            "Invalid settings:\n  UNCLIP_MAX_BATCH: Input should be greater than or equal to 1, got '0'",
         ),
         (
             "UNCLIP_CHECKPOINT",

@@ -23,7 +23,7 @@ from contracts.jobs import (
 )
 from contracts.transitions import Reason, finish_job, publish_event
 from contracts.webhooks import schedule_webhook
-from worker.store import Store
+from infra.object_store import ObjectStore
 
 _TITLES: dict[FailureKind, str] = {
     "invalid": "The request cannot be done",
@@ -42,7 +42,7 @@ class JobRecord:
     worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
 
     def __init__(
-        self, connection: redis.Redis, job_id: str, ttl: int, store: Store | None = None
+        self, connection: redis.Redis, job_id: str, ttl: int, store: ObjectStore | None = None
     ) -> None:
         """`store`: where images go; else to Redis."""
         # Any: what redis-py says of its answers' types differs from release to release.
@@ -120,7 +120,7 @@ class JobRecord:
         result: dict[str, Any] | None = None,
         animation: tuple[str, bytes] | None = None,
     ) -> bool:
-        """It is done: images, what was found beside them, and the frames as one animation (format, content). StoreError where
+        """It is done: images, what was found beside them, and the frames as one animation (format, content). ObjectStoreError where
         they could not be stored; the job has not ended then."""
         contents = {
             redis_keys.image(self.job_id, index): content for index, content in enumerate(pngs)

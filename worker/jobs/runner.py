@@ -17,6 +17,7 @@ from contracts.images import image_digest
 from contracts.jobs import ENDED, FailureKind, ImageInfo, Progress, Record, now
 from contracts.operations import OPERATIONS
 from contracts.transitions import Reason
+from infra.object_store import ObjectStore
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome
 from models.row import Row
@@ -29,7 +30,6 @@ from worker.jobs.operations import begin
 from worker.jobs.previews import previews
 from worker.jobs.provenance import provenance
 from worker.jobs.record import JobRecord
-from worker.store import Store
 
 log = structlog.stdlib.get_logger("worker.jobs.runner")
 POLL_S = 0.05  # short: RQ's timeout is raised between two waits
@@ -47,7 +47,7 @@ class Context:
     connection: redis.Redis
     cancellations: Cancellations
     result_ttl: int
-    store: Store | None = None
+    store: ObjectStore | None = None
     content: ContentCheck | None = None
 
 
@@ -156,7 +156,7 @@ def _move(
         failed = [row for row in phase.rows if row.error is not None]
         if failed:
             raise RowError(f"{len(failed)} of {len(phase.rows)} images failed: {failed[0].error}")
-        cuts |= {text: None for row in phase.rows for text in (row.cut, row.negative_cut) if text}
+        cuts |= {text: None for row in phase.rows for text in (row.truncated_prompt, row.truncated_negative_prompt) if text}
         done = phase.progress
 
 
@@ -249,7 +249,7 @@ def _finish(
     moving = animation([image for _, image in drawn], kind) if kind else None
     last = outcome.rows[-1] if outcome.rows else None
     stage, steps = (
-        (list(last.plan)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
+        (list(last.stage_costs)[-1], last.steps) if last else ("image" if found.inputs else "text", 1)
     )
     whole = Progress(stage=stage, step=steps, steps=steps, fraction=1.0)
     return record.succeed(

@@ -25,9 +25,9 @@ from rq.worker import BaseWorker
 
 from contracts import redis_keys
 from contracts.jobs import WorkerHeartbeat
-from contracts.queue import PUSH
 from contracts.transitions import Reason
-from worker.connection import connection as redis_at
+from infra.queue import PriorityQueue
+from infra.redis import connect as connect_to
 from worker.jobs.record import JobRecord
 from worker.queue.recovery import Handed
 
@@ -40,15 +40,9 @@ DEQUEUE_S = 1
 ALIVE_TTL_S = 10  # for /readyz
 
 
-class MaintainedQueue(Queue):
+class MaintainedQueue(PriorityQueue):
     """RQ's queue, whose maintenance lock does not outlive a worker that is killed while it holds it by the quarter of an hour that
     RQ gives it: nobody else would take over abandoned jobs meanwhile."""
-
-    def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
-        """A job that is tried again goes to its place by priority, before its equals."""
-        (pipeline or self.connection).eval(
-            PUSH, 1, self.key, job_id, redis_keys.job(""), int(at_front)
-        )
 
     @property
     def intermediate_queue(self) -> Handed:
@@ -225,25 +219,10 @@ def connect(url: str) -> redis.Redis:
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
-    return redis_at(
+    client: redis.Redis = connect_to(
         url,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1),
         socket_connect_timeout=2.0,
         socket_keepalive=True,
     )
-
-
-def wait_for_redis(url: str) -> None:
-    """Return once Redis answers, saying so where it takes a while."""
-    probe = redis_at(url, socket_timeout=2.0, socket_connect_timeout=2.0)
-    said = False
-    while True:
-        try:
-            probe.ping()
-            probe.close()
-            return
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            if not said:
-                log.warning("waiting for Redis: %s", error)
-                said = True
-            time.sleep(0.5)
+    return client

@@ -14,9 +14,9 @@ import torch
 from contracts.jobs import ImageInfo, Progress
 from contracts.provenance import Provenance
 from devtools.redis_server import RedisServer
+from infra.object_store import ObjectStore
 from worker.jobs.images import png
 from worker.jobs.record import JobRecord
-from worker.store import Store
 
 pytestmark = pytest.mark.anyio
 WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
@@ -38,7 +38,7 @@ TOLD = {
 
 
 async def ended(
-    client: httpx.AsyncClient, server: RedisServer, store: Store | None, *images: bytes
+    client: httpx.AsyncClient, server: RedisServer, store: ObjectStore | None, *images: bytes
 ) -> str:
     """A job that came to these PNGs."""
     job_id = str((await client.post("/generate", json={"prompt": "a"})).json()["id"])
@@ -63,7 +63,7 @@ async def test_an_images_provenance_has_a_route(
     url = f"file://{tmp_path}/store" if stored else None
     async with serve(store=url) as client:
         images = [png(torch.zeros(3, 4, 4), TOLD | {"index": index}) for index in (0, 1)]
-        job_id = await ended(client, redis_server, Store(url) if url else None, *images)
+        job_id = await ended(client, redis_server, ObjectStore(url) if url else None, *images)
         answer = await client.get(f"/jobs/{job_id}/images/1.json")
         assert answer.status_code == 200
         assert answer.json() == TOLD
