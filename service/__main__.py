@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from typing import Any
 
 import uvicorn
-from pydantic import ValidationError
 
-from contracts.redis_url import redact_credentials
-from service import logs, tracing
+from infra import logging as logs
+from infra import tracing
+from infra.settings import load_or_exit
+from service import access_log
 from service.app import create_app
 from service.security import cli
 from service.settings import Settings
-from unclip_client import shell
 
 
 def main() -> None:
@@ -25,37 +24,22 @@ def main() -> None:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     cli.add(commands)
-    shell.add_commands(commands)
     arguments = parser.parse_args()
-    if hasattr(
-        arguments, "ask"
-    ):  # a service that runs, maybe elsewhere: this one's settings do not matter
-        sys.exit(arguments.ask(arguments))
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        faults = "\n".join(
-            f"  UNCLIP_{str(e['loc'][0]).upper()}: {e['msg']}{_got(e)}" for e in error.errors()
-        )
-        sys.exit(f"The settings will not do:\n{faults}")
+    settings = load_or_exit(Settings)
     if hasattr(arguments, "run"):
         sys.exit(arguments.run(arguments, settings))
-    logs.configure(settings)
+    logs.configure(
+        settings.log_level, settings.log_format, "service", [access_log.add_request_fields]
+    )
+    access_log.skip_probes()
     try:
-        tracing.start()
+        tracing.start("unclip-service")
     except RuntimeError as error:
         sys.exit(str(error))
     app = create_app(settings)
     gc.collect()
     gc.freeze()  # what is there from the start stays: no collection looks at it again, which took as long as several requests
     uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
-
-
-def _got(fault: Any) -> str:
-    """The value got, but for secrets, which do not belong in a log."""
-    return (
-        "" if "secret" in str(fault["loc"][0]) else redact_credentials(f", got {fault['input']!r}")
-    )
 
 
 if __name__ == "__main__":

@@ -22,13 +22,15 @@ from contracts.fields import MAX_FRAMES
 from contracts.jobs import ENDED, Job
 from contracts.operations import num_images
 from contracts.provenance import Provenance
-from service import tracing
+from infra import tracing
 from service.api import images
 from service.api import jobs as job_routes
 from service.api.metrics import MeasureRequests, Metrics
 from service.api.negotiation import wait_seconds, wants_png
-from service.api.problems import Problem, ProblemError, install, responses
+from service.api.problems import Problem, install, problem, responses
+from service.api.tracing import instrument
 from service.background import background
+from service.errors import NotAcceptable, NoWorker, RedisDown
 from service.jobs import index
 from service.jobs.events import EVENT_ID, START, server_sent
 from service.jobs.repository import Accepted, Jobs
@@ -74,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with background(
-            partial(index.keep_clear, jobs.redis, settings.result_ttl),
+            partial(index.keep_clear, jobs.redis, settings.result_ttl_s),
             Courier(settings, jobs, metrics.webhook).run,
         ):
             yield
@@ -100,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(middleware.Gate, jobs=jobs)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
-    tracing.install(app)
+    instrument(app)
     enclose(app, settings)
 
     def base_url(request: Request) -> str:
@@ -154,8 +156,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             )
             count = num_images(work.fields)
             if png and count != 1:
-                raise ProblemError(
-                    406,
+                raise NotAcceptable(
                     f"image/png holds one image, and this makes {count}. Ask for one, or for application/json.",
                 )
             accepted = await run_in_threadpool(
@@ -185,15 +186,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             job = await jobs.find(job_id, base) if known is None else jobs.told(job_id, known, base)
         except RedisError as error:
             detail = "The job is accepted, but Redis does not answer to tell of it. Ask for it at Location shortly."
-            raise ProblemError(503, detail, headers=headers | {"Retry-After": "5"}) from error
+            raise RedisDown(detail, headers=headers) from error
         if wait is None or job.status not in ENDED:
             return JSONResponse(job.model_dump(mode="json"), 202, headers)
         if not png:
             return JSONResponse(job.model_dump(mode="json"), 200, headers)
         if job.error is not None:
-            raise ProblemError(
-                500 if job.error.kind == "internal" else 422, job.error.detail, headers=headers
-            )
+            status = 500 if job.error.kind == "internal" else 422
+            return problem(status, job.error.detail, headers=headers)
         return Response(await jobs.read_image(job.id, 0), 200, headers, "image/png")
 
     @app.get(
@@ -309,15 +309,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             workers = await jobs.workers_alive()
         except RedisError as error:
-            raise ProblemError(
-                503, "Redis does not answer.", headers={"Retry-After": "5"}
-            ) from error
+            raise RedisDown("Redis is unavailable.") from error
         if not workers:
-            raise ProblemError(
-                503,
-                "No worker is alive: jobs are accepted and wait for one.",
-                headers={"Retry-After": "5"},
-            )
+            raise NoWorker("No worker is alive: jobs are accepted and wait for one.")
         return "ready\n"
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)

@@ -9,23 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AnyHttpUrl, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
-from contracts.redis_url import RedisUrl
+from infra.settings import CommonSettings
 from service.requests.prompt_filter import DenyList
-from service.store import Store
 
 _MAKE_ONE = "make one: python3 -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
 
 
-class Settings(BaseSettings):
+class Settings(CommonSettings):
     """Each field is the environment variable UNCLIP_<FIELD>."""
 
-    model_config = SettingsConfigDict(env_prefix="UNCLIP_")
-
-    redis_url: RedisUrl = Field(
-        "redis://127.0.0.1:6379/0", description="Where Redis is: a server, or its Sentinels."
-    )
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the service listens on.")
     public_url: AnyHttpUrl | None = Field(
@@ -58,13 +52,6 @@ class Settings(BaseSettings):
     job_retries: int = Field(
         3, ge=0, description="How often a job is tried again after its worker died."
     )
-    result_ttl: int = Field(
-        86_400, ge=60, description="Seconds that an ended job and its images are kept."
-    )
-    store: str | None = Field(
-        None,
-        description="Object store of images: file:///folder or s3://bucket/prefix; else Redis.",
-    )
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts that webhooks may be at, such as *.example.org."
     )
@@ -87,20 +74,7 @@ class Settings(BaseSettings):
         (), description="Hosts that requests may be for, such as *.example.org."
     )
     deny_list: Path | None = Field(None, description="File of words that no caption may hold.")
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="How the log is written; auto: JSON unless on a terminal."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged: this and what is graver."
-    )
     log_prompts: bool = Field(False, description="Whether the log tells the captions of jobs.")
-
-    @field_validator("store")
-    @classmethod
-    def _openable(cls, url: str | None) -> str | None:
-        if url:
-            Store(url)
-        return url
 
     @field_validator("webhook_hosts", "cors_origins", "trusted_hosts", mode="before")
     @classmethod

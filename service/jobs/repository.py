@@ -17,7 +17,6 @@ from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
-from rq import Queue
 from rq import Retry as JobRetry
 from rq.job import Job as RQJob
 
@@ -35,20 +34,20 @@ from contracts.jobs import (
     read_record,
     written,
 )
-from contracts.queue import PUSH
 from contracts.transitions import finish_job
-from service import tracing
-from service.api.problems import ProblemError
-from service.connection import asynchronous, blocking, close
+from infra.logging import current_request_id
+from infra.queue import PriorityQueue
+from infra.redis import close, connect, connect_async
+from service.errors import ImageNotFound, InvalidRequest, JobNotFound, QueueFull
 from service.jobs import index, quota
 from service.jobs.estimate import Standing, ask, beats, room, standing_of
 from service.jobs.events import Events
+from service.jobs.result_store import ResultStore
+from service.jobs.tracing import enqueue_span
 from service.requests.parse import Work
 from service.requests.prompt_filter import DenyList, captions
 from service.security.api_keys import ApiKey
-from service.security.headers import request_id
 from service.settings import Settings
-from service.store import Store
 
 log = structlog.stdlib.get_logger("service.jobs.repository")
 SOCKET_TIMEOUT_S = 5.0
@@ -77,22 +76,12 @@ class Accepted:
     standing: Standing | None = None
 
 
-class PriorityQueue(Queue):
-    """RQ's queue, kept in order of priority."""
-
-    def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
-        """Into its place among those that wait."""
-        (pipeline or self.connection).eval(
-            PUSH, 1, self.key, job_id, redis_keys.job(""), int(at_front)
-        )
-
-
 class Jobs:
     """The store. One asynchronous client for reading; one blocking client for RQ, which has no other."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.store = Store(settings.store) if settings.store else None
+        self.store = ResultStore(settings.object_store_url) if settings.object_store_url else None
         self.deny = DenyList(settings.deny_list) if settings.deny_list else None
         url = settings.redis_url
         timeouts: dict[str, Any] = {
@@ -102,13 +91,13 @@ class Jobs:
         }
         # Waiters hold a connection each, so the pool is wide; it opens only what is used.
         # Any: what redis-py says of its answers' types differs from release to release.
-        self.redis: Any = asynchronous(
+        self.redis: Any = connect_async(
             url,
             max_connections=2000,
             retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
             **timeouts,
         )
-        self._blocking: Any = blocking(
+        self._blocking: Any = connect(
             url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **timeouts
         )
         self.events = Events(self.redis)
@@ -128,7 +117,7 @@ class Jobs:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
         `caller`: the API key whose job it becomes; None where none is required.
 
-        ProblemError 429 where the queue is full or the caller has too many jobs, 422 where a caption is denied or the Idempotency-Key
+        LimitExceeded where the queue is full or the caller has too many jobs, 422 where a caption is denied or the Idempotency-Key
         was used for another request."""
         if self.deny is not None:
             self.deny.check(work.fields)
@@ -176,7 +165,7 @@ class Jobs:
                         "owner": owner,
                         "link": secrets.token_urlsafe(16) if owner else None,
                     }
-                    with tracing.enqueueing(work.operation, job_id) as trace:
+                    with enqueue_span(work.operation, job_id) as trace:
                         self._record(pipe, job_id, work, request, more | {"trace": trace})
                         ask(pipe, job_id)
                         standing = standing_of(pipe.execute()[-1])
@@ -194,15 +183,12 @@ class Jobs:
         waiting = int(self._blocking.llen(redis_keys.QUEUE_LIST))
         most = self.settings.max_queued_jobs
         if waiting >= most:
-            detail = f"{waiting} jobs are waiting, and this service holds {most}. Try again later."
-            raise ProblemError(
-                429, detail, headers={"Retry-After": str(room(self._blocking, waiting - most + 1))}
-            )
+            detail = f"The queue is full ({waiting} of {most} jobs waiting). Retry later."
+            raise QueueFull(detail, retry_after_s=room(self._blocking, waiting - most + 1))
 
     def _repeat(self, earlier: dict[str, str], fingerprint: str) -> Accepted:
         if earlier["fingerprint"] != fingerprint:
-            raise ProblemError(
-                422,
+            raise InvalidRequest(
                 "This Idempotency-Key was used for another request. Take a new key for a new request.",
             )
         return Accepted(earlier["id"], repeated=True)
@@ -222,7 +208,7 @@ class Jobs:
         }
         pipe.hset(
             redis_keys.job(job_id),
-            mapping=written(created_at=created_at, request_id=request_id(), **fields),
+            mapping=written(created_at=created_at, request_id=current_request_id(), **fields),
         )
         index.enter(pipe, job_id, created_at, fields["owner"])
         for name, png in work.images.items():
@@ -235,17 +221,17 @@ class Jobs:
             description=f"{work.operation} {job_id}",  # not the arguments: prompts do not belong in logs
             timeout=self.settings.job_timeout,
             result_ttl=60,
-            failure_ttl=self.settings.result_ttl,
+            failure_ttl=self.settings.result_ttl_s,
             retry=JobRetry(max=retries, enqueue_at_front=True) if retries else None,
             pipeline=pipe,
         )
 
     async def find(self, job_id: str, base_url: str) -> Job:
-        """The job as it is told. ProblemError 404 where there is none (any more)."""
+        """The job as it is told. JobNotFound where there is none (any more)."""
         return self.told(job_id, standing_of(await ask(self.redis, job_id)), base_url)
 
     def told(self, job_id: str, standing: Standing, base_url: str) -> Job:
-        """A job's standing as it is told. ProblemError 404 where there is no such job."""
+        """A job's standing as it is told. JobNotFound where there is no such job."""
         record = standing.record
         waits = standing.place
         if record is None:
@@ -281,14 +267,14 @@ class Jobs:
             raise self._unknown(job_id)
         return read_record(fields)
 
-    def _unknown(self, job_id: str) -> ProblemError:
-        kept = self.settings.result_ttl // 3600
-        return ProblemError(
-            404, f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours."
+    def _unknown(self, job_id: str) -> JobNotFound:
+        kept = self.settings.result_ttl_s // 3600
+        return JobNotFound(
+            f"There is no job {job_id[:80]!r}. Ended jobs are kept for {kept} hours."
         )
 
     async def belongs(self, job_id: str, owner: str) -> None:
-        """ProblemError 404 where this is not a job of the owner's, as if there were none."""
+        """JobNotFound where this is not a job of the owner's, as if there were none."""
         if not await self._owned(job_id, owner):
             raise self._unknown(job_id)
 
@@ -303,14 +289,14 @@ class Jobs:
         return kept is not None and secrets.compare_digest(kept, json.dumps(link).encode())
 
     async def read_image(self, job_id: str, index: int) -> bytes:
-        """An image's PNG. ProblemError 404 where there is none (yet, or any more)."""
+        """An image's PNG. JobNotFound where there is none (yet, or any more)."""
         png = await self.find_image(job_id, index, owner=None)
         if png is None:
             raise _no_image(job_id, await self._read(job_id), index)
         return png
 
     async def image_info(self, job_id: str, index: int) -> ImageInfo:
-        """What is known of an image. ProblemError 404 where the job has none there (yet, or any more)."""
+        """What is known of an image. JobNotFound where the job has none there (yet, or any more)."""
         record = await self._read(job_id)
         if index >= len(record.images):
             raise _no_image(job_id, record, index)
@@ -330,11 +316,10 @@ class Jobs:
         return None if png is None else bytes(png)
 
     async def animation_format(self, job_id: str) -> str:
-        """The format of a job's animation. ProblemError 404 where there is none (yet, or any more)."""
+        """The format of a job's animation. JobNotFound where there is none (yet, or any more)."""
         record = await self._read(job_id)
         if record.animation is None:
-            raise ProblemError(
-                404,
+            raise ImageNotFound(
                 f"Job {job_id} is {record.status} and has no animation. Ask for one by animation: webp or apng.",
             )
         return record.animation
@@ -353,7 +338,7 @@ class Jobs:
 
     async def cancel(self, job_id: str) -> None:
         """End a job that waits or runs: from here on it is cancelled, and whoever draws it stops within two steps. A job that has ended
-        stays as it is. ProblemError 404 where there is none."""
+        stays as it is. JobNotFound where there is none."""
         await run_in_threadpool(self._cancel, job_id)
 
     def _cancel(self, job_id: str) -> None:
@@ -370,7 +355,7 @@ class Jobs:
                         pipe.delete(
                             RQJob.key_for(job_id)
                         )  # a worker that has just taken its id finds nothing to do
-                    finish_job(pipe, job_id, record, "cancelled", self.settings.result_ttl)
+                    finish_job(pipe, job_id, record, "cancelled", self.settings.result_ttl_s)
                     pipe.publish(redis_keys.CANCELLED, job_id)
                     pipe.execute()
                     return
@@ -382,8 +367,7 @@ class Jobs:
         return len(await beats(self.redis))
 
 
-def _no_image(job_id: str, record: Record, index: int) -> ProblemError:
-    return ProblemError(
-        404,
+def _no_image(job_id: str, record: Record, index: int) -> ImageNotFound:
+    return ImageNotFound(
         f"Job {job_id} is {record.status} and has {len(record.images)} images; there is none at {index}.",
     )

@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from contracts.redis_url import redact_credentials
-from service.connection import blocking
+from infra.redis import connect
 from service.jobs import quota
 from service.security import api_keys, rate_limit
 from service.settings import Settings
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
 def _with_redis(arguments: argparse.Namespace, settings: Settings) -> int:
     url = settings.redis_url
     try:
-        with blocking(url, socket_timeout=5.0, socket_connect_timeout=5.0) as connection:
+        with connect(url, socket_timeout=5.0, socket_connect_timeout=5.0) as connection:
             return int(arguments.action(connection, arguments, settings))
     except RedisError as error:
         print(

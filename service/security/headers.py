@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 import uuid
 from fnmatch import fnmatchcase
-from typing import cast
 from urllib.parse import urlsplit
 
-import structlog
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.logging import bind_request_id
 from service.api.problems import problem
 from service.settings import Settings
 
@@ -44,11 +43,6 @@ DOCS_POLICY = (
     "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc")
-
-
-def request_id() -> str | None:
-    """The id of the request that is being answered; also in a thread that it started."""
-    return cast(str | None, structlog.contextvars.get_contextvars().get("request_id"))
 
 
 def enclose(app: FastAPI, settings: Settings) -> None:
@@ -86,8 +80,7 @@ class Envelope:
         path = scope["path"]
         given = asked.get("x-request-id", "")
         name = given if re.fullmatch(ACCEPTABLE_ID, given) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()  # a connection's requests may share a context
-        structlog.contextvars.bind_contextvars(request_id=name)
+        bind_request_id(name)
 
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":

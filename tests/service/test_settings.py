@@ -16,14 +16,14 @@ import pytest
         ("UNCLIP_PORT", "0", "UNCLIP_PORT: Input should be greater than or equal to 1, got '0'"),
         ("UNCLIP_MAX_WAIT", "long", "UNCLIP_MAX_WAIT: "),
         (
-            "UNCLIP_RESULT_TTL",
+            "UNCLIP_RESULT_TTL_S",
             "1",
-            "UNCLIP_RESULT_TTL: Input should be greater than or equal to 60, got '1'",
+            "UNCLIP_RESULT_TTL_S: Input should be greater than or equal to 60, got '1'",
         ),
         (
-            "UNCLIP_STORE",
+            "UNCLIP_OBJECT_STORE_URL",
             "images",
-            "UNCLIP_STORE: Value error, it is no URL; name file:///folder or s3://bucket/prefix",
+            "UNCLIP_OBJECT_STORE_URL: Value error, it is not a URL; use file:///folder or s3://bucket/prefix",
         ),
         (
             "UNCLIP_CORS_ORIGINS",

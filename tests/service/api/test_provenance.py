@@ -61,7 +61,7 @@ async def test_an_images_provenance_has_a_route(
 ) -> None:
     """As it stands in the chunk, the request's own fields among it; documented."""
     url = f"file://{tmp_path}/store" if stored else None
-    async with serve(store=url) as client:
+    async with serve(object_store_url=url) as client:
         images = [png(torch.zeros(3, 4, 4), TOLD | {"index": index}) for index in (0, 1)]
         job_id = await ended(client, redis_server, ObjectStore(url) if url else None, *images)
         answer = await client.get(f"/jobs/{job_id}/images/1.json")
