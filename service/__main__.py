@@ -1,4 +1,4 @@
-"""`python -m service`: serve HTTP. `python -m service keys`: the API keys. With an operation: ask a service that runs."""
+"""Command line of the service: `python -m service` serves HTTP, `… keys` manages API keys."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from infra import logging as logs
 from infra import tracing
 from infra.settings import load_or_exit
 from service import access_log
+from service.api.problems import problem_response
 from service.app import create_app
 from service.security import cli
+from service.security.headers import wrap_app
 from service.settings import Settings
 
 
 def main() -> None:
-    """Check the settings, then serve until told to stop, or do what the command says."""
+    """Run the command on the command line; without one, serve HTTP."""
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Without a command, the service is started."
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    cli.add(commands)
+    parser.set_defaults(func=serve)
+    cli.add_commands(parser.add_subparsers(title="commands", metavar="COMMAND"))
     arguments = parser.parse_args()
-    settings = load_or_exit(Settings)
-    if hasattr(arguments, "run"):
-        sys.exit(arguments.run(arguments, settings))
+    sys.exit(arguments.func(arguments, load_or_exit(Settings)))
+
+
+def serve(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Serve HTTP until a signal ends the process. Return the exit status."""
     logs.configure(
         settings.log_level, settings.log_format, "service", [access_log.add_request_fields]
     )
@@ -37,9 +41,15 @@ def main() -> None:
     except RuntimeError as error:
         sys.exit(str(error))
     app = create_app(settings)
+    asgi_app = wrap_app(app, settings, problem_response)
+    # Objects from the start live as long as the process. Collections that scanned them would take
+    # as long as several requests.
     gc.collect()
-    gc.freeze()  # what is there from the start stays: no collection looks at it again, which took as long as several requests
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, proxy_headers=True)
+    gc.freeze()
+    uvicorn.run(
+        asgi_app, host=settings.host, port=settings.port, log_config=None, proxy_headers=True
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from service.api import images
 from service.api import jobs as job_routes
 from service.api.metrics import MeasureRequests, Metrics
 from service.api.negotiation import wait_seconds, wants_png
-from service.api.problems import Problem, install, problem, responses
+from service.api.problems import Problem, install, problem, problem_response, responses
 from service.api.tracing import instrument
 from service.background import background
 from service.errors import NotAcceptable, NoWorker, RedisDown
@@ -37,9 +37,13 @@ from service.jobs.repository import Accepted, Jobs
 from service.openai import routes
 from service.openai.errors import PREFIX, OpenAIErrors
 from service.requests.parse import read, schema_of, schemas
-from service.security import middleware
-from service.security.body_limit import BodyLimit
-from service.security.headers import enclose
+from service.security.body_limit import BodyLimitMiddleware
+from service.security.middleware import (
+    ApiKeyMiddleware,
+    current_owner,
+    describe_security,
+    require_api_key,
+)
 from service.settings import Settings
 from service.webhooks.dispatcher import Courier
 
@@ -89,21 +93,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         responses=responses(500),
-        dependencies=[Depends(middleware.Admitted(jobs))] if keys_required else None,
+        dependencies=[Depends(require_api_key)] if keys_required else None,
     )
     install(app)
     uploads = [path for path, *_ in ROUTES[1:]] + routes.UPLOADS
     app.add_middleware(
-        BodyLimit,
+        BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
-        paths=dict.fromkeys(uploads, settings.max_upload_bytes),
+        max_bytes_by_path=dict.fromkeys(uploads, settings.max_upload_bytes),
+        error_response=problem_response,
     )
     if keys_required:
-        app.add_middleware(middleware.Gate, jobs=jobs)
+        app.add_middleware(ApiKeyMiddleware, jobs=jobs)
     app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
     instrument(app)
-    enclose(app, settings)
+    app.state.jobs = jobs
 
     def base_url(request: Request) -> str:
         return str(settings.public_url or request.base_url).rstrip("/")
@@ -152,7 +157,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 request,
                 operation,
                 settings,
-                partial(jobs.find_image, owner=middleware.owner(request)),
+                partial(jobs.find_image, owner=_owner_id(request)),
             )
             count = num_images(work.fields)
             if png and count != 1:
@@ -160,7 +165,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     f"image/png holds one image, and this makes {count}. Ask for one, or for application/json.",
                 )
             accepted = await run_in_threadpool(
-                jobs.accept, work, idempotency_key, middleware.caller(request)
+                jobs.accept, work, idempotency_key, current_owner(request)
             )
             if not accepted.repeated:
                 metrics.accepted.labels(operation).inc()
@@ -168,7 +173,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
-    job_routes.install(app, jobs, base_url, middleware.owner)
+    job_routes.install(app, jobs, base_url, _owner_id)
     routes.install(app, jobs, metrics, settings, base_url)
 
     async def answer(
@@ -329,6 +334,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _owner_id(request: Request) -> str | None:
+    owner = current_owner(request)
+    return owner.id if owner else None
+
+
 def _describe(app: FastAPI, keys_required: bool) -> None:
     """Put the problem's schema into the OpenAPI document, and take FastAPI's own validation error out, under /v1 with its status;
     and what the gate wants."""
@@ -346,7 +356,7 @@ def _describe(app: FastAPI, keys_required: bool) -> None:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known.update(problem.pop("$defs", {}) | {"Problem": problem} | schemas())
         if keys_required:
-            middleware.describe(document)
+            describe_security(document, responses(401, 429))
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

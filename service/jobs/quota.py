@@ -6,16 +6,24 @@ whether it is held: one that has ended or is gone holds none, however that came 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from contracts import redis_keys
 from contracts.jobs import ENDED
-from service.api.problems import ProblemError
+from service.errors import QuotaExceeded
 from service.jobs.estimate import first_end
-from service.security.api_keys import ApiKey
 
 
-def holding(redis: Any, key_id: str) -> set[str]:
+@dataclass(frozen=True)
+class Owner:
+    """An API key as jobs know it. `max_jobs`: active jobs that it may have; None for no limit."""
+
+    id: str
+    max_jobs: int | None = None
+
+
+def active_jobs(redis: Any, key_id: str) -> set[str]:
     """Those of the entered jobs that wait or run. Blocking."""
     entered = [job_id.decode() for job_id in redis.smembers(redis_keys.active_jobs(key_id))]
     with redis.pipeline(transaction=False) as pipe:
@@ -29,25 +37,26 @@ def holding(redis: Any, key_id: str) -> set[str]:
     }
 
 
-def take(redis: Any, key: ApiKey) -> set[str] | None:
+def take(redis: Any, owner: Owner) -> set[str] | None:
     """Make sure that the key has a slot left. The jobs that hold the others, where all had to be looked at; else None. Blocking.
 
-    The caller watches the set, so that nobody else takes the slot meanwhile. ProblemError 429 where none is left."""
-    if key.jobs is None or redis.scard(redis_keys.active_jobs(key.id)) < key.jobs:
+    The caller watches the set, so that nobody else takes the slot meanwhile. QuotaExceeded where none is left."""
+    if owner.max_jobs is None or redis.scard(redis_keys.active_jobs(owner.id)) < owner.max_jobs:
         return None
-    held = holding(redis, key.id)
-    if len(held) >= key.jobs:
-        detail = f"The API key {key.id} has {len(held)} jobs that wait or run, and may have {key.jobs}. Wait for one to end, or cancel one."
-        raise ProblemError(
-            429, detail, headers={"Retry-After": str(first_end(redis, sorted(held)))}
+    held = active_jobs(redis, owner.id)
+    if len(held) >= owner.max_jobs:
+        detail = (
+            f"API key {owner.id} already has {len(held)} active jobs (limit {owner.max_jobs}). "
+            "Wait for one to finish or cancel one."
         )
+        raise QuotaExceeded(detail, retry_after_s=first_end(redis, sorted(held)))
     return held
 
 
-def enter(pipe: Any, key: ApiKey, job_id: str, held: set[str] | None) -> None:
+def enter(pipe: Any, owner: Owner, job_id: str, held: set[str] | None) -> None:
     """Enter a job in the transaction that records it. `held`: what `take` told."""
-    if key.jobs is None:
+    if owner.max_jobs is None:
         return
     if held is not None:
-        pipe.delete(redis_keys.active_jobs(key.id))
-    pipe.sadd(redis_keys.active_jobs(key.id), job_id, *(held or ()))
+        pipe.delete(redis_keys.active_jobs(owner.id))
+    pipe.sadd(redis_keys.active_jobs(owner.id), job_id, *(held or ()))

@@ -46,7 +46,6 @@ from service.jobs.result_store import ResultStore
 from service.jobs.tracing import enqueue_span
 from service.requests.parse import Work
 from service.requests.prompt_filter import DenyList, captions
-from service.security.api_keys import ApiKey
 from service.settings import Settings
 
 log = structlog.stdlib.get_logger("service.jobs.repository")
@@ -113,9 +112,9 @@ class Jobs:
         await self.events.close()
         await close(self.redis, self._blocking)
 
-    def accept(self, work: Work, idempotency_key: str | None, caller: ApiKey | None) -> Accepted:
+    def accept(self, work: Work, idempotency_key: str | None, owner: quota.Owner | None) -> Accepted:
         """Record and enqueue a job in one transaction: it is there wholly or not at all. Blocking: call it in a thread.
-        `caller`: the API key whose job it becomes; None where none is required.
+        `owner`: the API key that the job belongs to; None if keys are not required.
 
         LimitExceeded where the queue is full or the caller has too many jobs, 422 where a caption is denied or the Idempotency-Key
         was used for another request."""
@@ -133,14 +132,14 @@ class Jobs:
             request["seed"] = secrets.randbelow(MAX_SEED + 1 - MAX_IMAGES)
         priority = request.pop("priority")
         job_id = uuid.uuid4().hex
-        owner = caller.id if caller else None
+        owner_id = owner.id if owner else None
         key_hash = (
-            hashlib.sha256(f"{owner or ''} {idempotency_key}".encode()).hexdigest()
+            hashlib.sha256(f"{owner_id or ''} {idempotency_key}".encode()).hexdigest()
             if idempotency_key
             else None
         )
         key = redis_keys.idempotency(key_hash) if key_hash else None
-        watched = ([key] if key else []) + ([redis_keys.active_jobs(owner)] if owner else [])
+        watched = ([key] if key else []) + ([redis_keys.active_jobs(owner.id)] if owner else [])
         with self._blocking.pipeline() as pipe:
             while True:
                 try:
@@ -151,18 +150,18 @@ class Jobs:
                         if earlier and pipe.exists(redis_keys.job(earlier["id"])):
                             return self._repeat(earlier, fingerprint)
                     self._refuse_if_full()
-                    held = quota.take(self._blocking, caller) if caller else None
+                    held = quota.take(self._blocking, owner) if owner else None
                     pipe.multi()
                     if (
                         key is not None
                     ):  # without a time to live: it goes with its job, to which whoever ends the job sees
                         pipe.set(key, json.dumps({"id": job_id, "fingerprint": fingerprint}))
-                    if caller is not None:
-                        quota.enter(pipe, caller, job_id, held)
+                    if owner is not None:
+                        quota.enter(pipe, owner, job_id, held)
                     more = {
                         "priority": priority,
                         "idempotency": key_hash,
-                        "owner": owner,
+                        "owner": owner_id,
                         "link": secrets.token_urlsafe(16) if owner else None,
                     }
                     with enqueue_span(work.operation, job_id) as trace:

@@ -29,7 +29,7 @@ from service.openai.schemas import (
     OpenAIModels,
 )
 from service.openai.stream import Form, follow, server_sent, succeeded
-from service.security import middleware
+from service.security.middleware import current_owner
 from service.settings import Settings
 
 DALLE2 = "dall-e-2"  # what the code asks for that this is for
@@ -95,7 +95,7 @@ def install(
             """As OpenAI's own call of this path. Holds until the images are done; a client that goes away cancels them."""
             asked, work = await read(request, call, settings)
             await model(asked.model or DALLE2)
-            accepted = await run_in_threadpool(jobs.accept, work, None, middleware.caller(request))
+            accepted = await run_in_threadpool(jobs.accept, work, None, current_owner(request))
             metrics.accepted.labels(work.operation).inc()
             base = base_url(request)
             headers = {"Location": f"{base}/jobs/{accepted.job_id}"}

@@ -1,1 +1,1 @@
-"""API keys, rate limits, body limits and security headers."""
+"""Authenticate API keys, limit rates and body sizes, and set security headers."""

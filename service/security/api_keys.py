@@ -1,7 +1,8 @@
-"""API keys: made, listed and revoked by the operator (`command.py`), and proved by requests (`gate.py`).
+"""API keys: created, listed and revoked by the operator, and authenticated with each request.
 
-A token is `unclip_ID_SECRET`, shown when it is made and never again. Redis holds its SHA-256. A slow hash, as for passwords, hinders
-guessing; 256 random bits are not guessed, so it would only slow down every request.
+A token is `unclip_ID_SECRET`. It is shown once; Redis stores its SHA-256. A slow hash, as for
+passwords, protects guessable secrets. 256 random bits cannot be guessed, so it would only slow
+down every request.
 """
 
 from __future__ import annotations
@@ -17,34 +18,40 @@ from pydantic import BaseModel, Field
 
 from contracts import redis_keys
 from contracts.jobs import now
-from service.api.problems import ProblemError
+from service.errors import Unauthorized
+from service.jobs.quota import Owner
 
 _TOKEN = re.compile(r"unclip_(?P<id>[0-9a-f]{12})_[0-9a-f]{64}")
 
 
 class ApiKey(BaseModel):
-    """A key as it lies in Redis."""
+    """A key as Redis stores it."""
 
     id: str
-    name: str = Field(description="Whose it is, for people.")
+    name: str = Field(description="Name of its holder, for people.")
     digest: str = Field(description="SHA-256 of the token, in hex.")
     rate: str | None = Field(
-        None, description="Most requests in a time, such as 60/minute; None for no limit."
+        None, description="Maximum request rate, such as 60/minute; None for no limit."
     )
-    jobs: int | None = Field(
-        None, description="Most jobs that wait and run at a time; None for no limit."
+    max_jobs: int | None = Field(
+        None, description="Maximum number of waiting and running jobs; None for no limit."
     )
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
 
-    def over(self) -> str | None:
-        """Why it is good no more; None where it is."""
+    def inactive_reason(self) -> str | None:
+        """Return why the key is not valid, such as "expired on 2026-01-31"; None if it is."""
         if self.revoked_at is not None:
             return f"was revoked on {self.revoked_at:%Y-%m-%d}"
         if self.expires_at is not None and self.expires_at <= now():
             return f"expired on {self.expires_at:%Y-%m-%d}"
         return None
+
+    @property
+    def owner(self) -> Owner:
+        """The owner that jobs of this key belong to."""
+        return Owner(self.id, self.max_jobs)
 
 
 def create(
@@ -52,65 +59,67 @@ def create(
     name: str,
     *,
     rate: str | None = None,
-    jobs: int | None = None,
+    max_jobs: int | None = None,
     days: float | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key that is good for so many days, or for ever. The key, and its token, which nothing remembers."""
+    """Create a key and return it with its token, which is not stored. Blocking.
+
+    days: lifetime in days; None for a key that never expires.
+    """
     key_id = secrets.token_hex(6)
-    made = now()
+    created_at = now()
     token = f"unclip_{key_id}_{secrets.token_hex(32)}"
-    expires = None if days is None else made + timedelta(days=days)
     key = ApiKey(
         id=key_id,
         name=name,
         digest=_digest(token),
         rate=rate,
-        jobs=jobs,
-        created_at=made,
-        expires_at=expires,
+        max_jobs=max_jobs,
+        created_at=created_at,
+        expires_at=None if days is None else created_at + timedelta(days=days),
     )
     redis.hset(redis_keys.API_KEYS, key_id, key.model_dump_json())
     return key, token
 
 
-def every(redis: Any) -> list[ApiKey]:
-    """All keys, revoked and expired ones too, oldest first."""
-    return sorted(
-        map(ApiKey.model_validate_json, redis.hvals(redis_keys.API_KEYS)),
-        key=lambda key: key.created_at,
-    )
+def list_keys(redis: Any) -> list[ApiKey]:
+    """Return all keys, revoked and expired ones too, oldest first. Blocking."""
+    keys = [ApiKey.model_validate_json(text) for text in redis.hvals(redis_keys.API_KEYS)]
+    return sorted(keys, key=lambda key: key.created_at)
 
 
 def revoke(redis: Any, key_id: str) -> ApiKey | None:
-    """From now on the key is good for nothing. The key; None where there is none."""
-    written = redis.hget(redis_keys.API_KEYS, key_id)
-    if written is None:
+    """Revoke a key immediately and return it; None if it does not exist. Blocking."""
+    text = redis.hget(redis_keys.API_KEYS, key_id)
+    if text is None:
         return None
-    key = ApiKey.model_validate_json(written)
+    key = ApiKey.model_validate_json(text)
     key.revoked_at = key.revoked_at or now()
     redis.hset(redis_keys.API_KEYS, key_id, key.model_dump_json())
     return key
 
 
-async def proved(redis: Any, token: str | None) -> ApiKey:
-    """The key that a token proves. Looked up each time, so that a revoked one is good for nothing at once.
+async def authenticate(redis: Any, token: str | None) -> ApiKey:
+    """Return the key that a token belongs to.
 
-    ProblemError 401 where it is none, revoked or expired (RFC 6750)."""
+    It is read from Redis each time, so a revoked key is invalid immediately.
+    Raises Unauthorized (RFC 6750) if the token is missing, unknown, revoked or expired.
+    """
     if token is None:
-        raise _refused(
-            "This needs an API key: send it as Authorization: Bearer unclip_…, or as X-API-Key"
+        raise _unauthorized(
+            "This request needs an API key: send it as Authorization: Bearer unclip_… or as "
+            "X-API-Key"
         )
-    found = _TOKEN.fullmatch(token)
-    written = await redis.hget(redis_keys.API_KEYS, found["id"] if found else "")
-    # Where there is no such key, nobody's is compared, so that a wrong token takes the same time whatever is wrong with it.
-    key = ApiKey.model_validate_json(written or _NOBODYS)
+    match = _TOKEN.fullmatch(token)
+    text = await redis.hget(redis_keys.API_KEYS, match["id"] if match else "")
+    # An unknown id is compared with a dummy, so every invalid token takes the same time.
+    key = ApiKey.model_validate_json(text or _DUMMY_KEY)
     if not hmac.compare_digest(_digest(token), key.digest):
-        raise _refused(
-            "This service knows no such API key: send one as Authorization: Bearer unclip_…",
-            "invalid_token",
+        raise _unauthorized(
+            "The API key is not valid: send one as Authorization: Bearer unclip_…", "invalid_token"
         )
-    if why := key.over():
-        raise _refused(f"The API key {key.id} {why}: send another one", "invalid_token")
+    if reason := key.inactive_reason():
+        raise _unauthorized(f"The API key {key.id} {reason}: send another one", "invalid_token")
     return key
 
 
@@ -118,15 +127,14 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _refused(detail: str, error: str | None = None) -> ProblemError:
+def _unauthorized(detail: str, error: str | None = None) -> Unauthorized:
     challenge = 'Bearer realm="unclip"' + (f', error="{error}"' if error else "")
-    return ProblemError(
-        401,
-        f"{detail}. The service's operator makes them.",
+    return Unauthorized(
+        f"{detail}. The operator of this service creates keys.",
         headers={"WWW-Authenticate": challenge},
     )
 
 
-_NOBODYS = ApiKey(
-    id="0" * 12, name="nobody", digest=secrets.token_hex(32), created_at=now()
+_DUMMY_KEY = ApiKey(
+    id="0" * 12, name="dummy", digest=secrets.token_hex(32), created_at=now()
 ).model_dump_json()

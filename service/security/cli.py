@@ -1,9 +1,10 @@
-"""`python -m service keys`: the operator makes, lists and revokes API keys."""
+"""`python -m service keys`: create, list and revoke API keys."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -15,131 +16,154 @@ from service.jobs import quota
 from service.security import api_keys, rate_limit
 from service.settings import Settings
 
+TIMEOUT_S = 5.0
+MAX_NUMBER = 100_000
+MAX_NAME_CHARACTERS = 100
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's. What it sets as `run` takes the arguments and the settings, and gives the exit status."""
-    parser = commands.add_parser("keys", help="make, list and revoke API keys")
+
+def add_commands(commands: Any) -> None:
+    """Add `keys` to a parser's subcommands.
+
+    Each of its actions sets `func(arguments, settings)`, which returns the exit status.
+    """
+    parser = commands.add_parser("keys", help="create, list and revoke API keys")
     actions = parser.add_subparsers(title="actions", required=True)
 
-    create = actions.add_parser("create", help="make a key and print its token, this once")
-    create.add_argument("name", type=_name, help="whose it is, for people")
+    create = actions.add_parser("create", help="create a key and print its token once")
+    create.add_argument("name", type=_name, help="name of the holder, for people")
     create.add_argument(
         "--rate",
         type=_rate,
         metavar="60/minute",
-        help="most requests in a time, any request counted; else no limit",
+        help="maximum request rate, all requests counted (default: unlimited)",
     )
     create.add_argument(
         "--jobs",
-        type=_whole,
+        type=_number,
         metavar="10",
-        help="most jobs that wait and run at a time; else no limit",
+        help="maximum concurrent jobs (default: unlimited)",
     )
     create.add_argument(
-        "--expires", type=_whole, metavar="DAYS", help="days that it is good for; else for ever"
+        "--expires", type=_number, metavar="DAYS", help="lifetime in days (default: never expires)"
     )
-    create.set_defaults(run=_with_redis, action=_create)
+    create.set_defaults(func=_create)
 
     listing = actions.add_parser("list", help="list all keys")
-    listing.set_defaults(run=_with_redis, action=_list)
+    listing.set_defaults(func=_list)
 
     revoke = actions.add_parser(
-        "revoke", help="make a key good for nothing, at once; jobs that it began go on"
+        "revoke", help="revoke a key immediately; its accepted jobs continue"
     )
-    revoke.add_argument("id", help="the key's id, as `list` tells it")
-    revoke.set_defaults(run=_with_redis, action=_revoke)
+    revoke.add_argument("id", help="the key's id, from `list`")
+    revoke.set_defaults(func=_revoke)
 
 
-def _with_redis(arguments: argparse.Namespace, settings: Settings) -> int:
+def _create(arguments: argparse.Namespace, settings: Settings) -> int:
+    def action(connection: Any) -> int:
+        key, token = api_keys.create(
+            connection,
+            arguments.name,
+            rate=arguments.rate,
+            max_jobs=arguments.jobs,
+            days=arguments.expires,
+        )
+        # Only the token goes to stdout, so that a script can read it.
+        print(
+            f"API key {key.id} of {key.name!r}. This is the only time it is shown:",
+            file=sys.stderr,
+            flush=True,
+        )
+        print(token, flush=True)
+        if settings.api_keys == "off":
+            print("Set UNCLIP_API_KEYS=required to make the service check keys.", file=sys.stderr)
+        return 0
+
+    return _with_redis(settings, action)
+
+
+def _list(arguments: argparse.Namespace, settings: Settings) -> int:
+    def action(connection: Any) -> int:
+        rows: list[tuple[str, ...]] = [
+            ("ID", "NAME", "STATE", "CREATED", "EXPIRES", "RATE", "JOBS")
+        ]
+        rows += [_row(connection, key) for key in api_keys.list_keys(connection)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            print("  ".join(cells).rstrip())
+        return 0
+
+    return _with_redis(settings, action)
+
+
+def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
+    def action(connection: Any) -> int:
+        key = api_keys.revoke(connection, arguments.id)
+        if key is None:
+            print(
+                f"There is no API key {arguments.id!r}. List all keys: python -m service keys list",
+                file=sys.stderr,
+            )
+            return 1
+        print(f"API key {key.id} of {key.name!r} {key.inactive_reason()}.")
+        return 0
+
+    return _with_redis(settings, action)
+
+
+def _with_redis(settings: Settings, action: Callable[[Any], int]) -> int:
+    """Run `action(connection)` and return its exit status, 1 if Redis is unavailable."""
     url = settings.redis_url
     try:
-        with connect(url, socket_timeout=5.0, socket_connect_timeout=5.0) as connection:
-            return int(arguments.action(connection, arguments, settings))
+        with connect(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as connection:
+            return action(connection)
     except RedisError as error:
         print(
-            f"Redis at {redact_credentials(url)} does not answer ({error}). Is it running, and is it UNCLIP_REDIS_URL?",
+            f"Cannot reach Redis at {redact_credentials(url)} ({error}). "
+            "Start it, or set UNCLIP_REDIS_URL.",
             file=sys.stderr,
         )
         return 1
 
 
-def _create(connection: Any, arguments: argparse.Namespace, settings: Settings) -> int:
-    key, token = api_keys.create(
-        connection, arguments.name, rate=arguments.rate, jobs=arguments.jobs, days=arguments.expires
+def _row(connection: Any, key: api_keys.ApiKey) -> tuple[str, ...]:
+    active = "-"
+    if key.max_jobs is not None:
+        active = f"{len(quota.active_jobs(connection, key.id))} of {key.max_jobs}"
+    return (
+        key.id,
+        key.name,
+        key.inactive_reason() or "active",
+        _date(key.created_at),
+        _date(key.expires_at),
+        key.rate or "-",
+        active,
     )
-    # The token alone goes to stdout, so that a script can take it.
-    print(
-        f"The API key {key.id} of {key.name!r}. It is shown this once:", file=sys.stderr, flush=True
-    )
-    print(token, flush=True)
-    if settings.api_keys == "off":
-        print(
-            "The service asks for keys where it runs with UNCLIP_API_KEYS=required.",
-            file=sys.stderr,
-        )
-    return 0
-
-
-def _list(connection: Any, arguments: argparse.Namespace, settings: Settings) -> int:
-    rows = [("ID", "NAME", "STATE", "CREATED", "EXPIRES", "RATE", "JOBS")]
-    for key in api_keys.every(connection):
-        jobs = (
-            "-" if key.jobs is None else f"{len(quota.holding(connection, key.id))} of {key.jobs}"
-        )
-        rows.append(
-            (
-                key.id,
-                key.name,
-                key.over() or "good",
-                _day(key.created_at),
-                _day(key.expires_at),
-                key.rate or "-",
-                jobs,
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
-    return 0
-
-
-def _revoke(connection: Any, arguments: argparse.Namespace, settings: Settings) -> int:
-    key = api_keys.revoke(connection, arguments.id)
-    if key is None:
-        print(
-            f"There is no API key {arguments.id!r}; `python -m service keys list` tells those there are.",
-            file=sys.stderr,
-        )
-        return 1
-    print(f"The API key {key.id} of {key.name!r} {key.over()}.")
-    return 0
 
 
 def _name(text: str) -> str:
-    if not 1 <= len(text) <= 100 or not text.isprintable():
+    if not 1 <= len(text) <= MAX_NAME_CHARACTERS or not text.isprintable():
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no name: 1 to 100 printable characters would do"
+            f"expected 1 to {MAX_NAME_CHARACTERS} printable characters, got {text!r}"
         )
     return text
 
 
 def _rate(text: str) -> str:
     try:
-        rate_limit.parsed(text)
+        rate_limit.parse_rate(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100_000:
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_NUMBER:
         raise argparse.ArgumentTypeError(
-            f"{text!r} will not do: a whole number from 1 to 100000 would"
+            f"expected an integer from 1 to {MAX_NUMBER}, got {text!r}"
         )
     return int(text)
 
 
-def _day(time: datetime | None) -> str:
+def _date(time: datetime | None) -> str:
     return "-" if time is None else f"{time:%Y-%m-%d}"

@@ -1,8 +1,9 @@
-"""Who may come in: with UNCLIP_API_KEYS=required all but OPEN needs an API key, which may ask so often and sees its own jobs only. A
-image's URL carries what opens that job's images alone, so that browsers, and whoever is sent the URL, can show them.
+"""API-key authentication, active with UNCLIP_API_KEYS=required.
 
-The middleware proves the key before anything reads the body, and puts the limit's headers on whatever is answered. What it finds
-against a request is raised by the dependency, behind the app's exception handlers, as if the route had raised it.
+The middleware authenticates before the body is read, and puts the rate limit's headers on every
+response. A failure is stored on the request and raised by the `require_api_key` dependency, so
+that the normal exception handlers format it. Image URLs carry a `link` token that grants access
+to that job's images only, for browsers and for people who receive the URL.
 """
 
 from __future__ import annotations
@@ -15,39 +16,28 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import ProblemError, responses
+from service.errors import RateLimited, ServiceError
+from service.jobs.quota import Owner
 from service.jobs.repository import Jobs
 from service.security import rate_limit
-from service.security.api_keys import ApiKey, proved
+from service.security.api_keys import ApiKey, authenticate
 
-IMAGES = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
-# What machines ask of a service's health, and what tells people how to ask. None of it knows of anybody's work.
-OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
-SCHEMES = {
+_IMAGE_PATH = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
+# Probes, and pages that say how to send requests. None of them shows a job.
+OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
+SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: unclip_…"},
     "header": {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "The same, where a proxy needs Authorization.",
+        "description": "The same, for proxies that use Authorization themselves.",
     },
 }
 
 
-def caller(request: Request) -> ApiKey | None:
-    """The key that a request came with; None where none is required."""
-    found: ApiKey | None = getattr(request.state, "caller", None)
-    return found
-
-
-def owner(request: Request) -> str | None:
-    """Whose jobs a request may see; None for all."""
-    found = caller(request)
-    return found.id if found else None
-
-
-class Gate:
-    """ASGI middleware: finds out who asks."""
+class ApiKeyMiddleware:
+    """Authenticate each request and count it against its key's rate."""
 
     def __init__(self, app: ASGIApp, jobs: Jobs) -> None:
         self.app = app
@@ -55,82 +45,103 @@ class Gate:
         self.redis = jobs.redis
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        told = {}
+        limit_headers: dict[str, str] = {}
         try:
-            if await self._linked(scope):
-                state["linked"] = True
+            if await self._has_link(scope):
+                state["is_linked"] = True
                 await self.app(scope, receive, send)
                 return
-            key = await proved(self.redis, _token(Headers(scope=scope)))
+            key = await authenticate(self.redis, _token(Headers(scope=scope)))
             if key.rate is not None:
-                told = await self._spend(key, key.rate)
-            state["caller"] = key
-        except (ProblemError, RedisError) as error:
-            state["refusal"] = error
-            receive = _without_body(receive)  # nobody keeps in memory what may not come in
+                limit_headers = await self._consume_rate_limit(key, key.rate)
+            state["api_key"] = key
+        except (ServiceError, RedisError) as error:
+            state["access_error"] = error
+            # The body of a rejected request must not fill the memory.
+            receive = _without_body(receive)
 
         async def send_with_limit(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in told.items():
+                for name, value in limit_headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
         await self.app(scope, receive, send_with_limit)
 
-    async def _linked(self, scope: Scope) -> bool:
-        asked = IMAGES.fullmatch(scope["path"]) if scope["method"] == "GET" else None
-        link = QueryParams(scope["query_string"]).get("link") if asked else None
-        return bool(asked and link and await self.jobs.linked(asked[1], link))
+    async def _has_link(self, scope: Scope) -> bool:
+        """Return whether the URL is an image's and carries its job's link token."""
+        match = _IMAGE_PATH.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+        if match is None:
+            return False
+        link = QueryParams(scope["query_string"]).get("link")
+        return link is not None and await self.jobs.linked(match[1], link)
 
-    async def _spend(self, key: ApiKey, rate: str) -> dict[str, str]:
-        """Count one request: the headers that tell how many are left. ProblemError 429 where there are none."""
-        asked = rate_limit.parsed(rate)
-        left = await rate_limit.spend(self.redis, key.id, asked)
-        told = {
-            "RateLimit-Limit": str(asked.amount),
-            "RateLimit-Remaining": str(left.remaining),
-            "RateLimit-Reset": str(left.reset),
+    async def _consume_rate_limit(self, key: ApiKey, rate: str) -> dict[str, str]:
+        """Count one request and return the RateLimit headers. Raises RateLimited."""
+        limit = rate_limit.parse_rate(rate)
+        result = await rate_limit.consume(self.redis, key.id, limit)
+        headers = {
+            "RateLimit-Limit": str(limit.amount),
+            "RateLimit-Remaining": str(result.remaining),
+            "RateLimit-Reset": str(result.reset_s),
         }
-        if left.within:
-            return told
-        detail = (
-            f"The API key {key.id} may make {rate} requests, and the next in {left.retry_after} s."
-        )
-        raise ProblemError(429, detail, headers=told | {"Retry-After": str(left.retry_after)})
+        if not result.allowed:
+            raise RateLimited(
+                f"Rate limit of {rate} exceeded for API key {key.id}. "
+                f"Retry in {result.retry_after_s} s.",
+                retry_after_s=result.retry_after_s,
+                headers=headers,
+            )
+        return headers
 
 
-class Admitted:
-    """The dependency of all routes: raises what the gate found, and hides others' jobs from each route that names one."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self.jobs = jobs
-
-    async def __call__(self, request: Request) -> None:
-        """ProblemError 401 without a key, 429 over its limit, 404 for another's job."""
-        if request.scope["path"] in OPEN or getattr(request.state, "linked", False):
-            return
-        if refusal := getattr(request.state, "refusal", None):
-            raise refusal
-        key: ApiKey = request.state.caller
-        job_id = request.path_params.get("job_id")
-        if job_id is not None:
-            await self.jobs.belongs(job_id, key.id)
+def current_api_key(request: Request) -> ApiKey | None:
+    """Return the API key of a request, None if keys are not required. A dependency."""
+    key: ApiKey | None = getattr(request.state, "api_key", None)
+    return key
 
 
-def describe(document: dict[str, Any]) -> None:
-    """Put into the OpenAPI document what the gate asks and answers. A route that tells of its own 401 and 429 keeps them."""
-    document["components"]["securitySchemes"] = SCHEMES
+def current_owner(request: Request) -> Owner | None:
+    """Return the owner of a request's jobs, None if keys are not required. A dependency."""
+    key = current_api_key(request)
+    return key.owner if key else None
+
+
+async def require_api_key(request: Request) -> None:
+    """Reject requests without a valid key, and requests for another key's job. A dependency.
+
+    Raises what the middleware found: Unauthorized or RateLimited, or a RedisError. Raises
+    JobNotFound for a job of another key.
+    """
+    if request.scope["path"] in OPEN_PATHS or getattr(request.state, "is_linked", False):
+        return
+    if error := getattr(request.state, "access_error", None):
+        raise error
+    key: ApiKey = request.state.api_key
+    job_id = request.path_params.get("job_id")
+    if job_id is not None:
+        jobs: Jobs = request.app.state.jobs
+        await jobs.belongs(job_id, key.id)
+
+
+def describe_security(document: dict[str, Any], responses: dict[int | str, Any]) -> None:
+    """Add the key's schemes and the responses 401 and 429 to an OpenAPI document.
+
+    responses: the problems of 401 and 429. An operation that describes its own keeps them.
+    """
+    document["components"]["securitySchemes"] = SECURITY_SCHEMES
+    added = {str(status): response for status, response in responses.items()}
     for path, operations in document["paths"].items():
-        for operation in operations.values() if path not in OPEN else ():
-            operation["security"] = [{name: []} for name in SCHEMES]
-            operation["responses"] = {
-                str(status): told for status, told in responses(401, 429).items()
-            } | operation["responses"]
+        if path in OPEN_PATHS:
+            continue
+        for operation in operations.values():
+            operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+            operation["responses"] = added | operation["responses"]
 
 
 def _token(headers: Headers) -> str | None:
@@ -139,14 +150,14 @@ def _token(headers: Headers) -> str | None:
 
 
 def _without_body(receive: Receive) -> Receive:
-    """An empty body, then what comes."""
-    begun = False
+    """Return a `receive` that yields an empty body and then what the client sends."""
+    is_empty_body_sent = False
 
     async def receive_after() -> Message:
-        nonlocal begun
-        if begun:
+        nonlocal is_empty_body_sent
+        if is_empty_body_sent:
             return await receive()
-        begun = True
+        is_empty_body_sent = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     return receive_after

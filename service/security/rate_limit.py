@@ -1,7 +1,8 @@
-"""How often an API key may ask: a bucket that holds so many requests and is refilled evenly (GCRA: it remembers when it is full).
+"""Rate limits of API keys: the generic cell rate algorithm, counted in Redis by its clock.
 
-Counted in Redis, by its clock, so that it holds over all services. What is counted stays out of the append-only file: it is worth nothing
-after a restart, and each request would wait for the disk, and with it all of Redis.
+A bucket holds as many requests as the rate allows and refills evenly. Redis stores the time at
+which it is full again, so the limit holds across all services. The counter stays out of Redis'
+append-only file: it is worthless after a restart, and each request would wait for the disk.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from contracts import redis_keys
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _RATE = re.compile(rf"([1-9][0-9]{{0,5}})/({'|'.join(SECONDS)})")
-# KEYS: the bucket. ARGV: its size, and the microseconds in which one request is refilled. All in whole microseconds, which numbers of
-# Lua's hold exactly. Answers whether the request is within, and microseconds to when the bucket is full, and to when the next may come.
-_SPEND = """
+# KEYS: the bucket. ARGV: its size, and microseconds until one request is refilled.
+# Returns whether the request is allowed, microseconds until the bucket is full, and microseconds
+# until the next request is allowed. Lua's numbers hold whole microseconds exactly.
+_CONSUME = """
 redis.set_repl(redis.REPL_NONE)
 local time, size, each = redis.call('TIME'), tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = time[1] * 1000000 + time[2]
@@ -32,41 +34,47 @@ return {1, full - now, 0}
 
 @dataclass(frozen=True)
 class Rate:
-    """So many requests in so many seconds."""
+    """A number of requests per interval of some seconds."""
 
     amount: int
-    seconds: int
+    interval_s: int
 
 
 @dataclass(frozen=True)
-class Left:
-    """`within`: whether the request may come in. Then how many more may at once, seconds to when all may again, and to the next one."""
+class RateLimitResult:
+    """The state of a bucket after a request.
 
-    within: bool
+    allowed: whether the request is within the rate.
+    remaining: requests that are allowed at once.
+    reset_s: seconds until the bucket is full.
+    retry_after_s: seconds until the next request is allowed.
+    """
+
+    allowed: bool
     remaining: int
-    reset: int
-    retry_after: int
+    reset_s: int
+    retry_after_s: int
 
 
-def parsed(text: str) -> Rate:
-    """A rate such as 60/minute. ValueError for what is none."""
-    found = _RATE.fullmatch(text)
-    if found is None:
+def parse_rate(text: str) -> Rate:
+    """Parse a rate such as 60/minute. Raises ValueError if it is invalid."""
+    match = _RATE.fullmatch(text)
+    if match is None:
         raise ValueError(
-            f"{text!r} is no rate: write a number from 1 to 999999, / and {', '.join(SECONDS)}, such as 60/minute"
+            f"invalid rate {text!r}: expected <1-999999>/<{'|'.join(SECONDS)}>, e.g. 60/minute"
         )
-    return Rate(int(found[1]), SECONDS[found[2]])
+    return Rate(int(match[1]), SECONDS[match[2]])
 
 
-async def spend(redis: Any, key_id: str, rate: Rate) -> Left:
-    """Count one request of an API key, where it is within the rate."""
-    each = rate.seconds * 1_000_000 // rate.amount
-    within, full, wait = await redis.eval(
-        _SPEND, 1, redis_keys.rate_limit(key_id), rate.amount, each
+async def consume(redis: Any, key_id: str, rate: Rate) -> RateLimitResult:
+    """Count one request of an API key if it is within the rate."""
+    each_us = rate.interval_s * 1_000_000 // rate.amount
+    allowed, until_full_us, wait_us = await redis.eval(
+        _CONSUME, 1, redis_keys.rate_limit(key_id), rate.amount, each_us
     )
-    return Left(
-        bool(within),
-        rate.amount - math.ceil(full / each),
-        math.ceil(full / 1e6),
-        math.ceil(wait / 1e6),
+    return RateLimitResult(
+        bool(allowed),
+        rate.amount - math.ceil(until_full_us / each_us),
+        math.ceil(until_full_us / 1e6),
+        math.ceil(wait_us / 1e6),
     )

@@ -11,7 +11,9 @@ import pytest
 import redis.asyncio
 
 from devtools.ports import free_port
+from service.api.problems import problem_response
 from service.app import create_app
+from service.security.headers import wrap_app
 from service.settings import Settings
 
 
@@ -21,10 +23,12 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def served(**fields: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app with these settings. An exception that leaves the app fails the test: no 500 passes unseen."""
-    app = create_app(Settings(**settings))
-    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+    settings = Settings(**fields)
+    app = create_app(settings)
+    asgi_app = wrap_app(app, settings, problem_response)
+    transport = httpx.ASGITransport(asgi_app, client=("127.0.0.1", 1))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as client,
@@ -35,7 +39,7 @@ async def served(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def serve(redis_server: Any) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
     """`served` on this test's Redis."""
-    return lambda **settings: served(redis_url=redis_server.url, **settings)
+    return lambda **fields: served(redis_url=redis_server.url, **fields)
 
 
 @pytest.fixture

@@ -28,8 +28,10 @@ from contracts import redis_keys
 from contracts.jobs import ImageInfo, Preview, Progress, WorkerHeartbeat
 from devtools.ports import free_port
 from devtools.redis_server import RedisServer
-from service.errors import Unauthorized
+from service.api.problems import problem_response
 from service.app import create_app
+from service.security.headers import wrap_app
+from service.errors import Unauthorized
 from service.openai import stream
 from service.settings import Settings
 from worker.jobs.record import JobRecord
@@ -142,11 +144,13 @@ def running(
     redis_url: str, change: Callable[[Any], None] = lambda app: None, **settings: Any
 ) -> Iterator[House]:
     """A service over a socket, with a client of it."""
-    app = create_app(Settings(redis_url=redis_url, **settings))
+    checked = Settings(redis_url=redis_url, **settings)
+    app = create_app(checked)
     port = free_port()
     change(app)
+    asgi_app = wrap_app(app, checked, problem_response)
     server = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=5)
+        uvicorn.Config(asgi_app, port=port, log_level="critical", timeout_graceful_shutdown=5)
     )
     thread = threading.Thread(target=server.run)
     thread.start()

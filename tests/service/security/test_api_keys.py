@@ -231,7 +231,7 @@ class TestProof:
         self, house: httpx.AsyncClient, blocking: redis.Redis
     ) -> None:
         """Nor its secret: not at the key, nor at its jobs, which hold its id."""
-        header = bearer(blocking, rate="60/minute", jobs=3)
+        header = bearer(blocking, rate="60/minute", max_jobs=3)
         job = (
             await house.post("/generate", json=CUBE, headers=header | {"idempotency-key": "k"})
         ).json()
@@ -453,8 +453,8 @@ class TestJobs:
         self, serve: Any, blocking: redis.Redis
     ) -> None:
         """Of 20 over two services, 5, and those are in the queue: none was lost, none is left of the refused."""
-        ann = bearer(blocking, jobs=5)
-        bob = bearer(blocking, "bob", jobs=5)
+        ann = bearer(blocking, max_jobs=5)
+        bob = bearer(blocking, "bob", max_jobs=5)
         async with serve(api_keys="required") as one, serve(api_keys="required") as two:
             answers = await asyncio.gather(
                 *((one, two)[at % 2].post("/generate", json=CUBE, headers=ann) for at in range(20))
@@ -472,7 +472,7 @@ class TestJobs:
         self, house: httpx.AsyncClient, blocking: redis.Redis
     ) -> None:
         """Succeeded, failed, cancelled, or gone; and at no other time. A repeat of an accepted request wants none."""
-        header = bearer(blocking, jobs=1)
+        header = bearer(blocking, max_jobs=1)
 
         async def post(**more: str) -> httpx.Response:
             return await house.post("/generate", json=CUBE, headers=header | more)
@@ -505,7 +505,7 @@ class TestJobs:
         self, house: httpx.AsyncClient, blocking: redis.Redis, redis_server: RedisServer
     ) -> None:
         """Until another worker has ended it, and no longer: nothing is counted that the dead one would have had to take back."""
-        header = bearer(blocking, jobs=1)
+        header = bearer(blocking, max_jobs=1)
         job_id = (await house.post("/generate", json=CUBE, headers=header)).json()["id"]
         program = f"""
 import redis, time
@@ -535,7 +535,7 @@ time.sleep(600)
         self, house: httpx.AsyncClient, blocking: redis.Redis
     ) -> None:
         """By the running job that is nearest to its end; else by the pace of the queue; 30 s where nothing was measured."""
-        header = bearer(blocking, jobs=2)
+        header = bearer(blocking, max_jobs=2)
         ids = [
             (await house.post("/generate", json=CUBE, headers=header)).json()["id"]
             for _ in range(2)

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from devtools.ports import free_port
+from service.api.problems import problem_response
 from service.app import create_app
 from service.jobs.repository import Jobs
-from service.security.headers import Envelope
+from service.security.headers import wrap_app
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,8 @@ ALWAYS = {
 
 
 def app_of(**settings: Any) -> Any:
-    return create_app(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", **settings))
+    checked = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", **settings)
+    return wrap_app(create_app(checked), checked, problem_response)
 
 
 def client_of(app: Any) -> httpx.AsyncClient:
@@ -238,7 +240,7 @@ async def test_what_an_answer_sends_goes_out_at_once() -> None:
         "headers": [(b"origin", b"https://page.example")],
         "scheme": "http",
     }
-    await Envelope(streaming, Settings(cors_origins=("*",)))(scope, None, send)  # type: ignore[arg-type]
+    await wrap_app(streaming, Settings(cors_origins=("*",)), problem_response)(scope, None, send)  # type: ignore[arg-type]
     assert seen == [2, 3]
     assert dict(sent[0]["headers"])[b"content-security-policy"] == b"its own"
 
