@@ -13,14 +13,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from contracts import redis_keys
 from contracts.provenance import Provenance, read_provenance
-from service.api.problems import ProblemError
+from service.errors import ImageNotFound
 from service.jobs.repository import Jobs
 
 
 async def image(
     request: Request, jobs: Jobs, job_id: str, index: int, size: int | None = None
 ) -> Response:
-    """An image, at most `size` wide. ProblemError 404 where there is none (yet, or any more)."""
+    """An image, at most `size` wide. NotFound where there is none (yet, or any more)."""
     info = await jobs.image_info(job_id, index)
     if size is None or info.width <= size:
         return await _answer(
@@ -39,15 +39,15 @@ async def image(
 
 
 async def provenance(jobs: Jobs, job_id: str, index: int) -> Provenance:
-    """What an image says of how it was drawn. ProblemError 404 where there is no such image (yet, or any more)."""
+    """What an image says of how it was drawn. NotFound where there is no such image (yet, or any more)."""
     try:
         return read_provenance(await jobs.read_image(job_id, index))
     except ValueError as error:  # drawn by a worker of another version
-        raise ProblemError(404, f"The image does not tell how it was drawn: {error}") from error
+        raise ImageNotFound(f"The image has no readable provenance: {error}") from error
 
 
 async def animation(request: Request, jobs: Jobs, job_id: str) -> Response:
-    """The animation. ProblemError 404 where there is none (yet, or any more)."""
+    """The animation. NotFound where there is none (yet, or any more)."""
     kind = await jobs.animation_format(job_id)
     return await _answer(
         request,
@@ -72,9 +72,7 @@ async def _answer(
         return StreamingResponse(
             stored.chunks, media_type=media, headers=headers | {"Content-Length": str(stored.size)}
         )
-    raise ProblemError(
-        404, "The job is there, and what it made is no longer. Send its request again."
-    )
+    raise ImageNotFound("The job exists but its result has expired. Submit the request again.")
 
 
 def formed(content: bytes, side: int | None, kind: str = "png", quality: int = 100) -> bytes:

@@ -11,8 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.jobs import AnimatedImage, Image, JobStatus, Record
 from contracts.operations import OPERATIONS
-from service.api.problems import ProblemError, responses
+from service.api.problems import responses
 from service.api.schemas import JobList, ListedJob
+from service.errors import InvalidRequest
 from service.jobs import index
 from service.jobs.repository import Jobs
 
@@ -53,9 +54,9 @@ def install(
     async def list_jobs(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         """A page of jobs, and in `next` the cursor of the page after it. Jobs that come in meanwhile do not move it."""
         if wanted.operation is not None and wanted.operation not in OPERATIONS:
-            raise ProblemError(
-                422,
-                f"operation: there is no {wanted.operation[:80]!r}. There are {', '.join(OPERATIONS)}.",
+            raise InvalidRequest.from_field(
+                "operation",
+                f"there is no {wanted.operation[:80]!r}; use one of {', '.join(OPERATIONS)}",
             )
         page = await index.page(
             jobs.redis,

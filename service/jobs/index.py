@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 
 from contracts import redis_keys
 from contracts.jobs import Record, now, record_of
-from service.api.problems import ProblemError
 from service.background import rest
+from service.errors import InvalidRequest
 
 log = logging.getLogger("service.jobs.index")
 SCANNED = 500  # entries that one page looks at, at most, in search of those that its filters want
@@ -92,7 +92,7 @@ async def page(
     after: datetime | None = None,
 ) -> Page:
     """At most `limit` jobs that were created at `after` or later and before `before`. Where status or operation are rare among
-    SCANNED jobs it has fewer, and a cursor to go on. ProblemError 422 for a cursor that is none."""
+    SCANNED jobs it has fewer, and a cursor to go on. InvalidRequest for a cursor that is none."""
     below, name = _below(cursor) if cursor else (f"({_score(before)}" if before else "+inf", "")
     least = str(_score(after)) if after else "-inf"
     # Without filters only expired jobs are passed over, and those of the very microsecond that the page before ended in.
@@ -176,7 +176,8 @@ def _below(cursor: str) -> tuple[str, str]:
         )
         int(score)
     except (ValueError, binascii.Error) as error:
-        raise ProblemError(
-            422, f"cursor: {cursor[:80]!r} is none. Take `next` of the page before, as it is."
+        raise InvalidRequest.from_field(
+            "cursor",
+            f"{cursor[:80]!r} is not valid. Use the `next` value of the previous page unchanged",
         ) from error
     return score, name

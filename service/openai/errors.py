@@ -12,7 +12,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import MEDIA_TYPE, field_problem
+from service.api.problems import MEDIA_TYPE
+from service.errors import FieldProblem
 from service.openai.schemas import OpenAIErrorBody
 
 PREFIX = "/v1/"
@@ -66,7 +67,7 @@ class OpenAIError(Exception):
 def of_fields(error: ValidationError) -> OpenAIError:
     """400, as OpenAI has it, and not 422: `param` and `code` are the first fault's, the message tells all."""
     faults = error.errors()
-    problems = [field_problem(fault) for fault in faults]
+    problems = [FieldProblem.from_fault(fault) for fault in faults]
     message = "; ".join(
         f"{one.field}: {one.message}" + (f" (got {one.got})" if one.got else "") for one in problems
     )

@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 
 from contracts.jobs import ENDED, Job
 from service.api.images import formed
-from service.api.problems import ProblemError
+from service.api.problems import status_of
+from service.errors import ServiceError
 from service.jobs.events import START, Event, paused
 from service.jobs.repository import Jobs
 from service.openai.errors import OpenAIError, of_problem
@@ -177,8 +178,8 @@ async def server_sent(
         yield event("completed", f"{side}x{side}", encoded, usage=NO_USAGE)
     except OpenAIError as error:
         yield _error(error)
-    except ProblemError as error:
-        yield _error(of_problem(error.status, error.detail))
+    except ServiceError as error:
+        yield _error(of_problem(status_of(error), error.detail))
     except RedisError:
         yield _error(
             OpenAIError(

@@ -18,7 +18,7 @@ from contracts.fields import RequestFields
 from contracts.images import has_alpha, normalize_image
 from contracts.operations import OPERATIONS
 from contracts.webhooks import Webhook
-from service.api.problems import FieldProblem, ProblemError
+from service.errors import BadRequest, InvalidRequest, ServiceError, UnsupportedMediaType
 from service.requests.images import ImageError, from_base64, opened
 from service.requests.models import IMAGE_FIELDS, REQUESTS, ImageRef, split_images
 from service.settings import Settings
@@ -40,7 +40,7 @@ class Work:
 async def read(request: Request, operation: str, settings: Settings, fetch: Fetch) -> Work:
     """The work that a request's body asks for. `fetch(job, index)` gives the PNG of an earlier job, or None.
 
-    RequestValidationError for fields that do not do, ProblemError for a body or an image that does not."""
+    RequestValidationError for fields that do not do, ServiceError for a body or an image that does not."""
     asked = REQUESTS[operation]
     try:
         parsed = asked.model_validate(await _body(request, operation, asked))
@@ -65,7 +65,7 @@ async def _body(request: Request, operation: str, asked: type[RequestFields]) ->
     takes = "JSON, with Content-Type: application/json" + (
         "" if operation == "generate" else ", or multipart/form-data with the images as files"
     )
-    raise ProblemError(415, f"The body is {media or 'of no stated type'}: send {takes}.")
+    raise UnsupportedMediaType(f"The body is {media or 'of no stated type'}: send {takes}.")
 
 
 def media_type(request: Request) -> str:
@@ -74,20 +74,20 @@ def media_type(request: Request) -> str:
 
 
 async def json_body(request: Request) -> Any:
-    """The body as JSON. ProblemError 400 where it is none."""
+    """The body as JSON. BadRequest if it is none."""
     try:
         return json.loads(await request.body())
     except json.JSONDecodeError as error:
         detail = (
             f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
         )
-        raise ProblemError(400, detail) from error
+        raise BadRequest(detail) from error
     except (
         ValueError,
         RecursionError,
     ) as error:  # not UTF-8, a number of a million digits, brackets without end
-        raise ProblemError(
-            400, "The body could not be read as JSON. Send one JSON object, in UTF-8."
+        raise BadRequest(
+            "The body could not be read as JSON. Send one JSON object, in UTF-8."
         ) from error
 
 
@@ -108,10 +108,9 @@ async def _form(request: Request, asked: type[RequestFields]) -> dict[str, Any]:
                     raise _refused(name, f"it came {len(values)} times; send it once")
                 body[name] = values if several else values[0]
     except Exception as error:
-        if isinstance(error, ProblemError):
+        if isinstance(error, ServiceError):
             raise
-        raise ProblemError(
-            400,
+        raise BadRequest(
             f"The form could not be read ({str(getattr(error, 'detail', error))[:200]}). Send it as multipart/form-data.",
         ) from error
     return body
@@ -180,11 +179,9 @@ def _normalized(operation: str, files: dict[str, bytes], settings: Settings) -> 
     }
 
 
-def _refused(name: str, reason: str) -> ProblemError:
+def _refused(name: str, reason: str) -> InvalidRequest:
     field = name.replace("mix_", "mix.") + ".image" if name.startswith("mix_") else name
-    return ProblemError(
-        422, f"{field}: {reason}.", errors=[FieldProblem(field=field, message=reason)]
-    )
+    return InvalidRequest.from_field(field, reason)
 
 
 def schema_of(operation: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import ftfy
 import structlog
 
 from contracts.fields import RequestFields
-from service.api.problems import FieldProblem, ProblemError
+from service.errors import FieldProblem, InvalidRequest
 
 log = structlog.stdlib.get_logger("service.requests.prompt_filter")
 _CAPTIONS = ("prompt", "negative_prompt", "prompt_a", "prompt_b", "prompt_from", "prompt_to")
@@ -59,7 +59,7 @@ class DenyList:
         self._read()
 
     def check(self, fields: RequestFields) -> None:
-        """ProblemError 422 that names the captions which the list denies, and not why; the log tells the list's lines."""
+        """InvalidRequest that names the captions which the list denies, and not why; the log tells the list's lines."""
         self._keep_up()
         denied = [
             (name, line) for name, text in captions(fields) if (line := self.line(text)) is not None
@@ -68,14 +68,10 @@ class DenyList:
             return
         log.info("captions denied", lines=dict(denied))
         errors = [
-            FieldProblem(
-                field=name, message="It asks for something that this service does not draw"
-            )
+            FieldProblem(field=name, message="This prompt is blocked by the operator's policy")
             for name, _ in denied
         ]
-        raise ProblemError(
-            422, "; ".join(f"{error.field}: {error.message}" for error in errors), errors=errors
-        )
+        raise InvalidRequest.from_problems(errors)
 
     def line(self, text: str) -> int | None:
         """The line of the list that denies this caption; None where none does."""

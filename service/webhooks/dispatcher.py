@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 
 from contracts import redis_keys
 from contracts.webhooks import Webhook
-from service.api.problems import ProblemError
 from service.background import rest
+from service.errors import JobNotFound
 from service.jobs.repository import Jobs
 from service.settings import Settings
 from service.webhooks.policy import objection
@@ -145,7 +145,7 @@ class Courier:
             body = (await self.jobs.find(job_id, webhook.base_url)).model_dump_json().encode()
             async with asyncio.timeout(self.settings.webhook_timeout):
                 status = await self._post(webhook.url, f"msg_{job_id}_{event}", body)
-        except ProblemError:
+        except JobNotFound:
             return "expired"
         except RefusedError as error:
             log.warning("the webhook of job %s (%s) is not sent: %s", job_id, event, error)

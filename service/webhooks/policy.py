@@ -7,17 +7,17 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from contracts.webhooks import ENDS, Webhook, WebhookFields
-from service.api.problems import ProblemError
+from service.errors import InvalidRequest
 from service.settings import Settings
 from service.webhooks.ssrf import refusal
 
 
 def wanted(request: WebhookFields, base_url: str, settings: Settings) -> Webhook | None:
-    """The webhook that a request asks for. ProblemError 422 where this service does not call it."""
+    """The webhook that a request asks for. InvalidRequest where this service does not call it."""
     if request.webhook is None:
         return None
     if why := objection(request.webhook, settings):
-        raise ProblemError(422, f"webhook: {why}.")
+        raise InvalidRequest.from_field("webhook", why)
     return Webhook(
         url=request.webhook, events=request.webhook_events or list(ENDS), base_url=base_url
     )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from contracts.fields import MAX_PROMPT_CHARACTERS
 from contracts.operations import OPERATIONS, MixedFields
-from service.api.problems import ProblemError
+from service.errors import InvalidRequest
 from service.requests import prompt_filter
 from service.requests.prompt_filter import DenyList
 
@@ -92,7 +92,7 @@ def test_a_list_that_changes_is_read_again(tmp_path: Path) -> None:
     def denies(word: str) -> bool:
         try:
             found.check(OPERATIONS["generate"].model_validate({"prompt": word}))
-        except ProblemError:
+        except InvalidRequest:
             return True
         return False
 
