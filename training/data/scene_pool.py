@@ -36,6 +36,7 @@ class ScenePool:
     mix: str
     images: list[NDArray[np.uint8]]  # [SHARD_SCENES, 64, 64, 3]
     features: list[NDArray[np.float16]]  # [SHARD_SCENES, W]
+    small_features: list[NDArray[np.float16]]  # of the 64² images, some blurred: what the judge reads
 
     def __len__(self) -> int:
         return sum(map(len, self.images))
@@ -112,6 +113,29 @@ def render_scenes(
     return torch.cat(images).numpy(), torch.cat(features).numpy()
 
 
+@torch.inference_mode()
+def image_features(tower: ImageTower, images: Tensor) -> Tensor:
+    """Return features `[N, W]` of images `[N, 3, h, w]` in [-1, 1]."""
+    tower = tower.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = []
+    for batch in images.split(BATCH):
+        with torch.autocast("cpu", torch.bfloat16):
+            features.append(tower.features(batch.contiguous(memory_format=torch.channels_last)).float())
+    return torch.cat(features)
+
+
+def build_small_features(folder: Path, pool: ScenePool, tower: ImageTower) -> None:
+    """Compute the features of the pool's 64² images, shard by shard. Half of the images are blurred first."""
+    for shard, images in enumerate(pool.images):
+        path = _shard_path(folder, shard, "small")
+        if path.exists():
+            continue
+        batch = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        blurred = F.avg_pool2d(F.pad(batch[::2], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        batch[::2] = 0.5 * (batch[::2] + blurred)
+        _write(path, image_features(tower, batch).half().numpy())
+
+
 def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
     """Map the shards of a pool, as many as there are without a gap. Raises TrainingError when there are none."""
     images: list[Any] = []
@@ -122,7 +146,8 @@ def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
         features.append(np.load(_shard_path(folder, shard, "features"), mmap_mode="r"))
     if not images:
         raise TrainingError(f"{folder} holds no scenes: build the pool first")
-    return ScenePool(world, mix, images, features)
+    small = [np.load(path, mmap_mode="r") for shard in range(len(images)) if (path := _shard_path(folder, shard, "small")).exists()]
+    return ScenePool(world, mix, images, features, small)
 
 
 def _shard_path(folder: Path, shard: int, kind: str) -> Path:

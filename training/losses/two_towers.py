@@ -16,7 +16,7 @@ from training.data.pseudo_photographs import PseudoPhotographs
 from training.data.scene_pool import ScenePool
 from training.data.word_pairs import WordPairs
 from training.scenes.illustrated.captions import draw_caption, frame_noun, plain_caption
-from training.trainer.trainer import Loss, Step
+from training.trainer.step import Loss, Step
 
 PROTOTYPES_EVERY = 25  # steps
 

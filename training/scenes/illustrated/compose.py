@@ -46,6 +46,15 @@ def render(
     return small.clamp(0, 1) * 2 - 1
 
 
+def render_alpha(world: World, scenes: Sequence[Scene], size: int) -> Tensor:
+    """Return how much of each pixel things cover, `[B, 1, size, size]` in [0, 1]."""
+    open_share = torch.ones(len(scenes), 1, size, size)
+    for row, scene in enumerate(scenes):
+        for one in place(world, scene):
+            open_share[row] *= 1 - sprite_layer(world, [one], size)[0, 3:]
+    return (1 - open_share).clamp(0, 1)
+
+
 def sprite_layer(world: World, placements: Sequence[Placement], size: int) -> Tensor:
     """Return one placed sprite an image, `[B, 4, size, size]` in [0, 1], colours premultiplied."""
     sprites = world.atlas.premultiplied(torch.tensor([one.row for one in placements]))

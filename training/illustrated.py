@@ -1,0 +1,265 @@
+"""`python -m training.illustrated STAGE`: train the networks of the illustrated world, one stage at a time.
+
+Every stage resumes from its last save. Stages in order: pool, clip, decoder, prior."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.networks.decoder import Decoder, DecoderConfig
+from models.networks.image_tower import ImageTower, ImageTowerConfig
+from models.networks.prior import DiffusionPrior, PriorConfig
+from models.networks.two_tower_clip import TwoTowerCLIP
+from training.data.pretrained import fill_trunk, read_lite0, read_minilm
+from training.data.pseudo_photographs import (
+    PseudoPhotographs,
+    class_names,
+    class_things,
+    make_pseudo_photographs,
+)
+from training.data.scene_pool import ScenePool, build_pool, load_pool
+from training.data.text_vocabulary import build_vocabulary, fill_text_tower
+from training.data.word_pairs import WordPairs, build_word_pairs, is_held_out_noun
+from training.data.wordnet import WordNet, nouns_below, owners_of, read_wordnet
+from training.errors import TrainingError
+from training.evaluation.illustrated_grids import draw_decoder_grid
+from training.illustrated_presets import EMBED_DIM, PRESETS, SETS, IllustratedPreset
+from training.losses.illustrated import (
+    embed_features,
+    illustrated_decoder_loss,
+    illustrated_prior_loss,
+)
+from training.losses.two_towers import TwoTowerData, find_twins, two_tower_loss
+from training.scenes.illustrated.atlas import ART_FOLDER
+from training.scenes.illustrated.world import World, load_world
+from training.trainer.step import Loss
+from training.trainer.trainer import load_finished, train
+
+CHUNK_STEPS = 1000  # between checks of the time limit
+
+
+class IllustratedRun:
+    """One training run in a folder. Parts are built when first used."""
+
+    def __init__(
+        self, preset: IllustratedPreset, folder: Path, art: Path = ART_FOLDER, device: str = "cpu"
+    ) -> None:
+        self.preset = preset
+        self.folder = folder
+        self.art = art
+        self.device = device
+
+    @cached_property
+    def full_world(self) -> World:
+        """Return the world of all names, which the joint space learns."""
+        return load_world(self.art, "all", SETS)
+
+    @cached_property
+    def world(self) -> World:
+        """Return the world of the preset's tier, which the decoder learns."""
+        return load_world(self.art, self.preset.tier, SETS)
+
+    @cached_property
+    def wordnet(self) -> WordNet:
+        """Return WordNet."""
+        return read_wordnet(self.art)
+
+    @cached_property
+    def nouns(self) -> dict[str, int]:
+        """Return nouns below the names of the full world."""
+        world = self.full_world
+        return nouns_below(self.wordnet, world.words, [name.group for name in world.names])
+
+    @cached_property
+    def words(self) -> WordPairs:
+        """Return the words of every name."""
+        return build_word_pairs(self.full_world, self.nouns)
+
+    @cached_property
+    def class_things(self) -> list[int]:
+        """Return the name at or above each of ImageNet's classes, -1 where there is none."""
+        world = self.full_world
+        owners = owners_of(self.wordnet, world.words, [name.group for name in world.names])
+        return class_things(class_names(), self.wordnet, owners)
+
+    def new_clip(self) -> tuple[TwoTowerCLIP, PseudoPhotographs]:
+        """Build CLIP from the pretrained towers, and the pseudo-photographs that go with its trunk."""
+        torch.manual_seed(0)
+        minilm = read_minilm(self.art)
+        learned = {noun: name for noun, name in self.nouns.items() if not is_held_out_noun(noun)}
+        vocabulary = build_vocabulary(minilm, self.full_world, learned)
+        clip = TwoTowerCLIP(self.preset.networks["clip"] | {"vocabulary": vocabulary.pieces})
+        fill_text_tower(clip.text, minilm, vocabulary.embeddings)
+        weights, _ = fill_trunk(clip.image.trunk, read_lite0(self.art))
+        clip.image.trunk.requires_grad_(False)
+        clip.logit_scale.data.fill_(3.0)
+        return clip, make_pseudo_photographs(clip.image.trunk, weights)
+
+    @cached_property
+    def clip(self) -> TwoTowerCLIP:
+        """Return the trained CLIP, frozen."""
+        clip, _ = self.new_clip()
+        load_finished("clip", clip, self.preset.plans["clip"], self.folder)
+        return clip.to(self.device).requires_grad_(False).eval()
+
+    def pool(self, kind: str) -> ScenePool:
+        """Load the pool "clip" or "scenes"."""
+        if kind == "clip":
+            return load_pool(self.folder / "pool-clip", self.full_world, "full")
+        return load_pool(self.folder / "pool-scenes", self.world, self.preset.mix)
+
+    def build_pools(self) -> None:
+        """Render both pools."""
+        tower = ImageTower(ImageTowerConfig(EMBED_DIM))
+        fill_trunk(tower.trunk, read_lite0(self.art))
+        build_pool(
+            self.folder / "pool-clip", self.full_world, tower, "full", self.preset.clip_shards
+        )
+        build_pool(
+            self.folder / "pool-scenes", self.world, tower, self.preset.mix, self.preset.shards
+        )
+
+    def train_clip(self, limit_s: float) -> None:
+        """Train the joint space."""
+        clip, photographs = self.new_clip()
+        pool = self.pool("clip")
+        groups = [self.words.groups[name] if name >= 0 else -1 for name in self.class_things]
+        data = TwoTowerData(pool, self.words, photographs, class_names(), groups, find_twins(pool))
+        self._train("clip", clip, two_tower_loss(clip, data), limit_s)
+
+    def train_decoder(self, limit_s: float) -> None:
+        """Train the decoder."""
+        torch.manual_seed(1)
+        decoder = Decoder(DecoderConfig(**self.preset.networks["decoder"])).to(
+            self.device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+        pool = self.pool("scenes")
+
+        def show(network: nn.Module, path: Path) -> None:
+            assert isinstance(network, Decoder)
+            draw_decoder_grid(network, self.clip, pool, path)
+
+        self._train(
+            "decoder", decoder, illustrated_decoder_loss(decoder, self.clip, pool), limit_s, show
+        )
+
+    def train_prior(self, limit_s: float) -> None:
+        """Train the diffusion prior."""
+        torch.manual_seed(2)
+        prior = DiffusionPrior(PriorConfig(**self.preset.networks["prior"]))
+        pool = self.pool("scenes")
+        sample = embed_features(self.clip, pool.feature_batch(torch.arange(min(len(pool), 4000))))
+        prior.clip_mean.copy_(sample.mean(0))
+        prior.clip_std.copy_(sample.std(0).clamp(min=1e-4))
+        prior = prior.to(self.device)
+        _, photographs = self.new_clip()
+        loss = illustrated_prior_loss(prior, self.clip, pool, photographs, self.class_scenes(pool))
+        self._train("prior", prior, loss, limit_s)
+
+    def class_scenes(self, pool: ScenePool) -> dict[int, list[int]]:
+        """Map ImageNet's classes to scenes that show the thing at or above them alone, in its own colours."""
+        scenes: dict[str, list[int]] = {}
+        for index in range(len(pool)):
+            scene = pool.scene(index)
+            if scene.kind == "one" and scene.ground is None:
+                scenes.setdefault(pool.world.words[scene.parts[0].name][0], []).append(index)
+        labels = [self.full_world.words[name][0] if name >= 0 else "" for name in self.class_things]
+        return {index: scenes[label] for index, label in enumerate(labels) if label in scenes}
+
+    def _train(
+        self,
+        name: str,
+        network: nn.Module,
+        loss: Loss,
+        limit_s: float,
+        show: Callable[[nn.Module, Path], None] | None = None,
+    ) -> None:
+        plan = self.preset.plans[name]
+        end = time.monotonic() + limit_s
+        reached = _steps_done(self.folder / f"{name}.pt")
+        while reached < plan.steps and time.monotonic() < end:
+            started = time.monotonic()
+            train(
+                name,
+                network,
+                loss,
+                plan,
+                self.folder,
+                device=self.device,
+                save_samples=show,
+                stop_after=CHUNK_STEPS,
+            )
+            reached = _steps_done(self.folder / f"{name}.pt")
+            print(
+                json.dumps(
+                    {
+                        "stage": name,
+                        "step": reached,
+                        "of": plan.steps,
+                        "seconds": round(time.monotonic() - started),
+                    }
+                ),
+                flush=True,
+            )
+
+
+def _steps_done(path: Path) -> int:
+    if not path.exists():
+        return 0
+    step: int = torch.load(path, map_location="cpu", weights_only=True)["step"]
+    return step
+
+
+def main() -> None:
+    """Train one stage of the illustrated world, or show how far all are."""
+    stages: dict[str, Callable[[IllustratedRun, float], None]] = {
+        "pool": lambda run, _: run.build_pools(),
+        "clip": IllustratedRun.train_clip,
+        "decoder": IllustratedRun.train_decoder,
+        "prior": IllustratedRun.train_prior,
+    }
+    parser = argparse.ArgumentParser(
+        prog="python -m training.illustrated", description=main.__doc__
+    )
+    parser.add_argument("stage", choices=[*stages, "status"])
+    parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
+    parser.add_argument("--folder", type=Path, default=Path("runs/world"))
+    parser.add_argument("--art", type=Path, default=ART_FOLDER)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads (default: torch's choice)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=1e6,
+        help="stop after this long; resume by the same command",
+    )
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    preset = PRESETS[arguments.preset]
+    if arguments.stage == "status":
+        for name, plan in preset.plans.items():
+            print(f"{name}: step {_steps_done(arguments.folder / f'{name}.pt')} of {plan.steps}")
+        return
+    try:
+        stages[arguments.stage](
+            IllustratedRun(preset, arguments.folder, arguments.art, arguments.device),
+            arguments.minutes * 60,
+        )
+    except (TrainingError, OSError) as error:
+        sys.exit(f"Cannot train {arguments.stage}: {error}")
+
+
+if __name__ == "__main__":
+    main()
