@@ -216,7 +216,7 @@ def load_world(
         tags_for(atlas.names),
         tuple(chosen),
         weights,
-        _alpha_boxes(atlas.sprites),
+        find_alpha_boxes(atlas.sprites),
     )
 
 
@@ -228,7 +228,8 @@ def _is_popular(name: Name) -> bool:
     )
 
 
-def _alpha_boxes(sprites: NDArray[np.uint8]) -> NDArray[np.float32]:
+def find_alpha_boxes(sprites: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the box of opaque pixels of each sprite, `[N, 4]`: left, top, right, bottom in [0, 1]."""
     size = sprites.shape[1]
     boxes = np.zeros((len(sprites), 4), np.float32)
     for start in range(0, len(sprites), 256):
