@@ -1,0 +1,1 @@
+"""Random faults against a deployment under load, and a checker of what must hold."""
