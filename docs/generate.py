@@ -374,4 +374,6 @@ def _join(parts: Iterable[str]) -> str:
 
 def _relink(text: str) -> str:
     """Make the links of a file in the root work from docs/development/."""
-    return re.sub(r"\]\(docs/", "](../", text)
+    for page, name in ROOT_FILES.items():
+        text = text.replace(f"]({name})", f"]({page.rpartition('/')[2]})")
+    return text.replace("](docs/", "](../")
