@@ -45,7 +45,7 @@ from service.security.middleware import (
     require_api_key,
 )
 from service.settings import Settings
-from service.webhooks.dispatcher import Courier
+from service.webhooks.dispatcher import WebhookDispatcher
 
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 ANIMATIONS = dict.fromkeys(("image/webp", "image/apng"), PNG["image/png"])
@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with background(
             partial(index.keep_clear, jobs.redis, settings.result_ttl_s),
-            Courier(settings, jobs, metrics.webhook).run,
+            WebhookDispatcher(settings, jobs, metrics.webhook).run,
         ):
             yield
         await jobs.close()

@@ -60,11 +60,13 @@ class Settings(CommonSettings):
         validate_default=True,
         description="What webhooks are signed with: whsec_ and base64; several, with spaces, during a change.",
     )
-    webhook_http: bool = Field(False, description="Whether webhooks may be called by http too.")
-    webhook_private: bool = Field(
+    webhook_allow_http: bool = Field(
+        False, description="Whether webhook URLs may use http:// as well as https://."
+    )
+    webhook_allow_private_networks: bool = Field(
         False, description="Whether webhooks may be in private networks and on this machine."
     )
-    webhook_timeout: float = Field(
+    webhook_timeout_s: float = Field(
         15.0, ge=0.1, le=300, description="Seconds that one attempt at a webhook may last."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -48,7 +48,7 @@ async def read(request: Request, operation: str, settings: Settings, fetch: Fetc
         work = OPERATIONS[operation].model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    webhook = policy.wanted(
+    webhook = policy.webhook_from_request(
         parsed, str(settings.public_url or request.base_url).rstrip("/"), settings
     )
     files = {name: await _content(name, source, fetch) for name, source in sources.items()}

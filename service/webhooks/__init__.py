@@ -1,1 +1,1 @@
-"""Deliver webhooks, signed, with protection against SSRF."""
+"""Deliver signed webhooks, with protection against SSRF."""

@@ -1,16 +1,13 @@
-"""Webhooks: a job's end, told to whom its request named.
+"""Deliver webhooks, at least once.
 
-Signed by the Standard Webhooks scheme (https://www.standardwebhooks.com). A delivery waits in Redis, `job:event` in a sorted set by
-when it is due. Whoever takes it moves it into the future by more than an attempt may last: that is its lease. It leaves the set
-once it was answered with 2xx or is given up, so one whose sender dies is taken again, by any service: at least once, and twice only then.
+Due deliveries (`job:event`) wait in a Redis sorted set. A dispatcher leases one by moving its due
+time past the longest attempt, and removes it after a 2xx or the last attempt. If the dispatcher
+dies, the lease expires and another one retries.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 import random
 import time
@@ -27,69 +24,70 @@ from service.background import rest
 from service.errors import JobNotFound
 from service.jobs.repository import Jobs
 from service.settings import Settings
-from service.webhooks.policy import objection
-from service.webhooks.ssrf import CheckedNetwork, RefusedError
+from service.webhooks import signing
+from service.webhooks.policy import rejection_reason
+from service.webhooks.ssrf import AddressNotAllowedError, CheckedNetwork
 
-log = logging.getLogger("service.webhooks.dispatcher")
-TRIES = 9
-FIRST_PAUSE_S = (
-    5.0  # and three times as long after each attempt: nine of them in some four and a half hours
-)
-AT_ONCE = 32
+log = logging.getLogger(__name__)
+MAX_ATTEMPTS = 9
+# Tripled after each attempt: nine attempts take some four and a half hours.
+FIRST_PAUSE_S = 5.0
+JITTER = 0.25
+MAX_CONCURRENT = 32
 POLL_S = 0.5
+# Time for Redis and the event loop around an attempt.
+LEASE_MARGIN_S = 5
 Outcome = Literal["delivered", "failed", "given_up", "refused", "expired"]
-_TAKE = """
-local now, taken = tonumber(redis.call('TIME')[1]), {}
-for _, delivery in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now + 1, 'LIMIT', 0, ARGV[1])) do
+# KEYS: due deliveries, number of attempts. ARGV: maximum count, lease in seconds.
+_LEASE = """
+local now, leased = tonumber(redis.call('TIME')[1]), {}
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now + 1, 'LIMIT', 0, ARGV[1])
+for _, delivery in ipairs(due) do
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), delivery)
-  taken[#taken + 1] = {delivery, redis.call('HINCRBY', KEYS[2], delivery, 1)}
+  leased[#leased + 1] = {delivery, redis.call('HINCRBY', KEYS[2], delivery, 1)}
 end
-return taken
+return leased
 """
+_NETWORK_ERRORS = (
+    OSError,
+    TimeoutError,
+    UnicodeError,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+)
 
 
-def signature(secrets: list[bytes], message_id: str, timestamp: int, body: bytes) -> str:
-    """The header webhook-signature: one signature by each secret, so that secrets can be changed without a gap."""
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    return " ".join(
-        f"v1,{base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()}"
-        for secret in secrets
-    )
-
-
-def pause(tries: int) -> float:
-    """Seconds to the next attempt after so many: longer each time, and never quite the same, so that receivers that come back are not
-    called by all at once."""
-    return float(FIRST_PAUSE_S * 3 ** (tries - 1) * random.uniform(0.75, 1.25))
-
-
-class Courier:
-    """Sends what is due, in the service's event loop. Any number of them may run beside each other."""
+class WebhookDispatcher:
+    """Send due deliveries in the event loop. Any number of dispatchers may share one Redis."""
 
     def __init__(
         self,
         settings: Settings,
         jobs: Jobs,
-        count: Callable[[Outcome], None] = lambda outcome: None,
+        count_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        """`count` is told of every attempt."""
+        """Prepare the connection pool.
+
+        count_outcome: called with the outcome of each attempt.
+        """
         self.settings = settings
         self.jobs = jobs
-        self.count = count
+        self.count_outcome = count_outcome
         self._secrets = settings.webhook_keys()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpcore.default_ssl_context(),
-            max_connections=AT_ONCE,
+            max_connections=MAX_CONCURRENT,
             max_keepalive_connections=0,
-            network_backend=CheckedNetwork(settings.webhook_private),
+            network_backend=CheckedNetwork(settings.webhook_allow_private_networks),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until told to stop; then end the attempts that are under way."""
+        """Send deliveries until the event is set, then finish the attempts in progress."""
         sending: set[asyncio.Task[None]] = set()
         while not stop.is_set():
-            for delivery, tries in await self._take(AT_ONCE - len(sending)):
-                task = asyncio.create_task(self._deliver(delivery, tries))
+            for delivery, attempt in await self._lease_due(MAX_CONCURRENT - len(sending)):
+                task = asyncio.create_task(self._deliver(delivery, attempt))
                 sending.add(task)
                 task.add_done_callback(sending.discard)
             await rest(stop, POLL_S)
@@ -97,95 +95,93 @@ class Courier:
             await asyncio.wait(sending)
         await self._pool.aclose()
 
-    async def _take(self, most: int) -> list[tuple[str, int]]:
-        """Take the lease of what is due. Without Redis there is nothing to do."""
-        if not most:
+    async def _lease_due(self, limit: int) -> list[tuple[str, int]]:
+        """Lease at most `limit` due deliveries. Return each with the number of its attempt."""
+        if not limit:
             return []
-        lease = 2 * self.settings.webhook_timeout + 5  # an attempt, and what lies around it
+        lease_s = 2 * self.settings.webhook_timeout_s + LEASE_MARGIN_S
         try:
-            taken = await self.jobs.redis.eval(
-                _TAKE, 2, redis_keys.WEBHOOKS, redis_keys.WEBHOOK_TRIES, most, lease
+            leased = await self.jobs.redis.eval(
+                _LEASE, 2, redis_keys.WEBHOOKS, redis_keys.WEBHOOK_TRIES, limit, lease_s
             )
         except RedisError as error:
-            log.debug("webhooks wait, as Redis does not answer: %s", error)
+            log.debug("webhooks wait until Redis is available: %s", error)
             return []
-        return [(delivery.decode(), tries) for delivery, tries in taken]
+        return [(delivery.decode(), attempt) for delivery, attempt in leased]
 
-    async def _deliver(self, delivery: str, tries: int) -> None:
+    async def _deliver(self, delivery: str, attempt: int) -> None:
         job_id, _, event = delivery.partition(":")
         try:
-            outcome = await self._attempt(job_id, event, tries)
+            outcome = await self._attempt(job_id, event, attempt)
             async with self.jobs.redis.pipeline() as pipe:
                 if outcome == "failed":
-                    pipe.zadd(redis_keys.WEBHOOKS, {delivery: time.time() + pause(tries)}, xx=True)
+                    due_at = time.time() + pause_s(attempt)
+                    pipe.zadd(redis_keys.WEBHOOKS, {delivery: due_at}, xx=True)
                 else:
                     pipe.zrem(redis_keys.WEBHOOKS, delivery)
                     pipe.hdel(redis_keys.WEBHOOK_TRIES, delivery)
                 await pipe.execute()
-            self.count(outcome)
+            self.count_outcome(outcome)
+        # The lease expires, and the delivery is repeated.
         except RedisError as error:
             log.warning(
-                "the webhook of job %s (%s) is sent again, as Redis does not answer: %s",
-                job_id,
-                event,
-                error,
+                "cannot record the webhook of job %s (%s), it is repeated: %s", job_id, event, error
             )
 
-    async def _attempt(self, job_id: str, event: str, tries: int) -> Outcome:
-        """One attempt. The job is told as it stands now: its links lead where its request reached the service."""
-        written = await self.jobs.redis.hget(redis_keys.job(job_id), "webhook")
-        if written is None:
+    async def _attempt(self, job_id: str, event: str, attempt: int) -> Outcome:
+        """Send one delivery with the job's current state."""
+        text = await self.jobs.redis.hget(redis_keys.job(job_id), "webhook")
+        if text is None:
             return "expired"
-        webhook = Webhook.model_validate_json(written)
+        webhook = Webhook.model_validate_json(text)
         try:
-            if why := objection(
-                webhook.url, self.settings
-            ):  # the settings may have changed since it was accepted
-                raise RefusedError(why)
+            # The settings may have changed since the request was accepted.
+            if reason := rejection_reason(webhook.url, self.settings):
+                raise AddressNotAllowedError(reason)
             body = (await self.jobs.find(job_id, webhook.base_url)).model_dump_json().encode()
-            async with asyncio.timeout(self.settings.webhook_timeout):
+            async with asyncio.timeout(self.settings.webhook_timeout_s):
                 status = await self._post(webhook.url, f"msg_{job_id}_{event}", body)
         except JobNotFound:
             return "expired"
-        except RefusedError as error:
-            log.warning("the webhook of job %s (%s) is not sent: %s", job_id, event, error)
+        except AddressNotAllowedError as error:
+            log.warning("the webhook of job %s (%s) is refused: %s", job_id, event, error)
             return "refused"
-        except (
-            OSError,
-            TimeoutError,
-            UnicodeError,
-            httpcore.TimeoutException,
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-        ) as error:
-            trouble = str(error) or type(error).__name__
+        except _NETWORK_ERRORS as error:
+            failure = str(error) or type(error).__name__
         else:
             if 200 <= status < 300:
                 return "delivered"
-            trouble = f"it was answered with {status}"
-            tries = TRIES if status == 410 else tries  # Gone: the scheme's word for "no more"
-        last = tries >= TRIES
+            failure = f"status {status}"
+            # 410 Gone ends deliveries in Standard Webhooks.
+            attempt = MAX_ATTEMPTS if status == 410 else attempt
+        is_last = attempt >= MAX_ATTEMPTS
         log.warning(
-            "the webhook of job %s (%s) failed: %s; %s",
+            "the webhook of job %s (%s) failed, %s: %s",
             job_id,
             event,
-            trouble,
-            "given up" if last else "tried again later",
+            "giving up" if is_last else "retrying later",
+            failure,
         )
-        return "given_up" if last else "failed"
+        return "given_up" if is_last else "failed"
 
     async def _post(self, url: str, message_id: str, body: bytes) -> int:
-        """The answer's status. Its body is not read, and a redirect is an answer like any other."""
-        timestamp = int(time.time())
+        """Send a body and return the response's status. The response's body is not read."""
         headers = {
             "host": urlsplit(url).netloc,
             "content-type": "application/json",
             "user-agent": "unclip-service",
-            "webhook-id": message_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": signature(self._secrets, message_id, timestamp, body),
-        }
+        } | signing.headers(self._secrets, message_id, int(time.time()), body)
         async with self._pool.stream(
             "POST", url, headers=list(headers.items()), content=body
         ) as response:
             return int(response.status)
+
+
+def pause_s(attempts: int) -> float:
+    """Return the seconds until the next attempt, after this many.
+
+    The pause grows with each attempt and varies, so that a receiver that comes back does not get
+    all deliveries at once.
+    """
+    jitter = random.uniform(1 - JITTER, 1 + JITTER)
+    return float(FIRST_PAUSE_S * 3 ** (attempts - 1) * jitter)

@@ -1,4 +1,4 @@
-"""Which webhooks a request may ask for. `courier.py` sends them."""
+"""Which webhook URLs a request may name."""
 
 from __future__ import annotations
 
@@ -9,32 +9,42 @@ from urllib.parse import urlsplit
 from contracts.webhooks import ENDS, Webhook, WebhookFields
 from service.errors import InvalidRequest
 from service.settings import Settings
-from service.webhooks.ssrf import refusal
+from service.webhooks import ssrf
 
 
-def wanted(request: WebhookFields, base_url: str, settings: Settings) -> Webhook | None:
-    """The webhook that a request asks for. InvalidRequest where this service does not call it."""
+def webhook_from_request(
+    request: WebhookFields, base_url: str, settings: Settings
+) -> Webhook | None:
+    """Return the webhook of a request, None if it names none.
+
+    base_url: prefix of the links in the delivered job.
+    Raises InvalidRequest if this service does not call the URL.
+    """
     if request.webhook is None:
         return None
-    if why := objection(request.webhook, settings):
-        raise InvalidRequest.from_field("webhook", why)
+    if reason := rejection_reason(request.webhook, settings):
+        raise InvalidRequest.from_field("webhook", reason)
     return Webhook(
         url=request.webhook, events=request.webhook_events or list(ENDS), base_url=base_url
     )
 
 
-def objection(url: str, settings: Settings) -> str | None:
-    """Why this URL is not called, as far as it can be told without asking for the host's address; None where it may be."""
+def rejection_reason(url: str, settings: Settings) -> str | None:
+    """Return why a URL is not called, None if it may be.
+
+    A host name is not resolved here; `ssrf` checks its addresses when it is called.
+    """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     if not settings.webhook_hosts:
-        return "this service calls none; its operator may name hosts in UNCLIP_WEBHOOK_HOSTS"
-    if parts.scheme != "https" and not settings.webhook_http:
-        return f"it begins with {parts.scheme}://, and this service calls https only"
+        return "webhooks are off; the operator can allow hosts with UNCLIP_WEBHOOK_HOSTS"
+    if parts.scheme != "https" and not settings.webhook_allow_http:
+        return f"{parts.scheme}:// is not allowed; use https://"
     if not any(fnmatchcase(host, pattern) for pattern in settings.webhook_hosts):
-        return f"{host!r} is none of the hosts that this service calls: {', '.join(settings.webhook_hosts)}"
+        return f"{host!r} is not an allowed host; use one of {', '.join(settings.webhook_hosts)}"
     try:
-        why = refusal(ip_address(host), settings.webhook_private)
+        address = ip_address(host)
     except ValueError:
-        return None  # a name: its addresses are checked when it is called
-    return f"{host} is not called: {why}" if why else None
+        return None
+    reason = ssrf.rejection_reason(address, settings.webhook_allow_private_networks)
+    return f"{host} is not allowed: {reason}" if reason else None

@@ -1,7 +1,8 @@
-"""Which addresses the service may call, and a way to them that no name can lead astray.
+"""SSRF and DNS rebinding protection: which addresses the service may connect to.
 
-A name is resolved once, every address it has is checked, and the connection goes to the very address that was checked: a name that
-resolves to something else a moment later (DNS rebinding) gains nothing. The URL's host is what TLS verifies and the Host header says.
+A host name is resolved once, all of its addresses are checked, and the connection goes to an
+address that was checked. A name that resolves to another address a moment later (DNS rebinding)
+therefore has no effect. TLS verifies, and the Host header names, the URL's host.
 """
 
 from __future__ import annotations
@@ -15,63 +16,72 @@ from typing import Any
 import httpcore
 
 Address = IPv4Address | IPv6Address
-# Where clouds tell a machine its secrets, as far as the rules for networks do not refuse it already.
+# Metadata services of clouds that the rules for networks below do not reject.
 METADATA = {
     ip_address(text)
     for text in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
 }
-# Networks of no public that Python 3.11 takes for public, in some of its releases.
+# Special networks that some releases of Python 3.11 report as global.
 NOT_PUBLIC = [ip_network(text) for text in ("192.0.0.0/24", "fec0::/10")]
-# IPv6 addresses whose last 32 bits are the IPv4 address they lead to: mapped, translated (RFC 2765), NAT64, compatible.
-HOLD_IPV4 = [
+# IPv6 networks whose last 32 bits are the IPv4 destination: mapped, translated (RFC 2765), NAT64,
+# compatible.
+EMBEDDED_IPV4 = [
     ip_network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")
 ]
 
 
-class RefusedError(Exception):
-    """An address that must not be called, and why."""
+class AddressNotAllowedError(Exception):
+    """The service must not connect to this address; the message says why."""
 
 
-def refusal(address: Address, private: bool) -> str | None:
-    """Why this address must not be called; None where it may be. `private`: loopback and private networks may."""
-    inner = _destination(address)
-    if inner in METADATA or inner.is_link_local:
-        return "it is link-local, or where a cloud tells machines their secrets"
-    if inner.is_multicast or inner.is_unspecified:
-        return "it is no address of one machine"
-    public = (
-        inner.is_global
-        and (inner.is_loopback or not inner.is_reserved)
-        and not any(inner in network for network in NOT_PUBLIC)
+def rejection_reason(address: Address, allow_private: bool) -> str | None:
+    """Return why an address must not be called, None if it may be.
+
+    allow_private: whether loopback and private networks are allowed.
+    """
+    destination = _destination(address)
+    if destination in METADATA or destination.is_link_local:
+        return "it is link-local or a cloud's metadata service"
+    if destination.is_multicast or destination.is_unspecified:
+        return "it is not the address of one machine"
+    is_public = (
+        destination.is_global
+        and (destination.is_loopback or not destination.is_reserved)
+        and not any(destination in network for network in NOT_PUBLIC)
     )
-    return None if public or private else "it is in no public network"
+    return None if is_public or allow_private else "it is not in a public network"
 
 
 def _destination(address: Address) -> Address:
-    """Where a packet to this address ends: that of IPv6 which carries IPv4 (RFC 6052, 3056, 4380) is the IPv4 address."""
+    """Return the IPv4 address that an IPv6 address leads to (RFC 6052, 3056, 4380), or itself."""
     if isinstance(address, IPv4Address) or address.is_loopback or address.is_unspecified:
         return address
-    if any(address in network for network in HOLD_IPV4):
+    if any(address in network for network in EMBEDDED_IPV4):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.sixtofour or (address.teredo[1] if address.teredo else address)
 
 
-async def resolve(host: str, port: int, private: bool) -> list[str]:
-    """A host's addresses, all of them checked. RefusedError where one must not be called, OSError where it has none."""
+async def resolve(host: str, port: int, allow_private: bool) -> list[str]:
+    """Return the addresses of a host, all of them checked.
+
+    Raises AddressNotAllowedError if one of them must not be called, OSError if there are none.
+    """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in infos))
     for address in addresses:
-        if why := refusal(ip_address(address), private):
-            raise RefusedError(f"{host} is at {address}, which is not called: {why}")
+        if reason := rejection_reason(ip_address(address), allow_private):
+            raise AddressNotAllowedError(
+                f"{host} has the address {address}, which is not allowed: {reason}"
+            )
     return addresses
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """httpcore's network, on which a connection goes to a checked address of its host, and nowhere else."""
+    """Connect to checked addresses only: a network backend for httpcore."""
 
-    def __init__(self, private: bool) -> None:
-        self.private = private
+    def __init__(self, allow_private: bool) -> None:
+        self.allow_private = allow_private
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -82,20 +92,20 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        failed: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in await resolve(host, port, self.private):
+        last_error: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in await resolve(host, port, self.allow_private):
             try:
                 return await self._network.connect_tcp(
                     address, port, timeout, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failed = error
-        raise failed
+                last_error = error
+        raise last_error
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Any = None
     ) -> httpcore.AsyncNetworkStream:
-        raise RefusedError("a webhook is no socket of this machine")
+        raise AddressNotAllowedError("a webhook cannot be a Unix socket")
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)
