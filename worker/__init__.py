@@ -1,1 +1,1 @@
-"""The GPU's side: one process that holds the pipeline, takes jobs from RQ, and draws them a step at a time."""
+"""Worker process: holds the pipeline and runs queued jobs with continuous batching."""

@@ -1,10 +1,12 @@
-"""Prometheus metrics of one worker: what its engine does, and the jobs that it draws. What all workers did together stands in Redis,
-and the service tells it."""
+"""Prometheus metrics of one worker: its passes, its memory and the jobs that it runs.
+
+Counts over all workers are in Redis, and the service exposes them.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.metadata import version
 
@@ -14,29 +16,34 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from models.row import STAGES
-from worker.engine.core import Engine, is_out_of_memory
 
-_SECONDS = Counter("unclip_stage_seconds", "Time the device worked, by stage.", ["stage"])
-_TICKS = Counter("unclip_ticks", "Forward passes, by stage.", ["stage"])
-_BATCH = Histogram(
-    "unclip_batch_rows",
+_STAGE_SECONDS = Counter(
+    "unclip_stage_seconds", "Time that the device worked, by stage.", ["stage"]
+)
+_PASSES = Counter("unclip_forward_passes", "Forward passes, by stage.", ["stage"])
+_BATCH_SIZE = Histogram(
+    "unclip_batch_size",
     "Rows of one forward pass, by stage.",
     ["stage"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
-_LIMIT = Gauge(
-    "unclip_batch_limit_rows",
-    "Most rows of one forward pass, by stage: halved where they did not fit into memory.",
+_BATCH_SIZE_LIMIT = Gauge(
+    "unclip_batch_size_limit",
+    "Maximum rows of one forward pass, by stage; halved when the device runs out of memory.",
     ["stage"],
 )
-_ROWS = Gauge("unclip_rows_in_flight", "Images in the making.")
-_FLAGGED = Counter("unclip_images_flagged", "Images that the content check stopped.", ["images"])
-_ERRORS = Counter(
-    "unclip_pass_errors",
-    "Forward passes that failed, by stage and kind: out_of_memory or other.",
+_IMAGES = Gauge("unclip_images_in_flight", "Images that the engine is generating.")
+_FLAGGED = Counter(
+    "unclip_images_flagged",
+    "Images that the content filter flagged, by source: input or output.",
+    ["source"],
+)
+_PASS_ERRORS = Counter(
+    "unclip_forward_pass_errors",
+    "Failed forward passes, by stage and kind: out_of_memory or other.",
     ["stage", "kind"],
 )
-_WAIT = Histogram(
+_QUEUE_WAIT = Histogram(
     "unclip_queue_wait_seconds",
     "Time from a job's acceptance to its first start, by operation.",
     ["operation"],
@@ -44,64 +51,67 @@ _WAIT = Histogram(
 )
 _JOB_SECONDS = Histogram(
     "unclip_job_duration_seconds",
-    "Time from a job's start to its end, by operation, where it succeeded.",
+    "Time from the start to the end of a successful job, by operation.",
     ["operation"],
     buckets=(0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-_BEAT = Gauge(
+_LAST_HEARTBEAT = Gauge(
     "unclip_worker_last_heartbeat_timestamp_seconds",
-    "When this worker last gave a sign of life that reached Redis.",
+    "When this worker's last heartbeat reached Redis.",
 )
-_BUILD = Info("unclip_build", "What runs here.")
-for _stage in (
-    STAGES
-):  # all of them from the start: a series that begins with its first error has no rate for it
-    _SECONDS.labels(_stage), _TICKS.labels(_stage), _BATCH.labels(_stage)
-    _ERRORS.labels(_stage, "out_of_memory"), _ERRORS.labels(_stage, "other")
-_FLAGGED.labels("given"), _FLAGGED.labels("drawn")
+_BUILD = Info("unclip_build", "Versions, checkpoint and device of this worker.")
+# Create every series at start: one that begins with its first error has no rate for it.
+for _stage in STAGES:
+    _STAGE_SECONDS.labels(_stage)
+    _PASSES.labels(_stage)
+    _BATCH_SIZE.labels(_stage)
+    _PASS_ERRORS.labels(_stage, "out_of_memory")
+    _PASS_ERRORS.labels(_stage, "other")
+_FLAGGED.labels("input")
+_FLAGGED.labels("output")
 
 
-def observe(stage: str, rows: int, seconds: float) -> None:
-    """One tick."""
-    _SECONDS.labels(stage).inc(seconds)
-    _TICKS.labels(stage).inc()
-    _BATCH.labels(stage).observe(rows)
+def count_pass(stage: str, rows: int, seconds: float) -> None:
+    """Count one forward pass."""
+    _STAGE_SECONDS.labels(stage).inc(seconds)
+    _PASSES.labels(stage).inc()
+    _BATCH_SIZE.labels(stage).observe(rows)
 
 
-def flagged(images: str, count: int) -> None:
-    """So many images, given or drawn, were stopped by the content check."""
-    _FLAGGED.labels(images).inc(count)
+def count_pass_error(stage: str, *, is_out_of_memory: bool) -> None:
+    """Count one failed forward pass."""
+    _PASS_ERRORS.labels(stage, "out_of_memory" if is_out_of_memory else "other").inc()
 
 
-def failed(stage: str, error: Exception) -> None:
-    """One tick that did not work."""
-    _ERRORS.labels(stage, "out_of_memory" if is_out_of_memory(error) else "other").inc()
+def count_flagged(source: str, count: int) -> None:
+    """Count images that the content filter flagged; `source` is "input" or "output"."""
+    _FLAGGED.labels(source).inc(count)
 
 
-def waited(operation: str, seconds: float) -> None:
-    """A job was begun after so long in the queue."""
-    _WAIT.labels(operation).observe(max(0.0, seconds))  # the service's clock may be ahead of ours
+def observe_queue_wait(operation: str, seconds: float) -> None:
+    """Record how long a job waited; below 0 (the service's clock is ahead) counts as 0."""
+    _QUEUE_WAIT.labels(operation).observe(max(0.0, seconds))
 
 
-def drawn(operation: str, seconds: float) -> None:
-    """A job succeeded in so long."""
+def observe_job(operation: str, seconds: float) -> None:
+    """Record the duration of a successful job."""
     _JOB_SECONDS.labels(operation).observe(seconds)
 
 
-def beat() -> None:
-    """A sign of life has reached Redis."""
-    _BEAT.set_to_current_time()
+def record_heartbeat() -> None:
+    """Record that a heartbeat has just reached Redis."""
+    _LAST_HEARTBEAT.set_to_current_time()
 
 
-def watch(engine: Engine) -> None:
-    """Let the gauges ask the engine."""
-    _ROWS.set_function(lambda: engine.rows_in_flight)
+def watch_engine(num_rows: Callable[[], int], limits: Mapping[str, int]) -> None:
+    """Read the engine's gauges at each scrape; `limits` is its live table of rows by stage."""
+    _IMAGES.set_function(num_rows)
     for stage in STAGES:
-        _LIMIT.labels(stage).set_function(partial(engine.limits.__getitem__, stage))
+        _BATCH_SIZE_LIMIT.labels(stage).set_function(partial(limits.__getitem__, stage))
 
 
-def describe(checkpoint: str, device: str) -> None:
-    """Tell what runs here, and where it is a GPU, how its memory is used."""
+def set_build_info(checkpoint: str, device: str) -> None:
+    """Publish versions, checkpoint and device, and on a GPU its memory."""
     _BUILD.info(
         {
             "component": "worker",
@@ -112,39 +122,35 @@ def describe(checkpoint: str, device: str) -> None:
         }
     )
     if torch.device(device).type == "cuda":
-        REGISTRY.register(GpuMemory(device))
+        REGISTRY.register(GpuMemoryCollector(device))
 
 
 def serve(port: int) -> None:
-    """Answer Prometheus on a port of this machine, for as long as the process lives."""
+    """Serve the metrics on a port until the process ends; exit if the port is in use."""
     try:
         start_http_server(port)
     except OSError as error:
         sys.exit(
-            f"The settings will not do:\n  UNCLIP_WORKER_METRICS_PORT: {error.strerror}, got {port}; each worker of a machine has its own"
+            f"Invalid settings:\n  UNCLIP_WORKER_METRICS_PORT: {error.strerror}, got {port}. "
+            "Each worker of a machine needs a different port."
         )
 
 
-class GpuMemory(Collector):
-    """A CUDA device's memory in bytes, asked for at each scrape."""
+class GpuMemoryCollector(Collector):
+    """Report a CUDA device's memory in bytes, read at each scrape."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
 
     def collect(self) -> Iterable[Metric]:
+        """Return one gauge for each kind of memory."""
         free, total = torch.cuda.mem_get_info(self.device)
-        for name, help_text, value in (
+        reserved = torch.cuda.memory_reserved(self.device)
+        allocated = torch.cuda.memory_allocated(self.device)
+        for name, description, value in (
             ("total", "Memory of the GPU.", total),
-            ("free", "Memory of the GPU that no process has.", free),
-            (
-                "reserved",
-                "Memory of the GPU that this worker has.",
-                torch.cuda.memory_reserved(self.device),
-            ),
-            (
-                "allocated",
-                "Memory of the GPU that this worker's tensors take.",
-                torch.cuda.memory_allocated(self.device),
-            ),
+            ("free", "Memory of the GPU that no process uses.", free),
+            ("reserved", "Memory of the GPU that this worker reserves.", reserved),
+            ("allocated", "Memory of the GPU that this worker's tensors use.", allocated),
         ):
-            yield GaugeMetricFamily(f"unclip_gpu_memory_{name}_bytes", help_text, value)
+            yield GaugeMetricFamily(f"unclip_gpu_memory_{name}_bytes", description, value)

@@ -1,58 +1,59 @@
-"""The worker's settings, from the environment, checked at start."""
+"""Settings of the worker, read from the environment and checked at start."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from infra.settings import CommonSettings
-from worker.jobs.content_filter import read
 
 
 class Settings(CommonSettings):
-    """Each field is the environment variable UNCLIP_<FIELD>."""
+    """Read the worker's settings. Each field is the environment variable UNCLIP_<FIELD>."""
 
     checkpoint: Path | None = Field(
-        None, description="Checkpoint folder; the embedded default where unset."
+        None, description="Checkpoint folder. Default: the bundled checkpoint."
     )
     upsampler: Path | None = Field(
         None,
-        description="Last upsampler from elsewhere: a checkpoint folder of ours, or a file of a x4 model.",
+        description=(
+            "Last upsampler from another source: a checkpoint folder, or a file of a x4 model."
+        ),
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="What the networks compute in."
+        "float32", description="Number format of the networks."
     )
-    device_memory: int | None = Field(
+    offload_budget_mib: int | None = Field(
         None,
         ge=0,
-        description="MiB of weights on a GPU at a time, the rest in host memory; all where unset.",
+        description=(
+            "Maximum MiB of weights on a GPU; the other weights stay in host memory. "
+            "Default: all weights on the GPU."
+        ),
     )
     cuda_graphs: bool = Field(
-        True, description="Play passes back as CUDA graphs, on a GPU with room for all weights."
+        True, description="Capture passes as CUDA graphs, on a GPU that holds all weights."
     )
     device: str = Field(
-        "auto",
-        description="torch device, such as cpu or cuda:0; auto takes a GPU where there is one.",
+        "auto", description="torch device, such as cpu or cuda:0; auto prefers a GPU."
     )
-    jobs_at_once: int = Field(32, ge=1, le=1000, description="Jobs in flight in one worker.")
-    max_batch: int = Field(
+    max_concurrent_jobs: int = Field(
+        32, ge=1, le=1000, description="Maximum jobs that one worker runs at once."
+    )
+    max_batch_size: int = Field(
         32,
         ge=1,
-        description="Most rows of one forward pass at 64²; a sixteenth as many for each size above.",
+        description=(
+            "Maximum rows of one forward pass at 64²; a sixteenth of it at 256², and so on."
+        ),
     )
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")
     worker_metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port of the worker's own Prometheus metrics; 0 for none."
+        0, ge=0, le=65535, description="Port of the worker's Prometheus metrics; 0 for none."
     )
-    content_check: Path | None = Field(
-        None, description="JSON file of what no image may show; nothing is checked where unset."
+    content_filter: Path | None = Field(
+        None,
+        description="JSON file of concepts that no image may show. Default: no content filter.",
     )
-
-    @field_validator("content_check")
-    @classmethod
-    def _readable(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            read(path)
-        return path

@@ -1,12 +1,14 @@
-"""What costs grow with: images asked for, steps, pixels, jobs that wait, workers. Curves, and the exponents of those."""
+"""How costs grow with images, steps, pixels, waiting jobs and workers.
+
+Curves, and the exponents of power laws fitted to them.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,217 +17,202 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.plots import panels
-from benchmarks.serving.reliability import SMALL
-from contracts import redis_keys
-from contracts.jobs import WorkerHeartbeat
-from devtools.deployment import House, until
+from benchmarks.plots import Panel, save_panels
+from benchmarks.serving.overhead import SMALL, STUB_WORKER
+from benchmarks.serving.reliability import submit_many
+from devtools.deployment import LocalDeployment
 from models import UnCLIP
-from worker.engine.memory import keep_freed_memory
+from worker.engine.memory import tune_malloc
 
-WAITING = (0, 1_000, 10_000, 100_000)
+WAITING_JOBS = (0, 1_000, 10_000, 100_000)
+TIMEOUT_S = 600.0
+
+# "enqueue" and "status": p50 and p99 of each, in milliseconds.
+Spread = dict[str, dict[str, float]]
 
 
-def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The slope of log y over log x, by least squares: 1 where twice as much costs twice as much."""
+def fit_exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Return the slope of log y over log x, by least squares; 1 means proportional."""
     return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
 
 
-def drawing(repeats: int = 3) -> dict[str, Any]:
-    """Seconds of the pipeline alone, against images, decoder steps and pixels; medians of `repeats`."""
-    keep_freed_memory()
+def measure_scaling() -> dict[str, Any]:
+    """Measure the pipeline, the queue and the number of workers, and fit all exponents."""
+    figures: dict[str, Any] = {
+        "pipeline": measure_pipeline(),
+        "waiting": measure_queue(),
+        "workers": measure_workers(),
+    }
+    waiting = {int(count): row for count, row in figures["waiting"].items() if count != "0"}
+    for name in ("enqueue", "status"):
+        ratios = [row[name]["p50"] / row["empty"][name]["p50"] for row in waiting.values()]
+        figures[f"{name}_exponent"] = fit_exponent(list(waiting), ratios)
+    rates = {int(count): row["jobs_per_s"] for count, row in figures["workers"].items()}
+    figures["workers_exponent"] = fit_exponent(list(rates), list(rates.values()))
+    names = ("enqueue", "status", "workers")
+    exponents = ", ".join(f"{name} {figures[f'{name}_exponent']:.2f}" for name in names)
+    print(f"| exponents | {exponents} |")
+    return figures
+
+
+def measure_pipeline(repeats: int = 3) -> dict[str, Any]:
+    """Measure seconds of the pipeline alone, by images, decoder steps and pixels (medians)."""
+    tune_malloc()
     pipeline = UnCLIP.load(device="cuda" if torch.cuda.is_available() else "cpu")
-    pipeline.pack()
+    pipeline.prepack()
 
-    def seconds(n: int = 1, **parameters: Any) -> float:
-        taken = []
-        for _ in range(repeats + 1):  # the first warms up
+    def measure(n: int = 1, **parameters: Any) -> float:
+        parameters = {"size": 64} | parameters
+        seconds = []
+        for _ in range(repeats + 1):
             started = time.perf_counter()
-            pipeline.generate(["a red cube"] * n, seeds=range(n), **{"size": 64} | parameters)
-            taken.append(time.perf_counter() - started)
-        return statistics.median(taken[1:])
+            pipeline.generate(["a red cube"] * n, seeds=range(n), **parameters)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[1:])  # the first one warms up
 
+    decoder_steps = (8, 16, 32, 64, 128)
     curves = {
-        "images": {n: seconds(n) for n in (1, 2, 4, 8, 16)},
+        "images": {n: measure(n) for n in (1, 2, 4, 8, 16)},
         "decoder steps": {
-            steps: seconds(decoder_num_inference_steps=steps) for steps in (8, 16, 32, 64, 128)
+            steps: measure(decoder_num_inference_steps=steps) for steps in decoder_steps
         },
-        "pixels": {size * size: seconds(size=size) for size in pipeline.sizes},
+        "pixels": {size * size: measure(size=size) for size in pipeline.sizes},
     }
-    found = {
-        name: {"seconds": of, "exponent": exponent(list(of), list(of.values()))}
-        for name, of in curves.items()
-    }
-    for name, of in curves.items():
-        told = ", ".join(f"{x}: {y:.2f} s" for x, y in of.items())
-        print(f"| {name} | {told} | exponent {found[name]['exponent']:.2f} |", flush=True)
-    return found
+    figures = {}
+    for name, curve in curves.items():
+        exponent = fit_exponent(list(curve), list(curve.values()))
+        figures[name] = {"seconds": curve, "exponent": exponent}
+        points = ", ".join(f"{x}: {y:.2f} s" for x, y in curve.items())
+        print(f"| {name} | {points} | exponent {exponent:.2f} |", flush=True)
+    return figures
 
 
-def waiting(counts: Sequence[int] = WAITING, samples: int = 1_000) -> dict[str, Any]:
-    """Milliseconds to enqueue a job and to ask for its status, one after the other, while so many wait; and in turns with them
-    the same of a second house where none does, which this machine is as fast for at that moment."""
+def measure_queue(counts: Sequence[int] = WAITING_JOBS, samples: int = 1_000) -> dict[str, Any]:
+    """Measure milliseconds to enqueue a job and to query its status while jobs wait.
+
+    Each sample alternates with one of a second deployment without waiting jobs, so that other work
+    on the machine affects both.
+    """
     figures: dict[str, Any] = {}
     with (
-        House(worker=["benchmarks.baselines.stub_worker"]) as house,
-        House(worker=["benchmarks.baselines.stub_worker"]) as empty,
+        LocalDeployment(worker=STUB_WORKER, max_queued_jobs=1_000_000) as full,
+        LocalDeployment(worker=STUB_WORKER, max_queued_jobs=1_000_000) as empty,
     ):
-        house.stop_worker()
+        full.stop_worker()
         empty.stop_worker()
-        total = 0
-        for upto in counts:
-            filling = upto > total
-            filled = time.perf_counter()
-            with ThreadPoolExecutor(16) as pool:
-                list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(total, upto)))
-            rate = (upto - total) / (time.perf_counter() - filled)
+        num_waiting = 0
+        for count in counts:
+            accepted_per_s = None
+            if count > num_waiting:
+                started = time.perf_counter()
+                submit_many(full, range(num_waiting, count))
+                accepted_per_s = (count - num_waiting) / (time.perf_counter() - started)
             empty.store.flushdb()
-            here, beside = _alternating(house, empty, samples)
-            total = max(total, upto) + samples
-            memory = house.store.info("memory")["used_memory"]
-            figures[str(upto)] = here | {
-                "beside": beside,
-                "accepted_per_s": rate if filling else None,
-                "redis_mb": memory / 1e6,
+            full_spread, empty_spread = _sample_alternately(full, empty, samples)
+            num_waiting = max(num_waiting, count) + samples
+            redis_mb = full.store.info("memory")["used_memory"] / 1e6
+            figures[str(count)] = full_spread | {
+                "empty": empty_spread,
+                "accepted_per_s": accepted_per_s,
+                "redis_mb": redis_mb,
             }
-            told = "; ".join(
-                f"{name} {q} {ms[q]:.1f} ms, beside an empty queue's {beside[name][q]:.1f}"
-                for name, ms in here.items()
-                for q in ms
+            columns = "; ".join(
+                f"{name} {q} {full_spread[name][q]:.1f} ms (empty queue "
+                f"{empty_spread[name][q]:.1f})"
+                for name in ("enqueue", "status")
+                for q in ("p50", "p99")
             )
             print(
-                f"| {upto} jobs waiting | {told}; Redis holds {memory / 1e6:.0f} MB |", flush=True
+                f"| {count} waiting jobs | {columns}; Redis holds {redis_mb:.0f} MB |", flush=True
             )
     return figures
 
 
-Spread = dict[str, dict[str, float]]  # "enqueue" and "status", p50 and p99 of each in milliseconds
-
-
-def _alternating(house: House, other: House, samples: int) -> tuple[Spread, Spread]:
-    """Of both houses, asked in turns over a connection each: services close those that are idle, so they are new."""
-    taken: list[dict[str, list[float]]] = [
-        {"enqueue": [], "status": []},
-        {"enqueue": [], "status": []},
-    ]
-    ways = [
-        partial(_asked, HTTPConnection(one.address.removeprefix("http://")))
-        for one in (house, other)
-    ]
+def _sample_alternately(
+    full: LocalDeployment, empty: LocalDeployment, samples: int
+) -> tuple[Spread, Spread]:
+    """Measure both deployments in turns, over a new connection each: services close idle ones."""
+    milliseconds: list[dict[str, list[float]]] = []
+    senders = []
+    for deployment in (full, empty):
+        milliseconds.append({"enqueue": [], "status": []})
+        connection = HTTPConnection(deployment.url.removeprefix("http://"))
+        senders.append(partial(_send, connection))
     for seed in range(samples):
-        for ask, of in zip(ways, taken, strict=True):
+        for send, times in zip(senders, milliseconds, strict=True):
             started = time.perf_counter()
-            job_id = ask("POST", "/generate", SMALL | {"seed": seed})["id"]
-            between = time.perf_counter()
-            ask("GET", f"/jobs/{job_id}")
-            of["enqueue"].append((between - started) * 1000)
-            of["status"].append((time.perf_counter() - between) * 1000)
-    here, there = (
-        {
-            name: {"p50": statistics.median(ms), "p99": sorted(ms)[int(samples * 0.99)]}
-            for name, ms in of.items()
-        }
-        for of in taken
-    )
-    return here, there
+            job_id = send("POST", "/generate", SMALL | {"seed": seed})["id"]
+            enqueued = time.perf_counter()
+            send("GET", f"/jobs/{job_id}")
+            times["enqueue"].append((enqueued - started) * 1000)
+            times["status"].append((time.perf_counter() - enqueued) * 1000)
+    return _spread_of(milliseconds[0]), _spread_of(milliseconds[1])
 
 
-def _asked(
-    service: HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None
+def _spread_of(milliseconds: dict[str, list[float]]) -> Spread:
+    return {
+        name: {"p50": statistics.median(times), "p99": sorted(times)[int(len(times) * 0.99)]}
+        for name, times in milliseconds.items()
+    }
+
+
+def _send(
+    connection: HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None
 ) -> Any:
-    """By the plainest client there is: what is measured is the service."""
-    service.request(
-        method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"}
-    )
-    answer = service.getresponse()
-    content = answer.read()
-    assert answer.status in (200, 202), content
+    """Send a request with the plainest client, so that the service is what is measured."""
+    headers = {"Content-Type": "application/json"}
+    connection.request(method, path, json.dumps(body) if body else None, headers)
+    response = connection.getresponse()
+    content = response.read()
+    if response.status not in (200, 202):
+        raise RuntimeError(f"{method} {path} returned {response.status}: {content!r}")
     return json.loads(content)
 
 
-def workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str, Any]:
-    """Jobs a second that stub workers get through, of jobs that waited before they came: from when all are there to the last job's end."""
-    found: dict[str, Any] = {}
+def measure_workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> dict[str, Any]:
+    """Measure jobs per second of stub workers, for jobs that wait before the workers start."""
+    figures: dict[str, Any] = {}
     for count in counts:
-        with House(worker=["benchmarks.baselines.stub_worker"]) as house:
-            house.stop_worker()
-            with ThreadPoolExecutor(16) as pool:
-                list(pool.map(lambda seed: house.accept(**SMALL, seed=seed), range(jobs)))
+        with LocalDeployment(worker=STUB_WORKER, max_queued_jobs=1_000_000) as deployment:
+            deployment.stop_worker()
+            submit_many(deployment, range(jobs))
             for _ in range(count):
-                house.start_worker()
-            until(partial(_are_at_work, house, count), "all workers are there")
-            before = house.succeeded()
+                deployment.start_worker()
+            deployment.wait_until(partial(_are_alive, deployment, count), "all workers are up")
+            before = deployment.num_succeeded()
             started = time.perf_counter()
-            until(partial(house.have_succeeded, jobs), "all jobs have succeeded")
-            found[str(count)] = {
-                "jobs_per_s": (jobs - before) / (time.perf_counter() - started),
-                "of": jobs - before,
-            }
-            print(
-                f"| {count} stub workers | {found[str(count)]['jobs_per_s']:.0f} jobs/s |",
-                flush=True,
+            deployment.wait_until(
+                lambda deployment=deployment: deployment.num_succeeded() == jobs,
+                "all jobs have succeeded",
+                timeout_s=TIMEOUT_S,
             )
-    return found
+            jobs_per_s = (jobs - before) / (time.perf_counter() - started)
+        figures[str(count)] = {"jobs_per_s": jobs_per_s, "of": jobs - before}
+        print(f"| {count} stub workers | {jobs_per_s:.0f} jobs/s |", flush=True)
+    return figures
 
 
-def _are_at_work(house: House, count: int) -> bool:
-    pids = {worker.pid for worker in house.workers}
-    beats = [
-        house.store.get(redis_keys.worker(name.decode()))
-        for name in house.store.smembers(redis_keys.WORKERS)
-    ]
-    return (
-        sum(WorkerHeartbeat.model_validate_json(beat).pid in pids for beat in beats if beat)
-        == count
-    )
+def _are_alive(deployment: LocalDeployment, count: int) -> bool:
+    """Return whether the deployment's workers, `count` of them, have sent a heartbeat."""
+    pids = {worker.pid for worker in deployment.workers}
+    heartbeats = deployment.heartbeats().values()
+    return sum(heartbeat.pid in pids for heartbeat in heartbeats) == count
 
 
-def growth() -> dict[str, Any]:
-    """All of them."""
-    found: dict[str, Any] = {"drawing": drawing(), "waiting": waiting(), "workers": workers()}
-    many = {int(count): of for count, of in found["waiting"].items() if count != "0"}
-    for name in ("enqueue", "status"):
-        found[f"{name}_exponent"] = exponent(
-            list(many), [of[name]["p50"] / of["beside"][name]["p50"] for of in many.values()]
-        )
-    rates = {int(count): of["jobs_per_s"] for count, of in found["workers"].items()}
-    found["workers_exponent"] = exponent(list(rates), list(rates.values()))
-    print(
-        "| exponents | "
-        + ", ".join(
-            f"{name} {found[f'{name}_exponent']:.2f}" for name in ("enqueue", "status", "workers")
-        )
-        + " |"
-    )
-    return found
-
-
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Five panels, all axes logarithmic."""
-    drawn = {
-        name: {f"exponent {of['exponent']:.2f}": of["seconds"]}
-        for name, of in found["drawing"].items()
-    }
-    queue = {
-        f"{name} {q}": {
-            max(1, int(count)): of[name][q] / of["beside"][name][q]
-            for count, of in found["waiting"].items()
-        }
-        for name in ("enqueue", "status")
-        for q in ("p50", "p99")
-    }
-    rates = {
-        f"exponent {found['workers_exponent']:.2f}": {
-            int(count): of["jobs_per_s"] for count, of in found["workers"].items()
-        }
-    }
-    curves = [
-        *((name, "seconds", of) for name, of in drawn.items()),
-        ("jobs waiting (1: none)", "times an empty queue's", queue),
-        ("stub workers", "jobs/s", rates),
-    ]
-    panels(path, curves, log=True)
-
-
-MEASURES: dict[str, Callable[[], dict[str, Any]]] = {"growth": growth}
-PLOTS = {"growth": plot}
+def plot_scaling(figures: dict[str, Any], path: Path) -> None:
+    """Plot five panels with logarithmic axes."""
+    panels = []
+    for name, row in figures["pipeline"].items():
+        curves = {f"exponent {row['exponent']:.2f}": row["seconds"]}
+        panels.append(Panel(name, "seconds", curves))
+    queue: dict[str, dict[float, float]] = {}
+    for count, row in figures["waiting"].items():
+        for name in ("enqueue", "status"):
+            for q in ("p50", "p99"):
+                ratio = row[name][q] / row["empty"][name][q]
+                queue.setdefault(f"{name} {q}", {})[max(1, int(count))] = ratio
+    panels.append(Panel("waiting jobs (1: none)", "times an empty queue's", queue))
+    rates = {int(count): row["jobs_per_s"] for count, row in figures["workers"].items()}
+    curves = {f"exponent {figures['workers_exponent']:.2f}": rates}
+    panels.append(Panel("stub workers", "jobs/s", curves))
+    save_panels(path, panels, is_log=True)

@@ -1,110 +1,130 @@
-"""What the process tells its allocator, and how many rows the device has room for."""
+"""Memory of the device: how many rows of each stage fit into one pass, and malloc settings."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 
 from models import UnCLIP
+from models.row import STAGES
 
 log = logging.getLogger("worker.engine.memory")
-# Of the free memory that a pass may take: rows in flight hold some as well, and what is freed comes in pieces.
-SHARE = 0.8
-# glibc's mallopt parameters (malloc.h).
-_TRIM_THRESHOLD = -1
-_MMAP_MAX = -4
-_ARENA_MAX = -8
+# Share of the free memory that a pass may take: rows in flight hold some too, and freed memory is
+# fragmented.
+USABLE_SHARE = 0.8
+# Pixels of a stage's images relative to 64², for stages above 64².
+_PIXEL_RATIOS = {"upsampler_256": 16, "upsampler_1024": 256}
+# Parameters of glibc's mallopt (malloc.h).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
 
 
-def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, for the next pass, which wants as much; False where there is no glibc.
+def batch_limits(max_batch_size: int) -> dict[str, int]:
+    """Return the maximum rows of one pass by stage: `max_batch_size` at 64², fewer above.
 
-    It gives blocks above 32 MiB back at once, and the kernel clears each page again when they are next asked for: on activations of
-    40 MB a group norm took 31 ms in place of 5. One arena, because only the first can grow in place."""
+    The limit falls with the number of pixels, and is at least 1.
+    """
+    return {stage: max(1, max_batch_size // _PIXEL_RATIOS.get(stage, 1)) for stage in STAGES}
+
+
+def tune_malloc() -> bool:
+    """Make glibc keep freed memory for the next pass; return False without glibc.
+
+    By default glibc returns blocks above 32 MiB to the kernel at once, which clears each page again
+    on the next allocation: with activations of 40 MB a group norm took 31 ms instead of 5. There is
+    one arena, because only the first one can grow in place.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all(
-        bool(mallopt(name, value))
-        for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
-    )
+    options = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
+    return all(bool(mallopt(name, value)) for name, value in options)
 
 
-def fitted(limits: dict[str, int], pipeline: UnCLIP, meter: Meter | None) -> dict[str, int]:
-    """Most rows of a pass by stage: `limits`, less where the device has no room for as many.
+def fit_batch_limits(
+    limits: Mapping[str, int], pipeline: UnCLIP, meter: MemoryMeter | None
+) -> dict[str, int]:
+    """Lower `limits` (maximum rows by stage) to what fits into the device's free memory.
 
-    What a row takes is measured by drawing one image and then two, of the largest size. Without a meter, on a CPU, the limits stay as
-    they are: they go by pixels, and whoever has little memory sets UNCLIP_MAX_BATCH."""
+    The memory of a row is measured by generating one image and then two, of the largest size.
+    Without a meter (on a CPU) the limits stay: lower UNCLIP_MAX_BATCH_SIZE to save host memory.
+    """
     if meter is None:
-        return limits
-    one, two = (peaks(pipeline, count, meter) for count in (1, 2))
-    free = meter.free() * SHARE
-    found = dict(limits)
-    for stage in one:
-        found[stage] = rows_that_fit(free, one[stage], two[stage], limits[stage])
-    log.info(
-        "rows of one pass, for %.0f MiB free: %s",
-        free / 2**20,
-        {stage: found[stage] for stage in one},
-    )
-    return found
+        return dict(limits)
+    peaks = {num_rows: measure_peaks(pipeline, num_rows, meter) for num_rows in (1, 2)}
+    free_bytes = meter.free_bytes() * USABLE_SHARE
+    fitted = {
+        stage: max_rows(free_bytes, peaks[1][stage], peaks[2][stage], limits[stage])
+        for stage in peaks[1]
+    }
+    log.info("maximum rows of one pass, for %.0f MiB free: %s", free_bytes / 2**20, fitted)
+    return {**limits, **fitted}
 
 
-def rows_that_fit(free: float, one: int, two: int, most: int) -> int:
-    """How many rows fit into `free` bytes where one takes `one` bytes and two take `two`; at least 1 and at most `most`."""
-    a_row = two - one
-    if a_row <= 0:
-        return most
-    return max(1, min(most, int((free - (one - a_row)) // a_row)))
+def max_rows(free_bytes: float, one_row_bytes: int, two_rows_bytes: int, limit: int) -> int:
+    """Return how many rows fit into `free_bytes`, from 1 to `limit`.
+
+    The memory of a pass is linear in its rows, so the peaks of one and two rows determine it.
+    """
+    row_bytes = two_rows_bytes - one_row_bytes
+    if row_bytes <= 0:
+        return limit
+    fixed_bytes = one_row_bytes - row_bytes
+    return max(1, min(limit, int((free_bytes - fixed_bytes) // row_bytes)))
 
 
-def peaks(pipeline: UnCLIP, count: int, meter: Meter) -> dict[str, int]:
-    """Bytes that a step of so many rows takes at most beyond what is held before it, by stage."""
-    most: dict[str, int] = {}
+def measure_peaks(pipeline: UnCLIP, num_rows: int, meter: MemoryMeter) -> dict[str, int]:
+    """Measure the peak bytes of a step of `num_rows` rows, by stage, beyond those before it."""
+    peaks: dict[str, int] = {}
     for prior in pipeline.priors:
-        rows = pipeline.short_rows(count, size=pipeline.sizes[-1], prior=prior)
+        rows = pipeline.warmup_rows(num_rows, size=pipeline.sizes[-1], prior=prior)
         while (stage := rows[0].stage) is not None:
-            meter.begin()
+            meter.reset()
             pipeline.step(rows)
-            most[stage] = max(most.get(stage, 0), meter.peak())
-    return most
+            peaks[stage] = max(peaks.get(stage, 0), meter.peak_bytes())
+    return peaks
 
 
-class Meter(Protocol):
-    """What a device tells of its memory, in bytes."""
+class MemoryMeter(Protocol):
+    """Memory statistics of a device, in bytes."""
 
-    def begin(self) -> None:
-        """From here on peaks count."""
+    def reset(self) -> None:
+        """Start a measurement."""
 
-    def peak(self) -> int:
-        """The most that was held since `begin`, beyond what was held then."""
+    def peak_bytes(self) -> int:
+        """Return the peak since `reset`, beyond what was allocated then."""
 
-    def free(self) -> int:
-        """What could still be had."""
+    def free_bytes(self) -> int:
+        """Return what can still be allocated."""
 
 
-class CudaMeter:
-    """A GPU, as torch's allocator sees it."""
+class CudaMemoryMeter:
+    """Memory statistics of a GPU, from torch's caching allocator."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._before = 0
+        self._allocated_bytes = 0
 
-    def begin(self) -> None:
+    def reset(self) -> None:
+        """Start a measurement."""
         torch.cuda.reset_peak_memory_stats(self.device)
-        self._before = torch.cuda.memory_allocated(self.device)
+        self._allocated_bytes = torch.cuda.memory_allocated(self.device)
 
-    def peak(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device) - self._before
+    def peak_bytes(self) -> int:
+        """Return the peak since `reset`, beyond what was allocated then."""
+        return torch.cuda.max_memory_allocated(self.device) - self._allocated_bytes
 
-    def free(self) -> int:
+    def free_bytes(self) -> int:
+        """Return the device's free memory, after emptying torch's cache."""
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(self.device)[0]
 
 
-def meter_of(device: torch.device) -> Meter | None:
-    """The meter of a device that has one."""
-    return CudaMeter(device) if device.type == "cuda" else None
+def memory_meter(device: torch.device) -> MemoryMeter | None:
+    """Return the memory meter of a GPU; None for a CPU."""
+    return CudaMemoryMeter(device) if device.type == "cuda" else None

@@ -1,8 +1,9 @@
-"""What is drawn before work is taken, so that no request waits for a recording."""
+"""CUDA graph capture at start-up, so that no request waits for it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import torch
 
@@ -10,20 +11,28 @@ from models import UnCLIP
 from models.acceleration.cuda_graphs import bucket
 
 log = logging.getLogger("worker.engine.warmup")
-# Requests at once for which passes are recorded before the first one comes; those of more are when they have come twice.
-ROWS = sorted({bucket(rows) for rows in range(1, 17)})
+# Batch sizes whose passes are captured at start-up. Larger ones are captured on their second pass.
+WARMUP_BATCH_SIZES = sorted({bucket(rows) for rows in range(1, 17)})
 
 
-def record_passes(pipeline: UnCLIP, limits: dict[str, int]) -> None:
-    """Have the passes recorded (models/acceleration/cuda_graphs.py) of as many rows as ROWS says, no more than `limits` at once. What the device has no
-    memory for is not recorded."""
-    try:
-        for count in ROWS:
-            for _ in range(2):  # recorded is what comes twice
-                rows = pipeline.short_rows(count, size=pipeline.sizes[-1])
-                while (stage := rows[0].stage) is not None:
-                    del rows[limits[stage] :]
-                    pipeline.step(rows)
-    except torch.OutOfMemoryError:
-        log.warning("no memory to record passes of %d rows: they are launched one by one", count)
-        torch.cuda.empty_cache()
+def capture_graphs(pipeline: UnCLIP, limits: Mapping[str, int]) -> None:
+    """Capture the passes of WARMUP_BATCH_SIZES rows, at most `limits` rows by stage.
+
+    Sizes that do not fit into device memory are not captured and run eagerly.
+    """
+    for batch_size in WARMUP_BATCH_SIZES:
+        try:
+            # A pass is captured the second time it occurs (models/acceleration/cuda_graphs.py).
+            for _ in range(2):
+                _run_short_rows(pipeline, batch_size, limits)
+        except torch.OutOfMemoryError:
+            log.warning("no memory to capture passes of %d rows; they run eagerly", batch_size)
+            torch.cuda.empty_cache()
+            return
+
+
+def _run_short_rows(pipeline: UnCLIP, batch_size: int, limits: Mapping[str, int]) -> None:
+    rows = pipeline.warmup_rows(batch_size, size=pipeline.sizes[-1])
+    while (stage := rows[0].stage) is not None:
+        del rows[limits[stage] :]
+        pipeline.step(rows)

@@ -1,4 +1,4 @@
-"""From a job's record to the operation it asks for."""
+"""Start the operation that a job's request names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from torch import Tensor
 
 from contracts.fields import RequestFields
 from contracts.operations import (
-    EditFields,
-    EmbeddingsFields,
-    GenerateFields,
-    InterpolateFields,
-    ProbeFields,
-    TextDiffFields,
-    VariationsFields,
+    EditRequest,
+    EmbeddingsRequest,
+    GenerateRequest,
+    InterpolateRequest,
+    MixPart,
+    ProbeRequest,
+    TextDiffRequest,
+    VariationsRequest,
 )
 from models import UnCLIP, operations
 from models.operations import Ingredient, Operation
@@ -24,7 +25,7 @@ Images = Mapping[str, Tensor]
 
 
 def _generate(
-    pipeline: UnCLIP, fields: GenerateFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: GenerateRequest, images: Images, parameters: Parameters
 ) -> Operation:
     if fields.prompt is not None:
         return operations.generate(
@@ -33,21 +34,20 @@ def _generate(
     if fields.z_i is not None:
         mixture = [Ingredient(Tensor(fields.z_i))]
     else:
-        mixture = []
-        for part in fields.mix or []:
-            content = (
-                part.prompt
-                if part.prompt is not None
-                else Tensor(part.z_i)
-                if part.z_i is not None
-                else images[str(part.image)]
-            )
-            mixture.append(Ingredient(content, part.weight))
+        mixture = [Ingredient(_content(part, images), part.weight) for part in fields.mix or []]
     return operations.compose(pipeline, mixture, _seeds(fields.seed, fields.n), parameters)
 
 
+def _content(part: MixPart, images: Images) -> str | Tensor:
+    if part.prompt is not None:
+        return part.prompt
+    if part.z_i is not None:
+        return Tensor(part.z_i)
+    return images[str(part.image)]
+
+
 def _variations(
-    pipeline: UnCLIP, fields: VariationsFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: VariationsRequest, images: Images, parameters: Parameters
 ) -> Operation:
     return operations.variations(
         pipeline, images["image"], _seeds(fields.seed, fields.n), parameters
@@ -55,7 +55,7 @@ def _variations(
 
 
 def _interpolate(
-    pipeline: UnCLIP, fields: InterpolateFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: InterpolateRequest, images: Images, parameters: Parameters
 ) -> Operation:
     a = images["image_a"] if fields.prompt_a is None else fields.prompt_a
     b = images["image_b"] if fields.prompt_b is None else fields.prompt_b
@@ -65,7 +65,7 @@ def _interpolate(
 
 
 def _text_diff(
-    pipeline: UnCLIP, fields: TextDiffFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: TextDiffRequest, images: Images, parameters: Parameters
 ) -> Operation:
     return operations.text_diff(
         pipeline,
@@ -80,7 +80,7 @@ def _text_diff(
 
 
 def _edit(
-    pipeline: UnCLIP, fields: EditFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: EditRequest, images: Images, parameters: Parameters
 ) -> Operation:
     return operations.edit(
         pipeline,
@@ -93,7 +93,7 @@ def _edit(
 
 
 def _probe(
-    pipeline: UnCLIP, fields: ProbeFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: ProbeRequest, images: Images, parameters: Parameters
 ) -> Operation:
     return operations.probe(
         pipeline, images["image"], fields.labels, fields.components, fields.seed or 0, parameters
@@ -101,14 +101,15 @@ def _probe(
 
 
 def _embeddings(
-    pipeline: UnCLIP, fields: EmbeddingsFields, images: Images, parameters: Parameters
+    pipeline: UnCLIP, fields: EmbeddingsRequest, images: Images, parameters: Parameters
 ) -> Operation:
     return operations.embeddings(
         pipeline, images["image"] if fields.prompt is None else fields.prompt, parameters
     )
 
 
-_BEGINNINGS: dict[str, Callable[..., Operation]] = {
+# By the operation's name in the request.
+_OPERATIONS: dict[str, Callable[..., Operation]] = {
     "generate": _generate,
     "variations": _variations,
     "interpolate": _interpolate,
@@ -119,13 +120,17 @@ _BEGINNINGS: dict[str, Callable[..., Operation]] = {
 }
 
 
-def begin(
+def start_operation(
     pipeline: UnCLIP, name: str, fields: RequestFields, images: Images, parameters: Parameters
 ) -> Operation:
-    """The operation `name` with these fields and input images, not yet moved. Its errors are ValueErrors, raised when it moves."""
-    return _BEGINNINGS[name](pipeline, fields, images, parameters)
+    """Return an operation that has not run yet.
+
+    `images`: the request's input images `[C, S, S]` in [-1, 1], by name. The operation raises
+    ValueError while it runs if the checkpoint cannot serve the request.
+    """
+    return _OPERATIONS[name](pipeline, fields, images, parameters)
 
 
 def _seeds(seed: int | None, n: int) -> list[int]:
-    """Image i is drawn from seed + i. The service has drawn a seed where the client gave none."""
+    """Return the seed of each image: seed + i. The service has set a seed if the client did not."""
     return [(seed or 0) + index for index in range(n)]

@@ -1,4 +1,4 @@
-"""What an image looks like so far, for those who watch it being drawn."""
+"""Previews of images while they are generated."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ import torch.nn.functional as F
 
 from contracts.jobs import Preview
 from models.row import Row
-from worker.jobs.images import pillow
+from worker.jobs.images import to_pillow
 
-MAX_SIDE = 256
-QUALITY = 60  # of WebP: a preview is looked at for half a second
+MAX_SIDE_PX = 256
+# WebP quality: a preview is visible for half a second.
+QUALITY = 60
 
 
-def previews(rows: Sequence[Row]) -> list[Preview]:
-    """Of each row that has come as far as an image its present estimate, at most MAX_SIDE wide, as WebP. Rows that end with something
-    other than an image have none."""
-    if not all("decoder" in row.plan for row in rows):
+def make_previews(rows: Sequence[Row]) -> list[Preview]:
+    """Return the present estimate of each row's image, as WebP, at most MAX_SIDE_PX wide.
+
+    Rows before the decoder have none. Rows that end without an image make no previews at all.
+    """
+    if not all("decoder" in row.stage_costs for row in rows):
         return []
-    shown = []
+    previews = []
     for index, row in enumerate(rows):
         image = row.preview()
         if image is None:
             continue
-        if image.shape[-1] > MAX_SIDE:
-            image = F.interpolate(image[None], (MAX_SIDE, MAX_SIDE), mode="area")[0]
+        if image.shape[-1] > MAX_SIDE_PX:
+            image = F.interpolate(image[None], (MAX_SIDE_PX, MAX_SIDE_PX), mode="area")[0]
         buffer = io.BytesIO()
-        pillow(image).save(buffer, "WEBP", quality=QUALITY)
-        shown.append(
-            Preview(
-                index=index,
-                image="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(),
-            )
-        )
-    return shown
+        to_pillow(image).save(buffer, "WEBP", quality=QUALITY)
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        previews.append(Preview(index=index, image=f"data:image/webp;base64,{encoded}"))
+    return previews

@@ -1,34 +1,38 @@
-"""The worker's side of a job's record in Redis: what it reads, and every change it makes."""
+"""The worker's view of one job in Redis: what it reads, and every transition it makes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import redis
 
 from contracts import redis_keys
+from contracts.fields import Animation
 from contracts.jobs import (
     ENDED,
     FailureKind,
     ImageInfo,
     JobError,
+    JobOutcome,
+    JobRecord,
     Preview,
     Progress,
-    Record,
+    encode_fields,
     now,
-    read_record,
-    written,
 )
 from contracts.transitions import Reason, finish_job, publish_event
 from contracts.webhooks import schedule_webhook
 from infra.object_store import ObjectStore
 
+# Weight of the latest job in the moving averages of durations.
+DURATION_MOMENTUM = 0.2
 _TITLES: dict[FailureKind, str] = {
-    "invalid": "The request cannot be done",
-    "content": "The content check stopped it",
-    "internal": "The drawing failed",
+    "invalid": "Invalid request",
+    "content": "Blocked by content filter",
+    "internal": "Generation failed",
 }
 _REASONS: dict[FailureKind, Reason] = {
     "invalid": "invalid",
@@ -37,79 +41,88 @@ _REASONS: dict[FailureKind, Reason] = {
 }
 
 
-class JobRecord:
-    """One job's record. Every change is one transaction, and a job that has ended (or is gone) is never changed again: another
-    worker, to which it was given when this one seemed dead, may have been quicker. Each change tells whether it was made."""
+class JobRepository:
+    """Read and change one job.
+
+    Every change is one transaction that refuses an ended or deleted job, because another worker may
+    have ended it while this one seemed dead. Each change returns whether it was made.
+    """
 
     def __init__(
-        self, connection: redis.Redis, job_id: str, ttl: int, store: ObjectStore | None = None
+        self,
+        connection: redis.Redis,
+        job_id: str,
+        ttl_s: int,
+        store: ObjectStore | None = None,
     ) -> None:
-        """`store`: where images go; else to Redis."""
-        # Any: what redis-py says of its answers' types differs from release to release.
+        """`ttl_s`: how long an ended job stays. `store`: where images go; None for Redis."""
+        # Any: the types of redis-py's replies differ between releases.
         self.redis: Any = connection
         self.job_id = job_id
-        self.ttl = ttl
+        self.ttl_s = ttl_s
         self.store = store
         self.key = redis_keys.job(job_id)
 
-    def read(self) -> Record | None:
-        """The record; None where it is gone."""
+    @cached_property
+    def record(self) -> JobRecord | None:
+        """The job's record as first read; None if it is deleted."""
+        return self.read()
+
+    def read(self) -> JobRecord | None:
+        """Read the job's present record; None if it is deleted."""
         fields = self.redis.hgetall(self.key)
-        return read_record(fields) if fields else None
+        return JobRecord.from_hash(self.job_id, fields) if fields else None
 
-    def start(self, parameters: dict[str, Any]) -> bool:
-        """It runs, with these resolved parameters. A job that runs again after a crash keeps its first start."""
-        found = self.read()
+    def read_inputs(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Read the request's input images as PNG bytes, by name.
 
-        def change(pipe: Any) -> None:
-            pipe.hset(self.key, mapping=written(status="running", parameters=parameters))
-            pipe.hsetnx(self.key, "started_at", written(started_at=now())["started_at"])
-            if found and found.started_at is None:
-                schedule_webhook(pipe, self.job_id, found.webhook, "started", time.time())
+        Raises ValueError if one has expired.
+        """
+        if not names:
+            return {}
+        contents = self.redis.mget([redis_keys.input_image(self.job_id, name) for name in names])
+        missing = [name for name, content in zip(names, contents, strict=True) if content is None]
+        if missing:
+            raise ValueError(
+                f"input image {missing[0]} of this job is no longer there; send the request again"
+            )
+        return dict(zip(names, contents, strict=True))
 
-        return self._change(change)
-
-    def progress(self, progress: Progress) -> bool:
-        """How far it is, in the record and on the event stream."""
-
-        def change(pipe: Any) -> None:
-            pipe.hset(self.key, mapping=written(progress=progress.model_dump()))
-            publish_event(pipe, self.job_id, "progress", progress.model_dump(), self.ttl)
-
-        return self._change(change)
-
-    def watched(self) -> bool:
-        """True where somebody looks at the previews."""
+    def is_preview_subscribed(self) -> bool:
+        """Return whether a client watches the job's previews."""
         return bool(self.redis.exists(redis_keys.preview_subscribed(self.job_id)))
 
-    def previews(self, previews: Sequence[Preview], progress: Progress) -> bool:
-        """The images so far, on the event stream only, each with how far the job is."""
+    def start(self, parameters: dict[str, Any]) -> bool:
+        """Set the job running with resolved parameters; a retry keeps its first start time."""
+        record = self.record
+
+        def change(pipe: Any) -> None:
+            fields = encode_fields(status="running", parameters=parameters)
+            pipe.hset(self.key, mapping=fields)
+            pipe.hsetnx(self.key, "started_at", now().isoformat())
+            if record is not None and record.started_at is None:
+                schedule_webhook(pipe, self.job_id, record.spec.webhook, "started", time.time())
+
+        return self._change(change)
+
+    def update_progress(self, progress: Progress) -> bool:
+        """Write progress into the record and onto the event stream."""
+
+        def change(pipe: Any) -> None:
+            pipe.hset(self.key, mapping=encode_fields(progress=progress))
+            publish_event(pipe, self.job_id, "progress", progress.model_dump(), self.ttl_s)
+
+        return self._change(change)
+
+    def publish_previews(self, previews: Sequence[Preview], progress: Progress) -> bool:
+        """Publish previews on the event stream, each with the job's progress."""
 
         def change(pipe: Any) -> None:
             for preview in previews:
-                publish_event(
-                    pipe,
-                    self.job_id,
-                    "preview",
-                    preview.model_dump() | progress.model_dump(),
-                    self.ttl,
-                )
+                data = preview.model_dump() | progress.model_dump()
+                publish_event(pipe, self.job_id, "preview", data, self.ttl_s)
 
         return self._change(change)
-
-    def inputs(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The images that came with the request, as PNG bytes by name. ValueError where one is gone."""
-        contents = (
-            self.redis.mget([redis_keys.input_image(self.job_id, name) for name in names])
-            if names
-            else []
-        )
-        gone = [name for name, content in zip(names, contents, strict=True) if content is None]
-        if gone:
-            raise ValueError(
-                f"the image {gone[0]} of this job is no longer there: send the request again"
-            )
-        return dict(zip(names, contents, strict=True))
 
     def succeed(
         self,
@@ -118,73 +131,88 @@ class JobRecord:
         warnings: Sequence[str],
         progress: Progress,
         result: dict[str, Any] | None = None,
-        animation: tuple[str, bytes] | None = None,
+        animation: tuple[Animation, bytes] | None = None,
     ) -> bool:
-        """It is done: images, what was found beside them, and the frames as one animation (format, content). ObjectStoreError where
-        they could not be stored; the job has not ended then."""
-        contents = {
-            redis_keys.image(self.job_id, index): content for index, content in enumerate(pngs)
-        }
-        fields = written(
-            images=[p.model_dump() for p in images],
-            warnings=list(warnings),
-            progress=progress.model_dump(),
-            result=result,
-        )
+        """End the job with its images, result values and an animation (format, content).
+
+        Raises ObjectStoreError if the images cannot be stored; the job is then still running.
+        """
+        outcome = JobOutcome(images=list(images), warnings=list(warnings), result=result)
+        contents = {redis_keys.image(self.job_id, index): png for index, png in enumerate(pngs)}
         if animation is not None:
-            fields |= written(animation=animation[0])
+            outcome.animation = animation[0]
             contents[redis_keys.animation(self.job_id)] = animation[1]
         if self.store is not None:
-            found = self.read()
-            if found is None or found.status in ENDED:
-                return False  # what is there is another's, and may be read just now
-            stored = {
-                redis_keys.stored_image(self.job_id, index): content
-                for index, content in enumerate(pngs)
-            }
-            stored |= (
-                {redis_keys.stored_animation(self.job_id, animation[0]): animation[1]}
-                if animation
-                else {}
-            )
-            self.store.put(stored)
+            if not self._is_running():
+                # The stored images are another worker's, and a client may be reading them.
+                return False
+            self.store.put(self._stored_contents(pngs, animation))
             contents = {}
-        return self._end("succeeded", fields, contents)
+        return self._end("succeeded", encode_fields(outcome=outcome, progress=progress), contents)
 
     def fail(self, kind: FailureKind, detail: str, reason: Reason | None = None) -> bool:
-        """It ended without images, and this is why. `reason`: what it is counted as."""
+        """End the job without images; `reason` is the outcome that the metrics count."""
         error = JobError(kind=kind, title=_TITLES[kind], detail=detail)
-        return self._end("failed", written(error=error.model_dump()), {}, reason or _REASONS[kind])
+        fields = encode_fields(outcome=JobOutcome(error=error))
+        return self._end("failed", fields, {}, reason or _REASONS[kind])
 
     def requeue(self) -> bool:
-        """Its worker died; it waits for another."""
+        """Set the job back to queued, after its worker failed."""
 
         def change(pipe: Any) -> None:
-            pipe.hset(self.key, mapping=written(status="queued"))
+            pipe.hset(self.key, mapping=encode_fields(status="queued"))
             pipe.hdel(self.key, "progress")
 
         return self._change(change)
+
+    def update_mean_durations(self, field: str, seconds: float) -> None:
+        """Add a job's duration to the moving averages of its kind (`field`) and of all jobs.
+
+        The service estimates from them when waiting jobs end.
+        """
+        fields = (field, redis_keys.mean_duration("any", None))
+        means = self.redis.hmget(redis_keys.MEAN_DURATIONS, fields)
+        updated = {}
+        for name, text in zip(fields, means, strict=True):
+            mean = seconds if text is None else float(text)
+            updated[name] = f"{mean + DURATION_MOMENTUM * (seconds - mean):.4f}"
+        self.redis.hset(redis_keys.MEAN_DURATIONS, mapping=updated)
+
+    def _stored_contents(
+        self, pngs: Sequence[bytes], animation: tuple[Animation, bytes] | None
+    ) -> dict[str, bytes]:
+        """Return the job's files in the object store, by path."""
+        contents = {
+            redis_keys.stored_image(self.job_id, index): png for index, png in enumerate(pngs)
+        }
+        if animation is not None:
+            contents[redis_keys.stored_animation(self.job_id, animation[0])] = animation[1]
+        return contents
+
+    def _is_running(self) -> bool:
+        status = self.redis.hget(self.key, "status")
+        return status is not None and status.decode() not in ENDED
 
     def _end(
         self,
         status: Literal["succeeded", "failed"],
         fields: dict[str, str],
-        images: dict[str, bytes],
+        contents: dict[str, bytes],
         reason: Reason | None = None,
     ) -> bool:
-        found = self.read()
-        if found is None:
+        record = self.record
+        if record is None:
             return False
 
         def change(pipe: Any) -> None:
-            for image_key, content in images.items():
-                pipe.set(image_key, content, ex=self.ttl)
-            finish_job(pipe, self.job_id, found, status, self.ttl, fields, reason)
+            for key, content in contents.items():
+                pipe.set(key, content, ex=self.ttl_s)
+            finish_job(pipe, record, status, self.ttl_s, fields, reason)
 
         return self._change(change)
 
     def _change(self, change: Callable[[Any], None]) -> bool:
-        """Queue a change on a pipeline and make it, unless the job has ended or is gone."""
+        """Run a transaction unless the job has ended or is deleted; return whether it ran."""
         with self.redis.pipeline() as pipe:
             while True:
                 try:
@@ -196,5 +224,6 @@ class JobRecord:
                     change(pipe)
                     pipe.execute()
                     return True
-                except redis.WatchError:  # it changed in between: look again
+                except redis.WatchError:
+                    # The record changed in between: check its status again.
                     pipe.reset()

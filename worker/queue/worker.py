@@ -1,8 +1,14 @@
-"""RQ underneath: jobs as threads of one process, so that the loaded pipeline serves them all.
+"""RQ worker that runs jobs as threads of one process, so that they share the loaded pipeline.
 
-RQ's own worker forks for each job, which would throw the pipeline away. This one keeps RQ's books (registries, retries,
-heartbeats) and changes three things: jobs run in threads; a slot is taken before a job is dequeued, so that none
-lies between queue and execution when the process is killed; and signals only set a flag, so that none interrupts a dequeue.
+RQ's default worker forks for each job, which would load the pipeline again. This one uses RQ's
+registries, retries and heartbeats, and differs in four points:
+
+* Jobs run in threads.
+* A slot is taken before a job is dequeued, so that no job waits between queue and execution when
+  the process is killed.
+* Signals only set a flag, so that none interrupts a dequeue.
+* The task is a method of the runner that the worker holds. RQ would import and call any function
+  that a record in Redis names; here the name is only a label, and other names are refused.
 """
 
 from __future__ import annotations
@@ -13,11 +19,13 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 from rq import Queue
-from rq.exceptions import AbandonedJobError, DequeueTimeout
+from rq.exceptions import AbandonedJobError, DequeueTimeout, DeserializationError
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import TimerDeathPenalty
@@ -27,199 +35,269 @@ from contracts import redis_keys
 from contracts.jobs import WorkerHeartbeat
 from contracts.transitions import Reason
 from infra.queue import PriorityQueue
-from infra.redis import connect as connect_to
-from worker.jobs.record import JobRecord
-from worker.queue.recovery import Handed
+from infra.redis import connect
+from worker.jobs.record import JobRepository
+from worker.queue.recovery import RecoveringIntermediateQueue
 
-log = logging.getLogger("worker.rq")
-BEAT_S = 2
-HEARTBEAT_TTL_S = 6  # a job whose worker gave no sign for so long is given to another
-MAINTENANCE_S = 3
-MAINTENANCE_LOCK_S = 10  # far longer than maintenance takes
-DEQUEUE_S = 1
-ALIVE_TTL_S = 10  # for /readyz
+log = logging.getLogger("worker.queue.worker")
+HEARTBEAT_INTERVAL_S = 2
+# Another worker takes over a job whose worker sent no heartbeat for this long.
+HEARTBEAT_TTL_S = 6
+# The service's /readyz counts a worker as ready for this long after a heartbeat.
+READY_TTL_S = 10
+MAINTENANCE_INTERVAL_S = 3
+# Far longer than maintenance takes.
+MAINTENANCE_LOCK_S = 10
+DEQUEUE_TIMEOUT_S = 1
+
+
+class Runner(Protocol):
+    """What runs a job, such as `worker.jobs.runner.JobRunner`."""
+
+    def run(self, job_id: str) -> None:
+        """Run one job; an exception makes RQ retry it."""
+
+
+class UnknownTaskError(Exception):
+    """A queued job names a task that this worker does not run."""
+
+
+def job_class_for(runner: Runner) -> type[Job]:
+    """Return an RQ job class whose task is `runner.run`, and which imports nothing by name."""
+
+    class RunnerJob(Job):
+        success_callback = None
+        failure_callback = None
+        stopped_callback = None
+
+        @property
+        def func(self) -> Callable[[str], None]:
+            if self.func_name != redis_keys.TASK:
+                raise UnknownTaskError(_refusal(self))
+            return runner.run
+
+    return RunnerJob
 
 
 class MaintainedQueue(PriorityQueue):
-    """RQ's queue, whose maintenance lock does not outlive a worker that is killed while it holds it by the quarter of an hour that
-    RQ gives it: nobody else would take over abandoned jobs meanwhile."""
+    """The queue of waiting jobs, with quick recovery of what a killed worker leaves behind."""
 
     @property
-    def intermediate_queue(self) -> Handed:
-        return Handed(self.key, connection=self.connection)
+    def intermediate_queue(self) -> RecoveringIntermediateQueue:
+        """Jobs between queue and execution."""
+        return RecoveringIntermediateQueue(self.key, connection=self.connection)
 
     def acquire_maintenance_lock(self) -> bool:
+        """Take the lock for MAINTENANCE_LOCK_S.
+
+        RQ's own lock lasts a quarter of an hour. If its worker is killed meanwhile, no other worker
+        would take over abandoned jobs.
+        """
         return bool(
             self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK_S)
         )
 
 
 class ThreadWorker(BaseWorker):
-    """Runs up to `slots` jobs at once."""
+    """Run up to `slots` jobs at once."""
 
     queue_class = MaintainedQueue
-    death_penalty_class = TimerDeathPenalty  # signals would only work in the main thread
+    # RQ's other one uses signals, which only work in the main thread.
+    death_penalty_class = TimerDeathPenalty
 
     def __init__(
         self,
         connection: redis.Redis,
         *,
+        runner: Runner,
         slots: int,
-        result_ttl: int,
+        result_ttl_s: int,
         name: str | None = None,
         checkpoint: str = "",
-        on_beat: Callable[[], None] = lambda: None,
+        on_heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_beat` is told of every sign of life that reached Redis."""
+        """`on_heartbeat` is called after every heartbeat that reached Redis."""
         super().__init__(
             [redis_keys.QUEUE],
             name=name,
             connection=connection,
             serializer="json",
-            job_monitoring_interval=BEAT_S,
-            maintenance_interval=MAINTENANCE_S,
-            worker_ttl=HEARTBEAT_TTL_S + BEAT_S,
-            exception_handlers=[self._abandoned],
+            job_class=job_class_for(runner),
+            job_monitoring_interval=HEARTBEAT_INTERVAL_S,
+            maintenance_interval=MAINTENANCE_INTERVAL_S,
+            worker_ttl=HEARTBEAT_TTL_S + HEARTBEAT_INTERVAL_S,
+            exception_handlers=[self._handle_abandoned],
             log_job_description=False,
         )
         self.log_result_lifespan = False
-        self.result_ttl = result_ttl
+        self.result_ttl_s = result_ttl_s
         self.checkpoint = checkpoint
-        self.on_beat = on_beat
+        self.on_heartbeat = on_heartbeat
         self.slots = slots
         self._slots = threading.BoundedSemaphore(slots)
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
-        self._over = threading.Event()
-        self._beat = threading.Thread(target=self._keep_alive, name="beat", daemon=True)
+        self._stopped = threading.Event()
+        self._heartbeats = threading.Thread(
+            target=self._send_heartbeats, name="heartbeats", daemon=True
+        )
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """RQ's loop, with the beat beside it. Returns once stopped and all started jobs have ended."""
-        self._beat.start()
+        """Run RQ's loop and send heartbeats; return when stopped and all jobs have ended."""
+        self._heartbeats.start()
         return bool(super().work(*args, **kwargs))
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """First SIGTERM or SIGINT: take no more jobs, end those that run. A second one ends the process at once, and its jobs are
-        given to another worker."""
+        """Handle SIGTERM and SIGINT: take no more jobs and finish the running ones.
+
+        A second signal ends the process at once; its jobs go to another worker.
+        """
         if self._stop_requested:
             log.warning("stopping at once: %d jobs go to another worker", len(self._running))
             logging.shutdown()
-            os._exit(
-                1
-            )  # SystemExit would wait for the jobs in `teardown`, and then for their timeouts' timers
-        log.info("stopping: %d jobs are still to end", len(self._running))
+            # SystemExit would wait for the jobs in `teardown`, and for their timeouts' timers.
+            os._exit(1)
+        log.info("stopping after %d running jobs", len(self._running))
         self._stop_requested = True
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Take a slot, then a job for it; None once a stop was asked for."""
+        """Take a slot, then a job for it; return None after a request to stop."""
         while not self._stop_requested:
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
             self.heartbeat()
-            if not self._slots.acquire(timeout=DEQUEUE_S):
+            if not self._slots.acquire(timeout=DEQUEUE_TIMEOUT_S):
                 continue
-            taken = None
+            dequeued = None
             try:
-                taken = self.queue_class.dequeue_any(
-                    self._ordered_queues,
-                    DEQUEUE_S,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                    death_penalty_class=self.death_penalty_class,
-                )
-            except DequeueTimeout:
-                pass
-            except redis.ResponseError as error:
-                if "UNBLOCKED" not in str(
-                    error
-                ):  # its server has just become a replica: the next connection finds the master
-                    raise
+                dequeued = self._dequeue()
             finally:
-                if taken is None:
+                if dequeued is None:
                     self._slots.release()
-            if taken is not None:
-                return taken
+            if dequeued is not None:
+                return dequeued
         return None
 
+    def _dequeue(self) -> tuple[Job, Queue] | None:
+        """Wait DEQUEUE_TIMEOUT_S for a job; return None if there is none."""
+        try:
+            dequeued: tuple[Job, Queue] | None = self.queue_class.dequeue_any(
+                self._ordered_queues,
+                DEQUEUE_TIMEOUT_S,
+                connection=self.connection,
+                job_class=self.job_class,
+                serializer=self.serializer,
+                death_penalty_class=self.death_penalty_class,
+            )
+        except DequeueTimeout:
+            return None
+        except redis.ResponseError as error:
+            # The server has just become a replica: the next connection finds the new master.
+            if "UNBLOCKED" in str(error):
+                return None
+            raise
+        return dequeued
+
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Start a thread for the job; its slot is already taken."""
+        """Start a thread for the job, whose slot is already taken."""
         execution = self.prepare_execution(job)
         thread = threading.Thread(
-            target=self._perform, args=(job, queue, execution), name=f"job {job.id}", daemon=True
+            target=self._run_in_slot,
+            args=(job, queue, execution),
+            name=f"job {job.id}",
+            daemon=True,
         )
         self._running[execution.id] = (job, execution, thread)
         thread.start()
 
-    def _perform(self, job: Job, queue: Queue, execution: Execution) -> None:
+    def _run_in_slot(self, job: Job, queue: Queue, execution: Execution) -> None:
         try:
             self.perform_job(job, queue, execution)
         finally:
             self._running.pop(execution.id, None)
             self._slots.release()
 
-    def _keep_alive(self) -> None:
-        """Heartbeats of the process and of every job it runs."""
-        beat = WorkerHeartbeat(
+    def _send_heartbeats(self) -> None:
+        """Send heartbeats of the process and of every running job, until `teardown`."""
+        heartbeat = WorkerHeartbeat(
             pid=self.pid, slots=self.slots, checkpoint=self.checkpoint
         ).model_dump_json()
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
                 with self.connection.pipeline() as pipe:
                     pipe.sadd(redis_keys.WORKERS, self.name)
-                    pipe.set(redis_keys.worker(self.name), beat, ex=ALIVE_TTL_S)
+                    pipe.set(redis_keys.worker(self.name), heartbeat, ex=READY_TTL_S)
                     pipe.set(redis_keys.LAST_HEARTBEAT, f"{time.time():.3f}")
                     pipe.execute()
-                self.on_beat()
+                self.on_heartbeat()
                 for job, execution, _ in list(self._running.values()):
                     self.maintain_heartbeats(job, execution)
-            except Exception:  # Redis refused, such as for want of memory: without the next beat all jobs would seem abandoned
-                log.exception("a beat failed")
-            self._over.wait(BEAT_S)
+            except Exception:
+                # Redis refuses writes when it is out of memory, for example. Without the next
+                # heartbeat all jobs would seem abandoned, so this thread must go on.
+                log.exception("a heartbeat failed")
+            self._stopped.wait(HEARTBEAT_INTERVAL_S)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        """Short: RQ's own adds a minute, and recovery would wait for it."""
+        """Return HEARTBEAT_TTL_S: RQ adds a minute, for which recovery would have to wait."""
         return HEARTBEAT_TTL_S
 
     def teardown(self) -> None:
-        """Wait for the jobs that run, then sign off."""
+        """Wait for the running jobs, then deregister."""
         while threads := [thread for _, _, thread in list(self._running.values())]:
             threads[0].join(timeout=1)
-        self._over.set()
-        self._beat.join()
+        self._stopped.set()
+        self._heartbeats.join()
         self.connection.delete(redis_keys.worker(self.name))
         super().teardown()  # type: ignore[no-untyped-call]
 
     def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
-        """RQ's, and the same in the job's own record."""
-        self._note(job, "the worker failed at this job; its log says why", "error")
+        """Record a worker error in the job's own record too, and never retry an unknown task."""
+        if _task_name(job) == redis_keys.TASK:
+            self._retry_or_fail(job, "worker error, see its log", "error")
+        else:
+            job.retries_left = None
+            self._retry_or_fail(job, _refusal(job), "error")
         super().handle_job_failure(job, queue, *args, **kwargs)
 
-    def _abandoned(
-        self, job: Job, kind: type[BaseException], error: BaseException, trace: object
+    def _handle_abandoned(
+        self, job: Job, kind: type[BaseException], error: BaseException, traceback: object
     ) -> bool:
-        """RQ's exception handler, called by maintenance for jobs whose worker died (and for those that raised, which
-        `handle_job_failure` sees to)."""
+        """RQ's exception handler, which maintenance calls for jobs of crashed workers.
+
+        RQ calls it for jobs that raised too, which `handle_job_failure` handles.
+        """
         if issubclass(kind, AbandonedJobError):
-            self._note(job, "the worker died at this job, each time it was tried", "died")
+            self._retry_or_fail(job, "worker crashed on every attempt", "crashed")
         return True
 
-    def _note(self, job: Job, detail: str, reason: Reason) -> None:
-        record = JobRecord(self.connection, job.id, self.result_ttl)
+    def _retry_or_fail(self, job: Job, detail: str, reason: Reason) -> None:
+        jobs = JobRepository(self.connection, job.id, self.result_ttl_s)
         if job.retries_left:
-            log.warning("job %s is tried again: %d tries left", job.id, job.retries_left)
-            record.requeue()
+            log.warning("job %s is retried: %d retries left", job.id, job.retries_left)
+            jobs.requeue()
         else:
-            record.fail("internal", detail, reason)
+            jobs.fail("internal", detail, reason)
 
 
-def connect(url: str) -> redis.Redis:
-    """A connection that waits for Redis as long as it is away: a worker without Redis has nothing better to do."""
-    from redis.backoff import ExponentialBackoff
-    from redis.retry import Retry
+def _task_name(job: Job) -> str | None:
+    try:
+        return str(job.func_name)
+    except DeserializationError:
+        return None
 
-    client: redis.Redis = connect_to(
+
+def _refusal(job: Job) -> str:
+    return (
+        f"unknown task {_task_name(job)!r}: this worker runs only {redis_keys.TASK!r}. "
+        "Update service and worker to the same version."
+    )
+
+
+def connect_patiently(url: str) -> redis.Redis:
+    """Connect to Redis with endless retries: a worker has nothing to do without Redis."""
+    client: redis.Redis = connect(
         url,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1),
         socket_connect_timeout=2.0,
