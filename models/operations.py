@@ -79,7 +79,7 @@ def rescale(operation: Operation, start: float, stop: float) -> Operation:
 
 def run(pipeline: UnCLIP, operation: Operation) -> Outcome:
     """Run an operation in this process and return its outcome; RuntimeError if a row failed."""
-    return drive(operation, lambda phase: pipeline.draw(phase.rows))
+    return drive(operation, lambda phase: pipeline.run(phase.rows))
 
 
 def generate(
@@ -101,7 +101,7 @@ def compose(
         for part in mixture
         if not _is_embedding(part.content)
     ]
-    blank = pipeline.caption_row("", 0, parameters, prior=False)
+    blank = pipeline.prompt_row("", 0, parameters, prior=False)
     yield Phase([*sources, blank], LATENTS_PROGRESS)
     found = iter(sources)
     parts = [
@@ -185,7 +185,7 @@ def text_diff(
     that DDIM inversion finds. Without `prompt_from`, z_d is norm(z_t). The first frame is the image itself."""
     source = pipeline.image_row(image, parameters, invert=True)
     captions = [
-        pipeline.caption_row(text, 0, parameters, prior=False)
+        pipeline.prompt_row(text, 0, parameters, prior=False)
         for text in (prompt_to, prompt_from)
         if text is not None
     ]
@@ -236,7 +236,7 @@ def probe(
     """What z_i holds of an image: CLIP's zero-shot probabilities of labels, and images decoded from its first k principal
     components, for each k, all from one seed (paper §4, Fig. 6 and 7)."""
     source = pipeline.image_row(image, parameters, invert=False)
-    captions = [pipeline.caption_row(label, 0, parameters, prior=False) for label in labels]
+    captions = [pipeline.prompt_row(label, 0, parameters, prior=False) for label in labels]
     yield Phase([source, *captions], LATENTS_PROGRESS)
     latent = _latent(source)
     z_i = cast(Tensor, latent.z_i)
@@ -277,7 +277,7 @@ def embeddings(pipeline: UnCLIP, content: str | Tensor, parameters: Parameters) 
     """z_t of a caption, or z_i of an image."""
     caption = isinstance(content, str)
     row = (
-        pipeline.caption_row(content, 0, parameters, prior=False)
+        pipeline.prompt_row(content, 0, parameters, prior=False)
         if isinstance(content, str)
         else pipeline.image_row(content, parameters, invert=False)
     )
@@ -313,7 +313,7 @@ def _end_row(
     invert: bool = False,
 ) -> Row:
     if isinstance(content, str):
-        return pipeline.caption_row(content, seed, parameters, prior=True)
+        return pipeline.prompt_row(content, seed, parameters, prior=True)
     return pipeline.image_row(content, parameters, invert=invert)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.acceleration.cuda_graphs import Graphs, Pass, Recorder
 from models.acceleration.offload import WeightOffloader
-from models.acceleration.onednn import pack
+from models.acceleration.onednn import prepack_convolutions
 from models.checkpoints import external_upsampler, karlo
 from models.checkpoints.checkpoint import (
     BASE_SIZE,
@@ -30,11 +30,11 @@ from models.checkpoints.checkpoint import (
 )
 from models.diffusion.samplers import Table, ddim_inversion_table, resampled, sampler_table, to_x_0
 from models.diffusion.schedule import alphas_cumprod
-from models.networks.ar_prior import AutoregressivePrior, nucleus, upper_half
+from models.networks.priors.autoregressive import AutoregressivePrior, nucleus, upper_half
 from models.networks.clip import CLIP, TextEncoding
 from models.networks.decoder import Batch, Decoder, Given, batched
-from models.networks.pca import PCA
-from models.networks.prior import Cache, DiffusionPrior, padded
+from models.networks.priors.pca import PCA
+from models.networks.priors.diffusion import Cache, DiffusionPrior, padded
 from models.networks.upsampler import Upsampler
 from models.parameters import Parameters
 from models.row import Conditioning, Row, Source, advance, sent
@@ -92,10 +92,10 @@ class UnCLIP:
         self,
         checkpoint: Checkpoint,
         device: torch.device | str = "cpu",
-        residents: WeightOffloader | None = None,
+        offloader: WeightOffloader | None = None,
     ) -> None:
-        """`residents`: where the networks take turns on the device."""
-        self.residents = residents
+        """`offloader`: where the networks take turns on the device."""
+        self.offloader = offloader
         self.checkpoint = checkpoint
         self.device = torch.device(device)
         self.name = checkpoint.name
@@ -127,16 +127,16 @@ class UnCLIP:
         dtype: torch.dtype = torch.float32,
         *,
         upsampler: Path | str | None = None,
-        device_memory: int | None = None,
+        offload_budget_bytes: int | None = None,
     ) -> UnCLIP:
         """Load a checkpoint folder, ours or Karlo's; None is the embedded default. Raises CheckpointError for one that does not
         fit.
 
         `dtype`: of the networks' weights; samplers, guidance and what goes from stage to stage are in fp32 always, since a rounding
         error is multiplied there (by 1 / sqrt(alphas_cumprod), 2e4 at the cosine schedule's first step). `upsampler`: a last one
-        from elsewhere, see `upscaler.borrowed`. `device_memory`: bytes of weights on the device at a time; the others wait in host memory
+        from elsewhere, see `upscaler.borrowed`. `offload_budget_bytes`: bytes of weights on the device at a time; the others wait in host memory
         (None: all are on the device)."""
-        home = device if device_memory is None else "cpu"
+        home = device if offload_budget_bytes is None else "cpu"
         with ThreadPoolExecutor(
             1
         ) as beside:  # of Karlo the digest takes seconds, as loading it does
@@ -150,12 +150,12 @@ class UnCLIP:
             )
             if upsampler is not None:
                 checkpoint = external_upsampler.borrowed(checkpoint, Path(upsampler), home, dtype)
-        residents = (
+        offloader = (
             None
-            if device_memory is None
-            else WeightOffloader(checkpoint.networks, torch.device(device), device_memory)
+            if offload_budget_bytes is None
+            else WeightOffloader(checkpoint.networks, torch.device(device), offload_budget_bytes)
         )
-        pipeline = cls(checkpoint, device, residents)
+        pipeline = cls(checkpoint, device, offloader)
         pipeline.digest = found.result()
         return pipeline
 
@@ -209,7 +209,7 @@ class UnCLIP:
             source,
         )
 
-    def caption_row(self, prompt: str, seed: int, parameters: Parameters, *, prior: bool) -> Row:
+    def prompt_row(self, prompt: str, seed: int, parameters: Parameters, *, prior: bool) -> Row:
         """A row that ends with the encoded caption, and with `prior` also with an image embedding for it."""
         return self._row(
             ("text", _PRIOR_STAGES[parameters.prior]) if prior else ("text",),
@@ -236,7 +236,7 @@ class UnCLIP:
     def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:
         """A row that decodes a latent, (z_i, x_T) or z_i alone, beside the text it holds."""
         row = self._row(("decoder", *self._upsampler_stages(parameters)), "", seed, parameters)
-        row.conditioning = replace(latent, low=None)
+        row.conditioning = replace(latent, low_res=None)
         self._enter(row, "decoder")
         return row
 
@@ -305,8 +305,8 @@ class UnCLIP:
                 f"rows of one step must need one and the same stage, these need {stages}"
             )
         stage = str(rows[0].stage)
-        if self.residents is not None:
-            self.residents.need(_NETWORKS.get(stage, stage))
+        if self.offloader is not None:
+            self.offloader.ensure_on_device(_NETWORKS.get(stage, stage))
         if stage != "prior":
             self._last_caches = None  # as large as a network where rows are many
         if stage in ("text", "image"):
@@ -356,8 +356,8 @@ class UnCLIP:
             for k, prompt in enumerate(prompts)
         }
         for row, (prompt, negative) in zip(rows, pairs, strict=True):
-            (text, row.cut) = encoded[prompt]
-            (empty, row.negative_cut) = encoded[negative]
+            (text, row.truncated_prompt) = encoded[prompt]
+            (empty, row.truncated_negative_prompt) = encoded[negative]
             row.conditioning = Conditioning(text, empty)
 
     def _encode_images(self, rows: Sequence[Row]) -> None:
@@ -433,7 +433,7 @@ class UnCLIP:
         # the last step of every sampler's table lands on x_0
         conditioning = _conditioning(row)
         x = row.x_t
-        following = row.following
+        following = row.next_stage
         if row.stage == "prior":
             # Of several z_i, the one that says most of what the caption says (paper §2.2).
             z_i = self.prior.denormalize(_state(row))  # (K, D)
@@ -452,9 +452,9 @@ class UnCLIP:
         elif row.stage == "inversion":
             conditioning.x_T = x
         elif row.stage not in ("text", "image") and x is not None:
-            conditioning.low = x.clamp(-1, 1)
+            conditioning.low_res = x.clamp(-1, 1)
         if following is None:
-            row.end(image=conditioning.low)
+            row.end(image=conditioning.low_res)
         else:
             self._enter(row, following)
 
@@ -622,7 +622,7 @@ class UnCLIP:
         x_t = torch.stack([_state(row) for row in rows]).contiguous(
             memory_format=torch.channels_last
         )
-        low = torch.stack([cast(Tensor, _conditioning(row).low) for row in rows])
+        low = torch.stack([cast(Tensor, _conditioning(row).low_res) for row in rows])
         if x_t.shape[-1] not in self.upsamplers:
             return list(self.checkpoint.networks[UPSAMPLERS[x_t.shape[-1]]](low))
         upsampler = self.upsamplers[x_t.shape[-1]]
@@ -667,10 +667,10 @@ class UnCLIP:
         rows = [
             self.row(prompt, seed, resolved) for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        self.draw(rows, on_step)
+        self.run(rows, on_step)
         return torch.stack([cast(Tensor, row.image) for row in rows])
 
-    def draw(
+    def run(
         self, rows: Sequence[Row], on_step: Callable[[Sequence[Row]], None] | None = None
     ) -> None:
         """Move rows to their end; `on_step` sees them after each step. RuntimeError if a row failed."""
@@ -682,25 +682,25 @@ class UnCLIP:
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(rows)} images failed: {failed[0].error}")
 
-    def pack(self) -> None:
+    def prepack(self) -> None:
         """Make ready to draw and nothing else: on a CPU, convolutions are laid out once for all (`packed`), and the networks cannot be
         saved or trained any more. Images are the same to rounding."""
-        pack(self.checkpoint.networks.values())
+        prepack_convolutions(self.checkpoint.networks.values())
 
-    def record(self, compiled: bool = False) -> None:
+    def enable_cuda_graphs(self, compiled: bool = False) -> None:
         """From here on play passes of prior, decoder and upsamplers back as CUDA graphs, when one of as many rows comes for the second
         time; `compiled`: torch.compile makes their kernels, which takes a minute or so for each number of rows. On a GPU where all
         networks stay; elsewhere nothing happens. Images are the same to rounding."""
-        if self.device.type == "cuda" and self.residents is None:
-            self.play(Graphs(Recorder(self.device), compiled=compiled))
+        if self.device.type == "cuda" and self.offloader is None:
+            self.set_graphs(Graphs(Recorder(self.device), compiled=compiled))
 
-    def play(self, graphs: Graphs | None) -> None:
+    def set_graphs(self, graphs: Graphs | None) -> None:
         """Make passes by these recordings from here on; None: none."""
         self.graphs = graphs
         self._last_given = None
         self._last_caches = None
 
-    def short_rows(self, count: int, **parameters: Any) -> list[Row]:
+    def warmup_rows(self, count: int, **parameters: Any) -> list[Row]:
         """Rows that go through every network that their size needs, with as few steps as do: for warming up and for measuring."""
         steps: dict[str, Any] = {
             f"{part}_num_inference_steps": 2 for part in ("prior", "decoder", "upsampler")
@@ -711,7 +711,7 @@ class UnCLIP:
     def warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for it."""
         for size in self.sizes:
-            self.draw(self.short_rows(1, size=size))
+            self.run(self.warmup_rows(1, size=size))
 
 
 def _finite(x_0s: Sequence[Tensor]) -> list[Tensor]:

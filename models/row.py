@@ -13,7 +13,7 @@ from torch import Tensor
 from models.diffusion.samplers import Table
 from models.networks.clip import TextEncoding
 from models.networks.decoder import Given
-from models.networks.prior import Cache
+from models.networks.priors.diffusion import Cache
 from models.parameters import Parameters
 
 # Stages in order; each has its own random numbers, so that adding steps or size to one leaves the others alone.
@@ -40,7 +40,7 @@ class Conditioning:
     empty: TextEncoding
     z_i: Tensor | None = None
     x_T: Tensor | None = None
-    low: Tensor | None = None
+    low_res: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Row:
 
     `stage` names the network it needs next and is None once it ended: then `image` `[3, S, S]` in [-1, 1] is there, or, where
     the plan ends before the decoder, `conditioning`; or `error` says why not. `step` of `steps` counts within the stage. `cut` and
-    `negative_cut` are the parts of the prompt and of the negative prompt that did not fit CLIP; `candidate` is which of its z_i the
+    `truncated_negative_prompt` are the parts of the prompt and of the negative prompt that did not fit CLIP; `candidate` is which of its z_i the
     diffusion prior kept."""
 
     def __init__(
@@ -88,19 +88,19 @@ class Row:
         prompt: str,
         seed: int,
         parameters: Parameters,
-        plan: dict[str, float],
+        stage_costs: dict[str, float],
         source: Source | None = None,
     ) -> None:
         """`plan`: the stages this row goes through with the rough cost of each, in order."""
         self.prompt = prompt
         self.seed = seed
         self.parameters = parameters
-        self.plan = plan
+        self.stage_costs = stage_costs
         self.source = source
-        self.stage: str | None = next(iter(plan))
+        self.stage: str | None = next(iter(stage_costs))
         self.step = 0
-        self.cut: str | None = None
-        self.negative_cut: str | None = None
+        self.truncated_prompt: str | None = None
+        self.truncated_negative_prompt: str | None = None
         self.candidate: Tensor | None = None
         self.image: Tensor | None = None
         self.error: str | None = None
@@ -121,14 +121,14 @@ class Row:
     @property
     def fraction(self) -> float:
         """How much of the row's work is done, 0 to 1."""
-        return 1.0 - sum(self.left().values()) / sum(self.plan.values())
+        return 1.0 - sum(self.remaining_cost().values()) / sum(self.stage_costs.values())
 
-    def left(self) -> dict[str, float]:
+    def remaining_cost(self) -> dict[str, float]:
         """The rough cost of what is still to be done, by stage."""
         if self.stage is None:
             return {}
-        stages = list(self.plan)
-        left = {stage: self.plan[stage] for stage in stages[stages.index(self.stage) :]}
+        stages = list(self.stage_costs)
+        left = {stage: self.stage_costs[stage] for stage in stages[stages.index(self.stage) :]}
         left[self.stage] *= 1 - self.step / self.steps
         return left
 
@@ -138,12 +138,12 @@ class Row:
             return self.image
         if self.x_0 is not None and self.x_0.dim() == 3:
             return self.x_0
-        return self.conditioning.low if self.conditioning is not None else None
+        return self.conditioning.low_res if self.conditioning is not None else None
 
     @property
-    def following(self) -> str | None:
+    def next_stage(self) -> str | None:
         """The stage after the present one; None after the last."""
-        stages = list(self.plan)
+        stages = list(self.stage_costs)
         return dict(zip(stages, [*stages[1:], None], strict=True))[str(self.stage)]
 
     def begin(

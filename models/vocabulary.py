@@ -44,7 +44,11 @@ class Vocabulary:
     @cached_property
     def known(self) -> frozenset[str]:
         """Return every phrase that was drawn in training, normalized."""
-        phrases = {word for name in self.names for word in (*name.words, name.label, *name.translations.values())}
+        phrases = {
+            word
+            for name in self.names
+            for word in (*name.words, name.label, *name.translations.values())
+        }
         return frozenset(normalize(phrase) for phrase in phrases)
 
     @cached_property
@@ -85,7 +89,9 @@ def explain_prompt(vocabulary: Vocabulary, prompt: str) -> list[Unknown]:
         if drawn_as:
             found.append(Unknown(" ".join(words[start : start + noun_length]), drawn_as))
         elif not _is_plain(vocabulary, words[start]):
-            nearest = difflib.get_close_matches(words[start], sorted(vocabulary.known), CLOSE_MATCHES, 0.75)
+            nearest = difflib.get_close_matches(
+                words[start], sorted(vocabulary.known), CLOSE_MATCHES, 0.75
+            )
             found.append(Unknown(words[start], nearest=tuple(nearest)))
         start += noun_length or 1
     return list(dict.fromkeys(found))
@@ -99,21 +105,38 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
     try:
         contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         names = tuple(
-            DrawnName(name["label"], name["group"], tuple(name["words"]), name.get("translations", {})) for name in contents["names"]
+            DrawnName(
+                name["label"], name["group"], tuple(name["words"]), name.get("translations", {})
+            )
+            for name in contents["names"]
         )
         return Vocabulary(names, dict(contents["nouns"]), frozenset(contents["other_words"]))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a vocabulary: {error!r}. Restore it from the checkpoint's source.") from error
+        raise ValueError(
+            f"{path} is not a vocabulary: {error!r}. Restore it from the checkpoint's source."
+        ) from error
 
 
 def save_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     """Write `vocabulary.json` into a checkpoint folder."""
     names = [
-        {"label": name.label, "group": name.group, "words": list(name.words), "translations": dict(name.translations)}
+        {
+            "label": name.label,
+            "group": name.group,
+            "words": list(name.words),
+            "translations": dict(name.translations),
+        }
         for name in vocabulary.names
     ]
-    contents = {"format": FORMAT, "names": names, "nouns": dict(vocabulary.nouns), "other_words": sorted(vocabulary.other_words)}
-    (folder / FILE_NAME).write_text(json.dumps(contents, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    contents = {
+        "format": FORMAT,
+        "names": names,
+        "nouns": dict(vocabulary.nouns),
+        "other_words": sorted(vocabulary.other_words),
+    }
+    (folder / FILE_NAME).write_text(
+        json.dumps(contents, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def normalize(text: str) -> str:
@@ -153,7 +176,16 @@ def _is_plain(vocabulary: Vocabulary, word: str) -> bool:
 
 
 def _singular(phrase: str) -> str:
-    for ending, singular in (("ies", "y"), ("ves", "f"), ("oes", "o"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss"), ("s", "")):
+    for ending, singular in (
+        ("ies", "y"),
+        ("ves", "f"),
+        ("oes", "o"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("xes", "x"),
+        ("sses", "ss"),
+        ("s", ""),
+    ):
         if phrase.endswith(ending):
             return phrase[: -len(ending)] + singular
     return phrase

@@ -79,20 +79,20 @@ def their_draw(pipeline: Any, steps: Sequence[int]) -> Draw:
 
 def our_peers(pipeline: UnCLIP, steps: Sequence[int], compiled: bool = False) -> dict[str, Draw]:
     """Ours as a worker has it, and on a GPU also without graphs; or with compiled networks. Each keeps its graphs while others draw."""
-    pipeline.play(None)
+    pipeline.set_graphs(None)
     if compiled and pipeline.device.type == "cpu":
-        pipeline.play(Graphs(run_again, compiled=True))
+        pipeline.set_graphs(Graphs(run_again, compiled=True))
     else:
-        pipeline.record(compiled)
+        pipeline.enable_cuda_graphs(compiled)
     graphs = pipeline.graphs
     draw = our_draw(pipeline, steps)
 
     def played(batch: int) -> Tensor:
-        pipeline.play(graphs)
+        pipeline.set_graphs(graphs)
         return draw(batch)
 
     def launched(batch: int) -> Tensor:
-        pipeline.play(None)
+        pipeline.set_graphs(None)
         return draw(batch)
 
     if compiled:
@@ -222,9 +222,9 @@ def memory_of(
     emptied(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    pipeline = UnCLIP.load(folder, device, dtype, device_memory=budget)
+    pipeline = UnCLIP.load(folder, device, dtype, offload_budget_bytes=budget)
     weights = torch.cuda.memory_allocated(device) - before
-    pipeline.record()
+    pipeline.enable_cuda_graphs()
     draw = our_draw(pipeline, steps)
     for _ in range(2):
         draw(1)
@@ -369,7 +369,7 @@ def compare(
             with report.part(f"FLOPs of {name}"):
                 figures["tflop"][name] = flops(draw) / 1e12
         print(f"TFLOP an image: {figures['tflop']}")
-        ours.pack()
+        ours.prepack()
         for batch in batches:
             measure(report, peers, batch, repeats, device, dtype)
         if compiled:

@@ -22,11 +22,11 @@ class WeightOffloader:
     ) -> None:
         self.device = device
         self.budget = budget
-        self.moves = 0  # how often a network was copied to the device
+        self.num_transfers = 0  # how often a network was copied to the device
         self._parameters = {
             name: [p for p in network.parameters() if p.dim()] for name, network in networks.items()
         }
-        self._at_home: dict[str, list[Tensor]] = {}
+        self._host_weights: dict[str, list[Tensor]] = {}
         self._order: list[str] = []  # those on the device, the most recently used last
         for name, network in networks.items():
             for single in [*network.buffers(), *(p for p in network.parameters() if not p.dim())]:
@@ -34,7 +34,7 @@ class WeightOffloader:
             for parameter in self._parameters[name]:
                 if device.type == "cuda":  # pinned, or the copies are several times slower
                     parameter.data = parameter.data.pin_memory()
-            self._at_home[name] = [parameter.data for parameter in self._parameters[name]]
+            self._host_weights[name] = [parameter.data for parameter in self._parameters[name]]
 
     @property
     def on_device(self) -> tuple[str, ...]:
@@ -43,27 +43,29 @@ class WeightOffloader:
 
     def size(self, name: str) -> int:
         """Bytes of a network's weights."""
-        return sum(tensor.nbytes for tensor in self._at_home[name])
+        return sum(tensor.nbytes for tensor in self._host_weights[name])
 
     @torch.inference_mode(False)
-    def need(self, name: str) -> None:
+    def ensure_on_device(self, name: str) -> None:
         """Have this network on the device."""
         if name in self._order:
             self._order.remove(name)
             self._order.append(name)
             return
         while self._order and sum(map(self.size, (*self._order, name))) > self.budget:
-            self._send_home(self._order[0])
+            self._offload(self._order[0])
         self._order.append(name)
         try:
-            for parameter, home in zip(self._parameters[name], self._at_home[name], strict=True):
+            for parameter, home in zip(
+                self._parameters[name], self._host_weights[name], strict=True
+            ):
                 parameter.data = home.to(self.device, copy=True, non_blocking=True)
         except RuntimeError:  # no room
-            self._send_home(name)
+            self._offload(name)
             raise
-        self.moves += 1
+        self.num_transfers += 1
 
-    def _send_home(self, name: str) -> None:
+    def _offload(self, name: str) -> None:
         self._order.remove(name)
-        for parameter, home in zip(self._parameters[name], self._at_home[name], strict=True):
+        for parameter, home in zip(self._parameters[name], self._host_weights[name], strict=True):
             parameter.data = home

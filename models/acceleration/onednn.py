@@ -117,7 +117,7 @@ class PackedResBlock(ResBlock):
         return out
 
 
-def pack(networks: Iterable[nn.Module]) -> None:
+def prepack_convolutions(networks: Iterable[nn.Module]) -> None:
     """Exchange the fp32 convolutions of U-Nets on the CPU, in place. Their weights are gone from the networks then, which can be
     run, and neither trained nor saved. On other processors than x86, where it was not measured, and without oneDNN nothing happens."""
     if not (torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")):

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from models.networks.ar_prior import AutoregressivePrior, AutoregressivePriorConfig
+from models.networks.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from models.networks.clip import CLIP
 from models.networks.decoder import Decoder, DecoderConfig
-from models.networks.pca import PCA, PCAConfig
-from models.networks.prior import DiffusionPrior, PriorConfig
+from models.networks.priors.pca import PCA, PCAConfig
+from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 
 FORMAT = 1

@@ -28,7 +28,7 @@ from models.checkpoints.checkpoint import (
     refuse,
 )
 from models.networks.decoder import Decoder
-from models.networks.prior import DiffusionPrior
+from models.networks.priors.diffusion import DiffusionPrior
 from models.networks.unet import UNetConfig
 from models.networks.upsampler import Upsampler
 

@@ -41,10 +41,12 @@ class MattingNetwork(nn.Module):
         patch = config.patch_size
         self.stem = nn.Conv2d(3 * patch**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            _Block(before, after, config.norm_groups) for before, after in zip((widths[0], *widths), widths, strict=False)
+            _Block(before, after, config.norm_groups)
+            for before, after in zip((widths[0], *widths), widths, strict=False)
         )
         self.up = nn.ModuleList(
-            _Block(coarse + fine, fine, config.norm_groups) for coarse, fine in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            _Block(coarse + fine, fine, config.norm_groups)
+            for coarse, fine in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.out = nn.Conv2d(widths[0], patch**2, 3, padding=1)
 

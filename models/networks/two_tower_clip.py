@@ -33,7 +33,9 @@ class TwoTowerCLIP(nn.Module):
         self.embed_dim: int = config["embed_dim"]
         text = TextTowerConfig(vocab_size=len(vocabulary), **config["text_tower"])
         if text.width != self.embed_dim:
-            raise ValueError(f"the text tower's width is {text.width}, and embed_dim {self.embed_dim}: they must be equal")
+            raise ValueError(
+                f"the text tower's width is {text.width}, and embed_dim {self.embed_dim}: they must be equal"
+            )
         self.text = TextTower(text)
         self.image = ImageTower(ImageTowerConfig(embed_dim=self.embed_dim, **config["image_tower"]))
         self.text_width = text.width

@@ -21,7 +21,7 @@ from models.diffusion.samplers import (
     resampled,
 )
 from models.diffusion.schedule import alphas_cumprod
-from models.networks.pca import fit
+from models.networks.priors.pca import fit
 from models.operations import Ingredient, slerp
 
 
@@ -129,11 +129,11 @@ def test_interpolation_begins_and_ends_with_what_was_given(
     assert frames.shape == (3, 3, 64, 64)
     assert not frames[1].equal(frames[0])
     sources = [pipeline.image_row(end, parameters, invert=noise == "slerp") for end in ends]
-    pipeline.draw(sources)
+    pipeline.run(sources)
     for frame, source in zip((frames[0], frames[2]), sources, strict=True):
         assert source.conditioning is not None
         row = pipeline.latent_row(source.conditioning, 5, parameters)
-        pipeline.draw([row])
+        pipeline.run([row])
         assert row.image is not None
         assert torch.allclose(frame, row.image, atol=1e-4)
 
@@ -277,15 +277,15 @@ def test_rows_of_all_kinds_share_a_batch(pipeline: UnCLIP, image: Tensor) -> Non
     """A row decoded from a latent beside a caption's row gives what it gives alone."""
     parameters = pipeline.resolve(size=64)
     source = pipeline.image_row(image, parameters, invert=False)
-    pipeline.draw([source])
+    pipeline.run([source])
     assert source.conditioning is not None
     alone = pipeline.latent_row(source.conditioning, 1, parameters)
-    pipeline.draw([alone])
+    pipeline.run([alone])
     beside = pipeline.row("a cube", 2, parameters)
     while beside.stage != "decoder":
         pipeline.step([beside])
     together = pipeline.latent_row(replace(source.conditioning), 1, parameters)
-    pipeline.draw([beside, together])
+    pipeline.run([beside, together])
     assert alone.image is not None
     assert together.image is not None
     assert torch.allclose(alone.image, together.image, atol=1e-4)

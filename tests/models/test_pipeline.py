@@ -84,8 +84,8 @@ def test_size_leaves_the_base_image_alone(pipeline: UnCLIP) -> None:
     while row.stage != "upsampler_256":
         pipeline.step([row])
     assert row.conditioning is not None
-    assert row.conditioning.low is not None
-    assert torch.allclose(row.conditioning.low, small, atol=1e-5)
+    assert row.conditioning.low_res is not None
+    assert torch.allclose(row.conditioning.low_res, small, atol=1e-5)
 
 
 def test_prompt_negative_prompt_and_guidance_all_matter(pipeline: UnCLIP) -> None:
@@ -197,14 +197,14 @@ def test_a_long_prompt_is_cut_and_says_what_was_cut(pipeline: UnCLIP) -> None:
     """The words beyond CLIP's 77 tokens are named."""
     row = pipeline.row("red " * 75 + "tail end", 0, pipeline.resolve(size=64))
     pipeline.step([row])
-    assert row.cut == "tail end"
-    assert row.negative_cut is None
+    assert row.truncated_prompt == "tail end"
+    assert row.truncated_negative_prompt is None
     row = pipeline.row(
         "red", 0, pipeline.resolve(size=64, negative_prompt="blue " * 75 + "other end")
     )
     pipeline.step([row])
-    assert row.cut is None
-    assert row.negative_cut == "other end"
+    assert row.truncated_prompt is None
+    assert row.truncated_negative_prompt == "other end"
 
 
 def test_rows_of_different_stages_do_not_share_a_step(pipeline: UnCLIP) -> None:
@@ -261,13 +261,13 @@ def test_the_priors_prefix_cache_gives_what_the_whole_sequence_gives(pipeline: U
 def test_rows_with_different_numbers_of_candidates_share_a_pass(pipeline: UnCLIP) -> None:
     """And of several z_i the nearest to z_t is kept: among more it is never farther."""
     rows = [
-        pipeline.caption_row("a cube", 5, pipeline.resolve(prior_num_candidates=count), prior=True)
+        pipeline.prompt_row("a cube", 5, pipeline.resolve(prior_num_candidates=count), prior=True)
         for count in (1, 3, 3)
     ]
     rows[2].parameters = pipeline.resolve(prior_num_candidates=3, prior_guidance_scale=1.0)
-    pipeline.draw(rows)
-    alone = pipeline.caption_row("a cube", 5, pipeline.resolve(prior_num_candidates=3), prior=True)
-    pipeline.draw([alone])
+    pipeline.run(rows)
+    alone = pipeline.prompt_row("a cube", 5, pipeline.resolve(prior_num_candidates=3), prior=True)
+    pipeline.run([alone])
     found = [
         row.conditioning.z_i
         for row in [*rows, alone]
@@ -309,16 +309,16 @@ def test_a_step_waits_for_the_device_once(
         for name in ("x_t", "x_0", "x_0_prev", "caches", "given", "conditioning"):
             setattr(row, name, moved_to_meta(getattr(row, name)))
     before = rows[0].step
-    pipeline_of = torch.stack
+    real_stack = torch.stack
     asked = []
 
     def finite(tensors: Any, dim: int = 0) -> Tensor:
         """Stands for the answer, which is awaited."""
         if tensors[0].dtype != torch.bool or tensors[0].dim():
-            return pipeline_of(tensors, dim)
+            return real_stack(tensors, dim)
         asked.append([row.step for row in rows])
         return torch.ones(len(tensors), dtype=torch.bool)
 
-    monkeypatch.setattr(torch, "pipeline", finite)
+    monkeypatch.setattr(torch, "stack", finite)
     away.step(rows)
     assert asked == [[before + 1] * 2], "both rows had been moved by then"

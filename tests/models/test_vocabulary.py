@@ -16,7 +16,9 @@ from models.vocabulary import (
 
 VOCABULARY = Vocabulary(
     names=(
-        DrawnName("dog face", "animals-nature", ("dog", "dog face"), {"de": "Hund", "fr": "tête de chien"}),
+        DrawnName(
+            "dog face", "animals-nature", ("dog", "dog face"), {"de": "Hund", "fr": "tête de chien"}
+        ),
         DrawnName("hot dog", "food-drink", ("hot dog",)),
         DrawnName("cherries", "food-drink", ("cherries", "cherry")),
     ),
@@ -25,13 +27,29 @@ VOCABULARY = Vocabulary(
 )
 
 
-@pytest.mark.parametrize("prompt", ["a dog", "Two dogs on grass", "the Hund", "a HOT DOG", "tête de chien", "2 cherries", 'a dog "XYZZY"'])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a dog",
+        "Two dogs on grass",
+        "the Hund",
+        "a HOT DOG",
+        "tête de chien",
+        "2 cherries",
+        'a dog "XYZZY"',
+    ],
+)
 def test_known_words_are_not_reported(prompt):
     assert explain_prompt(VOCABULARY, prompt) == []
 
 
 def test_a_noun_reports_what_it_is_drawn_as():
-    assert [str(one) for one in explain_prompt(VOCABULARY, "a red corgi and a golden retriever".replace(" and", ""))] == [
+    assert [
+        str(one)
+        for one in explain_prompt(
+            VOCABULARY, "a red corgi and a golden retriever".replace(" and", "")
+        )
+    ] == [
         "corgi: drawn as a dog",
         "golden retriever: drawn as a dog",
     ]

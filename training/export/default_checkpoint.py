@@ -92,11 +92,11 @@ def prior_figures(
     for prior in pipeline.priors:
         parameters = pipeline.resolve(size=64, prior=prior)
         rows = [
-            pipeline.caption_row(said.text, seed, parameters, prior=True)
+            pipeline.prompt_row(said.text, seed, parameters, prior=True)
             for seed, (_, said) in enumerate(pairs)
         ]
         started = time.perf_counter()
-        pipeline.draw(rows)
+        pipeline.run(rows)
         drawn = torch.stack(
             [
                 row.conditioning.z_i
@@ -241,7 +241,7 @@ def main() -> None:
             f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository"
         )
     pipeline = UnCLIP.load(arguments.out, arguments.device)
-    pipeline.pack()
+    pipeline.prepack()
     reader = load_reader(arguments.reader)
     report = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {
         "count": arguments.count

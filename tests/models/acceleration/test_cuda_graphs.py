@@ -160,11 +160,11 @@ def test_images_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) 
         pipeline = UnCLIP.load(folder)
         plain = mixed(pipeline)
         played = mixed(pipeline)
-        pipeline.draw(plain)
+        pipeline.run(plain)
         player = Player()
-        pipeline.play(Graphs(player))
-        pipeline.draw(mixed(pipeline))  # the first time, passes are met
-        pipeline.draw(played)
+        pipeline.set_graphs(Graphs(player))
+        pipeline.run(mixed(pipeline))  # the first time, passes are met
+        pipeline.run(played)
         assert player.played > player.recorded > 3
         for one, other in zip(plain, played, strict=True):
             assert one.image is not None
@@ -176,7 +176,7 @@ def test_images_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) 
 def test_a_cpu_has_no_graphs(tiny_checkpoint: Path) -> None:
     """Nothing happens there."""
     pipeline = UnCLIP.load(tiny_checkpoint)
-    pipeline.record()
+    pipeline.enable_cuda_graphs()
     assert pipeline.graphs is None
 
 
@@ -218,7 +218,7 @@ def test_fused_kernels_say_what_torch_says() -> None:
     program = """
 import torch
 from torch import nn
-from models import fused
+from models.kernels import group_norm as fused
 assert fused._works(torch.device("cpu"))
 torch.manual_seed(0)
 x = torch.randn(2, 72, 9, 9).add(3).contiguous(memory_format=torch.channels_last)

@@ -63,14 +63,14 @@ def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: P
 def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
     """With room for one network at a time, and each copied once a stage."""
     whole = UnCLIP.load(tiny_checkpoint)
-    turns = UnCLIP.load(tiny_checkpoint, device_memory=0)
-    residents = turns.residents
-    assert residents is not None
-    assert residents.on_device == ()
+    turns = UnCLIP.load(tiny_checkpoint, offload_budget_bytes=0)
+    offloader = turns.offloader
+    assert offloader is not None
+    assert offloader.on_device == ()
     seen: list[tuple[str, ...]] = []
     resolved = turns.resolve(size=256, prior=prior)
     rows = [turns.row(prompt, 0, resolved) for prompt in PROMPTS]
-    turns.draw(rows, lambda _: seen.append(residents.on_device))
+    turns.run(rows, lambda _: seen.append(offloader.on_device))
     names = {"diffusion": "prior", "autoregressive": "ar_prior"}
     assert list(dict.fromkeys(seen)) == [
         ("clip",),
@@ -78,7 +78,7 @@ def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
         ("decoder",),
         ("upsampler_256",),
     ]
-    assert residents.moves == 4
+    assert offloader.num_transfers == 4
     images = torch.stack([row.image for row in rows if row.image is not None])
     assert torch.equal(images, whole.generate(PROMPTS, seeds=[0, 0], size=256, prior=prior))
 
@@ -87,22 +87,22 @@ def test_with_room_enough_nothing_is_copied_twice(tiny_checkpoint: Path) -> None
     """The networks used last stay; those used before make room."""
     networks = UnCLIP.load(tiny_checkpoint).checkpoint.networks
     home = networks["prior"].query.data_ptr()  # type: ignore[union-attr, operator]
-    residents = WeightOffloader(networks, torch.device("cpu"), 10**12)
+    offloader = WeightOffloader(networks, torch.device("cpu"), 10**12)
     for _ in range(2):
         for name in ("clip", "prior", "decoder"):
-            residents.need(name)
-    assert residents.moves == 3
-    assert residents.on_device == ("clip", "prior", "decoder")
+            offloader.ensure_on_device(name)
+    assert offloader.num_transfers == 3
+    assert offloader.on_device == ("clip", "prior", "decoder")
     assert networks["prior"].query.data_ptr() != home  # type: ignore[union-attr, operator]
-    residents.budget = residents.size("decoder") + residents.size("prior")
-    residents.need("clip")
-    residents.need("prior")
-    residents.need("upsampler_256")
-    assert residents.moves == 4
-    assert set(residents.on_device) <= {"clip", "prior", "upsampler_256"}
-    residents.budget = 0
-    residents.need("decoder")
-    assert residents.on_device == ("decoder",)
+    offloader.budget = offloader.size("decoder") + offloader.size("prior")
+    offloader.ensure_on_device("clip")
+    offloader.ensure_on_device("prior")
+    offloader.ensure_on_device("upsampler_256")
+    assert offloader.num_transfers == 4
+    assert set(offloader.on_device) <= {"clip", "prior", "upsampler_256"}
+    offloader.budget = 0
+    offloader.ensure_on_device("decoder")
+    assert offloader.on_device == ("decoder",)
     assert networks["prior"].query.data_ptr() == home
 
 

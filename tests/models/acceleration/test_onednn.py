@@ -47,7 +47,7 @@ def test_a_packed_pipeline_draws_the_same_images(tiny_checkpoint: Path) -> None:
     """And its convolutions have nothing left to save."""
     plain = UnCLIP.load(tiny_checkpoint)
     packed = UnCLIP.load(tiny_checkpoint)
-    packed.pack()
+    packed.prepack()
     assert not any("conv" in key for key in packed.decoder.state_dict())
     images = [pipeline.generate(["a red cube", "two"], size=256) for pipeline in (plain, packed)]
     assert torch.allclose(*images, atol=1e-4)
@@ -73,5 +73,5 @@ def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batc
 def test_half_precision_is_left_alone(tiny_checkpoint: Path) -> None:
     """It is not what is packed."""
     pipeline = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
-    pipeline.pack()
+    pipeline.prepack()
     assert any("conv" in key for key in pipeline.decoder.state_dict())

@@ -106,11 +106,14 @@ def test_half_precision_and_turns_on_the_device_hold_for_it_too(
 ) -> None:
     """Its weights in bf16 in host memory until it is their turn."""
     pipeline = UnCLIP.load(
-        karlo_folder, dtype=torch.bfloat16, upsampler=written(tmp_path, compact()), device_memory=0
+        karlo_folder,
+        dtype=torch.bfloat16,
+        upsampler=written(tmp_path, compact()),
+        offload_budget_bytes=0,
     )
     assert pipeline.generate(["a red cube"], size=1024, **FEW).isfinite().all()
-    assert pipeline.residents is not None
-    assert pipeline.residents.on_device == ("upsampler_1024",)
+    assert pipeline.offloader is not None
+    assert pipeline.offloader.on_device == ("upsampler_1024",)
     assert next(pipeline.checkpoint.networks["upsampler_1024"].parameters()).dtype == torch.bfloat16
 
 

@@ -165,8 +165,8 @@ def test_a_whole_run_is_theirs_step_by_step(
             )
         elif stage == "decoder":
             assert row.conditioning is not None
-            assert row.conditioning.low is not None
-            assert error(row.conditioning.low[:, ::4, ::4], recorded["run_decoder"][-1]) < 1e-5
+            assert row.conditioning.low_res is not None
+            assert error(row.conditioning.low_res[:, ::4, ::4], recorded["run_decoder"][-1]) < 1e-5
     assert error(torch.cat(seen["prior"]), recorded["run_prior"][:-1]) < 1e-5
     assert error(torch.stack(seen["decoder"])[..., ::4, ::4], recorded["run_decoder"][:-1]) < 1e-5
     assert (

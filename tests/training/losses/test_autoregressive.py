@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from models.networks.ar_prior import AutoregressivePrior
+from models.networks.priors.autoregressive import AutoregressivePrior
 from models.networks.clip import TextEncoding
 from training.data.sources import World
 from training.losses import autoregressive

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.clip import TextEncoding
-from models.networks.prior import Block, Cache, causal, padded, prefix_caches
+from models.networks.priors.diffusion import Block, Cache, causal, padded, prefix_caches
 
 # A component's buckets are of equal width over so many standard deviations to either side. Equal width, not equal
 # mass: the rare far values are those that tell one image from another, and quantiles would lump them together.

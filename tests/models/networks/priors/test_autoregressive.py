@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from models.networks.ar_prior import RANGE, AutoregressivePrior, nucleus, upper_half
+from models.networks.priors.autoregressive import RANGE, AutoregressivePrior, nucleus, upper_half
 from models.networks.clip import TextEncoding
 
 
@@ -78,10 +78,10 @@ def test_rows_at_different_places_share_a_pass(
 def draw(pipeline: UnCLIP, prompts: list[str], **given: float | str) -> Tensor:
     parameters = pipeline.resolve(size=64, prior="autoregressive", **given)
     rows = [
-        pipeline.caption_row(prompt, seed, parameters, prior=True)
+        pipeline.prompt_row(prompt, seed, parameters, prior=True)
         for seed, prompt in enumerate(prompts)
     ]
-    pipeline.draw(rows)
+    pipeline.run(rows)
     return torch.stack(
         [
             row.conditioning.z_i
@@ -117,13 +117,13 @@ def test_an_image_comes_of_it(pipeline: UnCLIP) -> None:
         pipeline.row("a red cube", 1, pipeline.resolve(size=64, prior=prior))
         for prior in ("autoregressive", "diffusion")
     ]
-    pipeline.draw(rows)
+    pipeline.run(rows)
     first, second = (row.image for row in rows)
     assert first is not None
     assert second is not None
     assert not first.equal(second)
     assert rows[0].fraction == 1
-    assert "ar_prior" in rows[0].plan
+    assert "ar_prior" in rows[0].stage_costs
 
 
 def test_the_dot_product_is_drawn_from_its_upper_half() -> None:
@@ -171,15 +171,15 @@ def test_a_pass_that_failed_halfway_can_be_made_again(
     """As the engine does, row by row: the rows draw what they would have drawn."""
     parameters = pipeline.resolve(size=64, prior="autoregressive", prior_guidance_scale=scale)
     whole, broken = (
-        [pipeline.caption_row("a red cube", seed, parameters, prior=True) for seed in range(2)]
+        [pipeline.prompt_row("a red cube", seed, parameters, prior=True) for seed in range(2)]
         for _ in range(2)
     )
-    pipeline.draw(whole)
+    pipeline.run(whole)
     for _ in range(3):
         pipeline.step(broken)
     with monkeypatch.context() as patched:
         patched.setattr("models.pipeline.nucleus", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pipeline.step(broken)
-    pipeline.draw(broken)
+    pipeline.run(broken)
     assert [row.tokens for row in broken] == [row.tokens for row in whole]

@@ -1,0 +1,1 @@
+"""The two priors of the paper and what they share."""
