@@ -34,8 +34,8 @@ from service.errors import NotAcceptable, NoWorker, RedisDown
 from service.jobs import index
 from service.jobs.events import EVENT_ID, START, server_sent
 from service.jobs.repository import Accepted, Jobs
-from service.openai import routes
-from service.openai.errors import PREFIX, OpenAIErrors
+from service.openai import routes as openai_routes
+from service.openai.errors import PREFIX, OpenAIErrorMiddleware
 from service.requests.parse import read, schema_of, schemas
 from service.security.body_limit import BodyLimitMiddleware
 from service.security.middleware import (
@@ -96,7 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dependencies=[Depends(require_api_key)] if keys_required else None,
     )
     install(app)
-    uploads = [path for path, *_ in ROUTES[1:]] + routes.UPLOADS
+    uploads = [path for path, *_ in ROUTES[1:]] + openai_routes.UPLOAD_PATHS
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
@@ -105,10 +105,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     if keys_required:
         app.add_middleware(ApiKeyMiddleware, jobs=jobs)
-    app.add_middleware(OpenAIErrors)  # around all that may refuse a call under /v1
+    app.add_middleware(OpenAIErrorMiddleware)  # around all that may refuse a call under /v1
     app.add_middleware(MeasureRequests, metrics=metrics)
     instrument(app)
     app.state.jobs = jobs
+    app.state.metrics = metrics
+    app.state.settings = settings
 
     def base_url(request: Request) -> str:
         return str(settings.public_url or request.base_url).rstrip("/")
@@ -174,7 +176,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for path, operation, summary in ROUTES:
         add(path, operation, summary)
     job_routes.install(app, jobs, base_url, _owner_id)
-    routes.install(app, jobs, metrics, settings, base_url)
+    openai_routes.install(app)
 
     async def answer(
         request: Request, accepted: Accepted, wait: float | None, png: bool

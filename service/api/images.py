@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from contracts import redis_keys
 from contracts.provenance import Provenance, read_provenance
 from service.errors import ImageNotFound
+from service.jobs.images import convert_image
 from service.jobs.repository import Jobs
 
 
@@ -34,7 +30,7 @@ async def image(
     headers = _headers(f"{job_id}-{index}-{size}")
     if _has(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    content = await run_in_threadpool(formed, await jobs.read_image(job_id, index), size)
+    content = await run_in_threadpool(convert_image, await jobs.read_image(job_id, index), size)
     return Response(content, media_type="image/png", headers=headers)
 
 
@@ -73,29 +69,6 @@ async def _answer(
             stored.chunks, media_type=media, headers=headers | {"Content-Length": str(stored.size)}
         )
     raise ImageNotFound("The job exists but its result has expired. Submit the request again.")
-
-
-def formed(content: bytes, side: int | None, kind: str = "png", quality: int = 100) -> bytes:
-    """An image's file with `side` by `side` pixels (None: as it is) in another format, png, webp or jpeg; the same bytes where there is
-    nothing to do. A PNG keeps what the image says of how it was drawn, and where it was reduced `reduced_to` besides."""
-    file = Image.open(io.BytesIO(content))
-    side = side or file.width
-    if file.format == "PNG" == kind.upper() and file.width == side:
-        return content
-    told = PngInfo()
-    for key, text in getattr(file, "text", {}).items():
-        told.add_text(key, text)
-    if side < file.width:
-        told.add_text("reduced_to", str(side))
-    converted = file.convert("RGB")
-    buffer = io.BytesIO()
-    if converted.width != side:
-        converted = converted.resize((side, side), Image.Resampling.LANCZOS)
-    options: dict[str, Any] = (
-        {"pnginfo": told, "compress_level": 1} if kind == "png" else {"quality": quality}
-    )
-    converted.save(buffer, kind.upper(), **options)
-    return buffer.getvalue()
 
 
 def _headers(tag: str) -> dict[str, str]:

@@ -1,5 +1,8 @@
-"""Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`, with the status that makes each client
-raise the exception of that name."""
+"""Errors in OpenAI's form, with the status that makes each client raise the matching exception.
+
+A body is `{"error": {"message", "type", "param", "code"}}`. Code under `service/openai` raises
+OpenAIError. Errors of other code, which become problem+json, are translated by a middleware.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,27 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import MEDIA_TYPE
-from service.errors import FieldProblem
+from service import errors
+from service.errors import FieldProblem, ServiceError
 from service.openai.schemas import OpenAIErrorBody
 
 PREFIX = "/v1/"
-# `type` and `code` by status, where they are not those of a bad request or of a service that failed.
+PROBLEM_JSON = "application/problem+json"
+FAILURE = "The service failed at this request; see its log."
+# OpenAI has no 422: a field that cannot be used is a bad request.
+STATUSES: dict[type[ServiceError], int] = {
+    errors.Unauthorized: 401,
+    errors.NotFound: 404,
+    errors.TooLarge: 413,
+    errors.LimitExceeded: 429,
+    errors.Unavailable: 503,
+}
+# `type` and `code` by status, if they are not those of a bad request or of a failed service.
 KINDS = {
     401: ("invalid_request_error", "invalid_api_key"),
     429: ("requests", "rate_limit_exceeded"),
 }
-# `code` by what pydantic calls a fault.
+# `code` by pydantic's type of a fault.
 CODES = {
     "missing": "missing_required_parameter",
     "extra_forbidden": "unknown_parameter",
@@ -39,7 +52,7 @@ CODES = {
 
 
 class OpenAIError(Exception):
-    """Raised anywhere in a call; becomes the answer, or the last event of a stream."""
+    """An error response, or the last event of a stream."""
 
     def __init__(
         self,
@@ -49,47 +62,55 @@ class OpenAIError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """Make an error.
+
+        param: name of the parameter at fault.
+        code: a word for programs; by default the status' usual one.
+        """
         super().__init__(message)
         self.status = status
         self.headers = headers
-        kind, usual = KINDS.get(
-            status, ("server_error" if status >= 500 else "invalid_request_error", None)
-        )
-        self.body = OpenAIErrorBody.of(message, kind, param, code or usual)
+        default_kind = "server_error" if status >= 500 else "invalid_request_error"
+        kind, default_code = KINDS.get(status, (default_kind, None))
+        self.body = OpenAIErrorBody.build(message, kind, param, code or default_code)
 
     def response(self) -> Response:
-        """As an answer. Values that JSON or UTF-8 cannot carry may be quoted in it: they are escaped."""
-        return Response(
-            json.dumps(self.body, ensure_ascii=True), self.status, self.headers, "application/json"
-        )
+        """Return the error as a response."""
+        # A message may quote values that UTF-8 cannot carry, such as half a surrogate pair.
+        content = json.dumps(self.body, ensure_ascii=True)
+        return Response(content, self.status, self.headers, "application/json")
 
 
-def of_fields(error: ValidationError) -> OpenAIError:
-    """400, as OpenAI has it, and not 422: `param` and `code` are the first fault's, the message tells all."""
+def from_validation_error(error: ValidationError) -> OpenAIError:
+    """Return an error with the messages of all fields, and `param` and `code` of the first."""
     faults = error.errors()
-    problems = [FieldProblem.from_fault(fault) for fault in faults]
-    message = "; ".join(
-        f"{one.field}: {one.message}" + (f" (got {one.got})" if one.got else "") for one in problems
-    )
+    messages = []
+    for fault in faults:
+        problem = FieldProblem.from_fault(fault)
+        value = f" (got {problem.got})" if problem.got else ""
+        messages.append(f"{problem.field}: {problem.message}{value}")
     param = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
-    return OpenAIError(400, f"{message}.", param, CODES.get(faults[0]["type"], "invalid_value"))
+    code = CODES.get(faults[0]["type"], "invalid_value")
+    return OpenAIError(400, "; ".join(messages) + ".", param, code)
 
 
-def of_problem(
-    status: int, detail: str, param: str | None = None, headers: Mapping[str, str] | None = None
-) -> OpenAIError:
-    """The same as a problem of the service's other routes."""
-    return OpenAIError(400 if status == 422 else status, detail, param, headers=headers)
+def from_service_error(error: ServiceError) -> OpenAIError:
+    """Return an error of the service in OpenAI's form."""
+    status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 400)
+    return OpenAIError(status, error.detail)
 
 
 def image_error(param: str, reason: str) -> OpenAIError:
-    """An image that will not do."""
+    """Return the error of an image that cannot be used."""
     return OpenAIError(400, f"{param}: {reason}.", param, "invalid_image")
 
 
-class OpenAIErrors:
-    """ASGI middleware: what anybody answers as a problem under /v1 (a body too large, a key that is none, Redis away, nothing there)
-    comes in OpenAI's form. It stands around those who may answer so."""
+class OpenAIErrorMiddleware:
+    """Translate problems under /v1 into OpenAI's form.
+
+    They come from the layers that this one wraps: body limit, authentication, routing and the
+    exception handlers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -98,40 +119,41 @@ class OpenAIErrors:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
             return
-        begun = False
-        held = None
+        is_started = False
+        problem_start: Message | None = None
         content = b""
 
-        async def translated(message: Message) -> None:
-            nonlocal begun, held, content
+        async def translate(message: Message) -> None:
+            nonlocal is_started, problem_start, content
             if message["type"] == "http.response.start":
-                begun = True
-                if Headers(raw=message["headers"]).get("content-type") == MEDIA_TYPE:
-                    held = message
+                is_started = True
+                if Headers(raw=message["headers"]).get("content-type") == PROBLEM_JSON:
+                    problem_start = message
                     return
-            elif held is not None:
+            elif problem_start is not None:
                 content += message.get("body", b"")
                 if not message.get("more_body", False):
-                    await _translated(held, content).response()(scope, receive, send)
+                    error = _from_problem(problem_start, content)
+                    await error.response()(scope, receive, send)
                 return
             await send(message)
 
         try:
-            await self.app(scope, receive, translated)
+            await self.app(scope, receive, translate)
         except Exception:
-            if not begun:  # else it is too late to say so
-                await OpenAIError(
-                    500, "The service failed at this request; its log says why."
-                ).response()(scope, receive, send)
+            # After the start, the status is already sent.
+            if not is_started:
+                await OpenAIError(500, FAILURE).response()(scope, receive, send)
             raise
 
 
-def _translated(start: Message, content: bytes) -> OpenAIError:
+def _from_problem(start: Message, content: bytes) -> OpenAIError:
     problem: dict[str, Any] = json.loads(content)
     headers = {
         name: value
         for name, value in Headers(raw=start["headers"]).items()
         if name not in ("content-type", "content-length")
     }
-    errors = problem.get("errors") or [{}]
-    return of_problem(start["status"], problem["detail"], errors[0].get("field"), headers)
+    fields = problem.get("errors") or [{}]
+    status = 400 if start["status"] == 422 else start["status"]
+    return OpenAIError(status, problem["detail"], fields[0].get("field"), headers=headers)

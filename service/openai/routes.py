@@ -1,185 +1,271 @@
-"""OpenAI's images API over the same jobs, for its own clients: `/v1/images/…` and `/v1/models`.
+"""OpenAI's images API on the same jobs, for OpenAI's clients: `/v1/images/…` and `/v1/models`.
 
-A call holds until its job has ended, as its clients expect, and its errors have the form that they read.
+A call waits until its job has ended, as the clients expect.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import URL
 
-from contracts.jobs import Image
-from service.api.metrics import Metrics
+from contracts.jobs import Image, Job
 from service.jobs.estimate import beats
+from service.jobs.quota import Owner
 from service.jobs.repository import Jobs
 from service.openai.errors import OpenAIError
-from service.openai.parse import CALLS, FILES, read
+from service.openai.parse import CALLS, parse_call
 from service.openai.schemas import (
+    ImagesCall,
     OpenAIErrorBody,
     OpenAIImage,
     OpenAIImages,
     OpenAIModel,
     OpenAIModels,
 )
-from service.openai.stream import Form, follow, server_sent, succeeded
+from service.openai.stream import OutputOptions, succeeded_job, to_sse, wait_for_end
 from service.security.middleware import current_owner
 from service.settings import Settings
 
-DALLE2 = "dall-e-2"  # what the code asks for that this is for
-ROUTES = (
-    ("generations", "Draw a caption", "image_generation"),
-    ("edits", "Redraw the transparent part of an image", "image_edit"),
-    ("variations", "Draw an image again, differently", None),
-)
-UPLOADS = [f"/v1/images/{call}" for call, files in FILES.items() if files]
-REASONS = {
-    400: "The call will not do.",
-    401: "The API key is missing or is none.",
+# The name that code written for OpenAI's API requests.
+DALLE2 = "dall-e-2"
+UPLOAD_PATHS = [f"/v1/images/{name}" for name, call_type in CALLS.items() if call_type.files]
+MAX_QUOTED_CHARACTERS = 80
+STARTED_AT = int(time.time())
+_DESCRIPTIONS = {
+    400: "Invalid request.",
+    401: "The API key is missing or invalid, if the service requires one.",
     404: "There is no such model.",
-    409: "The job was cancelled by somebody else.",
+    409: "Another client cancelled the job.",
     413: "The body is too large.",
-    429: "The queue is full, or the API key over its limits. Retry-After says when to try again.",
-    500: "The drawing failed.",
-    503: "Redis, or every worker, is away.",
+    429: "The queue is full, or a limit of the API key is reached. See Retry-After.",
+    500: "Generation failed.",
+    503: "Redis or every worker is unavailable.",
+}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
-
-def install(
-    app: FastAPI,
-    jobs: Jobs,
-    metrics: Metrics,
-    settings: Settings,
-    base_url: Callable[[Request], str],
-) -> None:
-    """Add the routes."""
-    started = int(time.time())
-    gated = (401, 429) if settings.api_keys == "required" else ()
-
-    async def models() -> list[OpenAIModel]:
-        names = {beat.checkpoint for beat in await beats(jobs.redis) if beat.checkpoint}
-        return [
-            OpenAIModel(id=name, created=started, owned_by="unclip-service")
-            for name in (DALLE2, *sorted(names - {DALLE2}))
-        ]
-
-    async def model(name: str) -> OpenAIModel:
-        known = await models()
-        for one in known:
-            if one.id == name:
-                return one
-        if len(known) == 1 and not await jobs.workers_alive():
-            detail = f"No worker is alive that could tell whether there is a model {name[:80]!r}. Try again shortly."
-            raise OpenAIError(503, detail, "model", headers={"Retry-After": "5"})
-        detail = f"There is no model {name[:80]!r} here. There are {', '.join(repr(one.id) for one in known)}."
-        raise OpenAIError(404, detail, "model", "model_not_found")
-
-    def add(call: str, summary: str, events: str | None) -> None:
-        @app.post(
-            f"/v1/images/{call}",
-            operation_id=f"openai_images_{call}",
-            summary=summary,
-            tags=["OpenAI"],
-            response_model=OpenAIImages,
-            openapi_extra={"requestBody": _body_of(call)},
-            responses=_responses(400, 404, 409, 413, 429, 500, 503, *gated)
-            | ({200: {"content": _EVENTS}} if events else {}),
-        )
-        async def images(request: Request) -> Response:
-            """As OpenAI's own call of this path. Holds until the images are done; a client that goes away cancels them."""
-            asked, work = await read(request, call, settings)
-            await model(asked.model or DALLE2)
-            accepted = await run_in_threadpool(jobs.accept, work, None, current_owner(request))
-            metrics.accepted.labels(work.operation).inc()
-            base = base_url(request)
-            headers = {"Location": f"{base}/jobs/{accepted.job_id}"}
-            if events and getattr(asked, "stream", False):
-                heard = follow(
-                    request,
-                    jobs,
-                    accepted.job_id,
-                    previews=bool(getattr(asked, "partial_images", 0)),
-                )
-                content = server_sent(heard, jobs, accepted.job_id, events, asked, base)
-                headers |= {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-                return StreamingResponse(content, 200, headers, "text/event-stream")
-            async with aclosing(follow(request, jobs, accepted.job_id)) as heard:
-                async for _ in heard:
-                    pass
-            job = await succeeded(jobs, accepted.job_id, base, asked)
-            form = Form.of(asked)
-            data = [
-                await present_image(accepted.job_id, index, image, form)
-                for index, image in enumerate(job.images)
-            ]
-            side = form.side or job.images[0].width
-            created = int((job.finished_at or job.created_at).timestamp())
-            answer = OpenAIImages(
-                created=created, data=data, output_format=form.output_format, size=f"{side}x{side}"
-            )
-            return JSONResponse(answer.model_dump(exclude_none=True), 200, headers)
-
-    async def present_image(job_id: str, index: int, image: Image, form: Form) -> OpenAIImage:
-        if not form.by_url:
-            return OpenAIImage(b64_json=await form.encoded(await jobs.read_image(job_id, index)))
-        reduced = {} if form.side in (None, image.width) else {"size": form.side}
-        return OpenAIImage(url=str(URL(image.url).include_query_params(**reduced)))
-
-    for call, summary, events in ROUTES:
-        add(call, summary, events)
-
-    @app.get(
-        "/v1/models", summary="Models", tags=["OpenAI"], responses=_responses(500, 503, *gated)
-    )
-    async def list_models() -> OpenAIModels:
-        """dall-e-2, which is whatever the workers draw with, and that by its own name."""
-        return OpenAIModels(data=await models())
-
-    @app.get(
-        "/v1/models/{model_id}",
-        summary="A model",
-        tags=["OpenAI"],
-        responses=_responses(404, 500, 503, *gated),
-    )
-    async def get_model(model_id: str) -> OpenAIModel:
-        """One of them."""
-        return await model(model_id)
-
-    @app.exception_handler(OpenAIError)
-    async def refused(request: Request, error: OpenAIError) -> Response:
-        return error.response()
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+def install(app: FastAPI) -> None:
+    """Add the routes and the exception handler."""
+    app.include_router(router)
+    app.add_exception_handler(OpenAIError, _handle_openai_error)
+
+
+async def _handle_openai_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OpenAIError)
+    return error.response()
 
 
 def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
-        status: {"model": OpenAIErrorBody, "description": REASONS[status]} for status in statuses
+        status: {"model": OpenAIErrorBody, "description": _DESCRIPTIONS[status]}
+        for status in statuses
     }
 
 
-def _body_of(call: str) -> dict[str, Any]:
-    """OpenAPI's requestBody. The calls' schemas refer to nothing, so they stand here whole."""
-    schema = CALLS[call][0].model_json_schema()
-    if not FILES[call]:
+def _request_body(name: str) -> dict[str, Any]:
+    """Return OpenAPI's requestBody. The schemas have no references, so they are inlined."""
+    call_type = CALLS[name]
+    schema = call_type.schema.model_json_schema()
+    if not call_type.files:
         return {"required": True, "content": {"application/json": {"schema": schema}}}
-    about = {
+    descriptions = {
         "image": "The image, square.",
-        "mask": "As large as the image, transparent where to redraw; else the image itself is.",
+        "mask": (
+            "As large as the image, transparent in the part to repaint. "
+            "Default: the transparent part of the image."
+        ),
     }
     files = {
-        name: {"type": "string", "format": "binary", "description": about[name]}
-        for name in FILES[call]
+        file_name: {
+            "type": "string",
+            "format": "binary",
+            "description": descriptions[file_name],
+        }
+        for file_name in call_type.files
     }
     schema |= {
         "properties": files | schema["properties"],
         "required": ["image", *schema.get("required", [])],
     }
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+def _documentation(name: str) -> dict[str, Any]:
+    """Return what the routes of images have in common, as arguments of `router.post`."""
+    return {
+        "operation_id": f"openai_images_{name}",
+        "response_model": OpenAIImages,
+        "openapi_extra": {"requestBody": _request_body(name)},
+    }
+
+
+_IMAGE_ERRORS = _responses(400, 401, 404, 409, 413, 429, 500, 503)
+_MODEL_ERRORS = _responses(401, 429, 500, 503)
+
+
+class CallContext:
+    """What a call needs of the application. A dependency."""
+
+    def __init__(
+        self, request: Request, owner: Annotated[Owner | None, Depends(current_owner)]
+    ) -> None:
+        self.request = request
+        self.owner = owner
+        self.jobs: Jobs = request.app.state.jobs
+        self.settings: Settings = request.app.state.settings
+        self.metrics: Any = request.app.state.metrics
+        self.base_url = str(self.settings.public_url or request.base_url).rstrip("/")
+
+    async def submit(self, name: str) -> tuple[ImagesCall, str]:
+        """Parse a call and submit its job. Return the call and the job's id."""
+        call, work = await parse_call(self.request, name, self.settings)
+        await find_model(self.jobs, call.model or DALLE2)
+        accepted = await run_in_threadpool(self.jobs.accept, work, None, self.owner)
+        self.metrics.accepted.labels(work.operation).inc()
+        return call, accepted.job_id
+
+    def headers(self, job_id: str) -> dict[str, str]:
+        """Return the headers of a response about a job."""
+        return {"Location": f"{self.base_url}/jobs/{job_id}"}
+
+
+Context = Annotated[CallContext, Depends()]
+
+
+@router.post(
+    "/images/generations",
+    summary="Generate images of a prompt",
+    responses=_IMAGE_ERRORS | _EVENTS,
+    **_documentation("generations"),
+)
+async def create_generations(context: Context) -> Response:
+    """Generate images like OpenAI's call of this path.
+
+    The response comes when the images are finished; a client that disconnects cancels them.
+    """
+    return await _respond(context, "generations", "image_generation")
+
+
+@router.post(
+    "/images/edits",
+    summary="Repaint the transparent part of an image",
+    responses=_IMAGE_ERRORS | _EVENTS,
+    **_documentation("edits"),
+)
+async def create_edits(context: Context) -> Response:
+    """Edit an image like OpenAI's call of this path.
+
+    The response comes when the images are finished; a client that disconnects cancels them.
+    """
+    return await _respond(context, "edits", "image_edit")
+
+
+@router.post(
+    "/images/variations",
+    summary="Create variations of an image",
+    responses=_IMAGE_ERRORS,
+    **_documentation("variations"),
+)
+async def create_variations(context: Context) -> Response:
+    """Create variations like OpenAI's call of this path.
+
+    The response comes when the images are finished; a client that disconnects cancels them.
+    """
+    return await _respond(context, "variations", None)
+
+
+@router.get("/models", summary="List models", responses=_MODEL_ERRORS)
+async def list_models(context: Context) -> OpenAIModels:
+    """List dall-e-2, which stands for any checkpoint, and the workers' checkpoints by name."""
+    return OpenAIModels(data=await _models(context.jobs))
+
+
+@router.get("/models/{model_id}", summary="Get a model", responses=_responses(404) | _MODEL_ERRORS)
+async def get_model(context: Context, model_id: str) -> OpenAIModel:
+    """Return one model, 404 if it is unknown."""
+    return await find_model(context.jobs, model_id)
+
+
+async def find_model(jobs: Jobs, name: str) -> OpenAIModel:
+    """Return a model by name. Raises OpenAIError 404 if there is none, 503 if it is unknown."""
+    models = await _models(jobs)
+    for model in models:
+        if model.id == name:
+            return model
+    quoted = repr(name[:MAX_QUOTED_CHARACTERS])
+    if len(models) == 1 and not await jobs.workers_alive():
+        raise OpenAIError(
+            503,
+            f"No worker is alive, so the model {quoted} cannot be looked up. Retry shortly.",
+            "model",
+            headers={"Retry-After": "5"},
+        )
+    names = ", ".join(repr(model.id) for model in models)
+    raise OpenAIError(
+        404, f"There is no model {quoted}. Use one of {names}.", "model", "model_not_found"
+    )
+
+
+async def _models(jobs: Jobs) -> list[OpenAIModel]:
+    names = {worker.checkpoint for worker in await beats(jobs.redis) if worker.checkpoint}
+    return [
+        OpenAIModel(id=name, created=STARTED_AT, owned_by="unclip-service")
+        for name in (DALLE2, *sorted(names - {DALLE2}))
+    ]
+
+
+async def _respond(context: CallContext, name: str, event_prefix: str | None) -> Response:
+    """Submit a call and respond with its images, or with events if it requests a stream.
+
+    event_prefix: what the names of events start with; None for calls that have no stream.
+    """
+    call, job_id = await context.submit(name)
+    headers = context.headers(job_id)
+    if event_prefix is not None and getattr(call, "stream", False):
+        has_previews = bool(getattr(call, "partial_images", 0))
+        events = wait_for_end(context.request, context.jobs, job_id, previews=has_previews)
+        content = to_sse(events, context.jobs, job_id, event_prefix, call, context.base_url)
+        headers |= {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(content, 200, headers, "text/event-stream")
+    async with aclosing(wait_for_end(context.request, context.jobs, job_id)) as events:
+        async for _ in events:
+            pass
+    job = await succeeded_job(context.jobs, job_id, context.base_url, call)
+    images = await _present_images(context.jobs, job, OutputOptions.from_call(call))
+    return JSONResponse(images.model_dump(exclude_none=True), 200, headers)
+
+
+async def _present_images(jobs: Jobs, job: Job, options: OutputOptions) -> OpenAIImages:
+    data = [
+        await _present_image(jobs, job.id, index, image, options)
+        for index, image in enumerate(job.images)
+    ]
+    width_px = options.width_px or job.images[0].width
+    return OpenAIImages(
+        created=int((job.finished_at or job.created_at).timestamp()),
+        data=data,
+        output_format=options.output_format,
+        size=f"{width_px}x{width_px}",
+    )
+
+
+async def _present_image(
+    jobs: Jobs, job_id: str, index: int, image: Image, options: OutputOptions
+) -> OpenAIImage:
+    if not options.by_url:
+        content = await options.encode(await jobs.read_image(job_id, index))
+        return OpenAIImage(b64_json=content)
+    url = URL(image.url)
+    if options.width_px not in (None, image.width):
+        url = url.include_query_params(size=options.width_px)
+    return OpenAIImage(url=str(url))

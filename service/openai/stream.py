@@ -1,4 +1,4 @@
-"""Calls of OpenAI's that wait for their job: to its end, or with its images as they become."""
+"""OpenAI calls that wait for their job: until it ends, or with its images as they become."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from redis.exceptions import RedisError
 
 from contracts.jobs import ENDED, Job
-from service.api.images import formed
-from service.api.problems import status_of
 from service.errors import ServiceError
 from service.jobs.events import START, Event, paused
+from service.jobs.images import convert_image
 from service.jobs.repository import Jobs
-from service.openai.errors import OpenAIError, of_problem
+from service.openai.errors import OpenAIError, from_service_error
 from service.openai.schemas import ImagesCall, OutputFormat
 
-PAUSE_S = 2.0  # so long after a client left, at most, its waiting job is cancelled
-WORKERLESS_S = 60.0  # a worker that is started anew is back by then
-# Nothing is counted in tokens here, and the clients' types want numbers.
+# Maximum time from a client's disconnection to the cancellation of its waiting job.
+POLL_S = 2.0
+# A worker that restarts is back by then.
+MAX_TIME_WITHOUT_WORKER_S = 60.0
+# No tokens are counted here, but the clients' types need numbers.
 NO_USAGE = {
     "input_tokens": 0,
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
@@ -37,156 +38,190 @@ NO_USAGE = {
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a call wants its images: `side` in pixels, None for as they are drawn."""
+class OutputOptions:
+    """How a call wants its images.
 
-    side: int | None
+    width_px: None for the generated width. quality: 0 to 100, of webp and jpeg.
+    by_url: as URLs instead of base64.
+    """
+
+    width_px: int | None
     output_format: OutputFormat
     quality: int
     by_url: bool
 
     @classmethod
-    def of(cls, asked: ImagesCall) -> Form:
-        """What a call asks for. The GPT image models, which alone have an output_format, always answer with the images themselves."""
-        output_format = getattr(asked, "output_format", None)
-        quality = getattr(asked, "output_compression", None)
-        by_url = (asked.response_format or ("b64_json" if output_format else "url")) == "url"
-        return cls(asked.side, output_format or "png", 100 if quality is None else quality, by_url)
+    def from_call(cls, call: ImagesCall) -> OutputOptions:
+        """Return the options of a call."""
+        output_format = getattr(call, "output_format", None)
+        quality = getattr(call, "output_compression", None)
+        # The GPT image models have an output_format and always respond with base64.
+        default_form = "b64_json" if output_format else "url"
+        return cls(
+            call.width_px,
+            output_format or "png",
+            100 if quality is None else quality,
+            (call.response_format or default_form) == "url",
+        )
 
-    async def encoded(self, content: bytes) -> str:
-        """An image's file as base64 of the one that is wanted."""
-        return base64.b64encode(
-            await run_in_threadpool(formed, content, self.side, self.output_format, self.quality)
-        ).decode()
+    async def encode(self, content: bytes) -> str:
+        """Convert a PNG and return the file as base64."""
+        converted = await run_in_threadpool(
+            convert_image, content, self.width_px, self.output_format, self.quality
+        )
+        return base64.b64encode(converted).decode()
 
 
-async def follow(
+async def wait_for_end(
     request: Request, jobs: Jobs, job_id: str, *, previews: bool = False
 ) -> AsyncGenerator[Event | None, None]:
-    """The job's events to its end, and None wherever nothing happened for a while. Only this client knows of the job, so where it
-    goes away, or stops listening, the job is cancelled. OpenAIError 503 where no worker is alive for long."""
-    ended = False
-    last = START
-    alive = time.monotonic()
+    """Yield the job's events until it ends, and None after each `POLL_S` without one.
+
+    Only this client knows the job, so the job is cancelled when the client disconnects or stops
+    reading. Raises OpenAIError 503 if no worker is alive for `MAX_TIME_WITHOUT_WORKER_S`.
+    """
+    is_ended = False
+    last_id = START
+    alive_at = time.monotonic()
     try:
-        while not ended:
-            async with aclosing(
-                paused(jobs.events.listen(job_id, last, previews=previews), PAUSE_S)
-            ) as events:
+        while not is_ended:
+            listener = jobs.events.listen(job_id, last_id, previews=previews)
+            async with aclosing(paused(listener, POLL_S)) as events:
                 async for event in events:
                     if await request.is_disconnected():
                         return
-                    if event is not None or await _worker_alive(jobs):
-                        alive = time.monotonic()
-                    elif time.monotonic() - alive > WORKERLESS_S:
-                        detail = f"No worker has been alive for {WORKERLESS_S:.0f} seconds, so the call is given up. Try again later."
-                        raise OpenAIError(503, detail, headers={"Retry-After": "30"})
-                    last = (event and event.id) or last
+                    if event is not None or await _is_worker_alive(jobs):
+                        alive_at = time.monotonic()
+                    elif time.monotonic() - alive_at > MAX_TIME_WITHOUT_WORKER_S:
+                        raise OpenAIError(
+                            503,
+                            f"No worker was alive for {MAX_TIME_WITHOUT_WORKER_S:.0f} seconds, "
+                            "so the job is cancelled. Retry later.",
+                            headers={"Retry-After": "30"},
+                        )
+                    last_id = (event and event.id) or last_id
                     yield event
-            ended = (await jobs.find(job_id, "")).status in ENDED
+            is_ended = (await jobs.find(job_id, "")).status in ENDED
     finally:
-        if not ended:
+        if not is_ended:
             with anyio.CancelScope(shield=True):
                 await jobs.cancel(job_id)
 
 
-async def _worker_alive(jobs: Jobs) -> bool:
-    """False only where it is known."""
+async def _is_worker_alive(jobs: Jobs) -> bool:
+    """Return whether a worker is alive, True if Redis does not say."""
     try:
         return await jobs.workers_alive() > 0
     except RedisError:
         return True
 
 
-async def succeeded(jobs: Jobs, job_id: str, base_url: str, asked: ImagesCall) -> Job:
-    """The ended job. OpenAIError where it has no images, and why."""
+async def succeeded_job(jobs: Jobs, job_id: str, base_url: str, call: ImagesCall) -> Job:
+    """Return an ended job that has images. Raises OpenAIError with the reason if it has none."""
     job = await jobs.find(job_id, base_url)
     if job.error is None and job.status == "succeeded":
         return job
-    # The service has tried again what is worth it: a client that did would only wait once more.
+    # The service has already retried what is worth it, so the client must not.
     headers = {"Location": f"{base_url}/jobs/{job_id}", "x-should-retry": "false"}
     if job.error is None:
-        raise OpenAIError(
-            409,
-            f"Job {job_id} was cancelled before it had an image.",
-            code="job_cancelled",
-            headers=headers,
-        )
+        message = f"Job {job_id} was cancelled before it had an image."
+        raise OpenAIError(409, message, code="job_cancelled", headers=headers)
+    message = f"{job.error.title}: {job.error.detail}."
     if job.error.kind == "internal":
-        raise OpenAIError(500, f"{job.error.title}: {job.error.detail}.", headers=headers)
+        raise OpenAIError(500, message, headers=headers)
     if job.error.kind == "content":
-        raise OpenAIError(
-            400,
-            f"{job.error.title}: {job.error.detail}.",
-            code="content_policy_violation",
-            headers=headers,
-        )
-    size = job.error.detail.startswith("size ")
-    why = f"{job.error.detail}" + (
-        "; 512x512 is drawn at 1024 and reduced" if size and asked.side == 512 else ""
-    )
-    raise OpenAIError(400, f"{why}.", "size" if size else None, "invalid_value", headers)
+        raise OpenAIError(400, message, code="content_policy_violation", headers=headers)
+    message = job.error.detail
+    is_size_error = message.startswith("size ")
+    if is_size_error and call.width_px == 512:
+        message += "; 512x512 is generated at 1024 and reduced"
+    param = "size" if is_size_error else None
+    raise OpenAIError(400, f"{message}.", param, "invalid_value", headers)
 
 
-async def server_sent(
-    heard: AsyncGenerator[Event | None, None],
+async def to_sse(
+    events: AsyncGenerator[Event | None, None],
     jobs: Jobs,
     job_id: str,
-    kind: str,
-    asked: Any,
+    prefix: str,
+    call: Any,
     base_url: str,
 ) -> AsyncIterator[bytes]:
-    """`kind`.partial_image as the job goes, then `kind`.completed, or `error`; `kind` is image_generation or image_edit."""
-    form = Form.of(asked)
-    wanted = asked.partial_images or 0
-    shown = 0
-    quality = asked.quality if asked.quality not in (None, "standard", "hd") else "auto"
-    about = {"background": "opaque", "output_format": form.output_format, "quality": quality}
+    """Yield `PREFIX.partial_image` events, then `PREFIX.completed`, or `error`.
 
-    def event(name: str, size: str, b64_json: str, **more: Any) -> bytes:
+    prefix: image_generation or image_edit.
+    call: a PromptedCall.
+    """
+    stream = _ImageStream(prefix, call)
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if event is None:
+                    yield KEEPALIVE_COMMENT
+                elif event.name == "preview" and (partial := await stream.partial_image(event)):
+                    yield partial
+        (image,) = (await succeeded_job(jobs, job_id, base_url, call)).images
+        yield await stream.completed(await jobs.read_image(job_id, 0), image.width)
+    except OpenAIError as error:
+        yield _error_event(error)
+    except ServiceError as error:
+        yield _error_event(from_service_error(error))
+    except RedisError:
+        yield _error_event(
+            OpenAIError(503, "Redis is unavailable, so the job cannot be read. Retry shortly.")
+        )
+
+
+class _ImageStream:
+    """Formats the events of one call."""
+
+    def __init__(self, prefix: str, call: Any) -> None:
+        self.prefix = prefix
+        self.size = call.size or "1024x1024"
+        self.options = OutputOptions.from_call(call)
+        self.max_partial_images = call.partial_images or 0
+        self.num_partial_images = 0
+        # The qualities of DALL·E do not occur in events.
+        quality = call.quality if call.quality not in (None, "standard", "hd") else "auto"
+        self.common = {
+            "background": "opaque",
+            "output_format": self.options.output_format,
+            "quality": quality,
+        }
+
+    async def partial_image(self, event: Event) -> bytes | None:
+        """Return the event of a preview, None if it is too early for the next one.
+
+        Partial images are spread over the job: the first of two comes after a third of it.
+        """
+        index = self.num_partial_images
+        if index >= self.max_partial_images:
+            return None
+        preview = json.loads(event.data)
+        if preview["fraction"] < (index + 1) / (self.max_partial_images + 1):
+            return None
+        self.num_partial_images += 1
+        content = base64.b64decode(preview["image"].partition(",")[2])
+        encoded = await self.options.encode(content)
+        return self._format("partial_image", self.size, encoded, partial_image_index=index)
+
+    async def completed(self, content: bytes, width_px: int) -> bytes:
+        """Return the event of the final image. `width_px`: its generated width."""
+        width_px = self.options.width_px or width_px
+        encoded = await self.options.encode(content)
+        return self._format("completed", f"{width_px}x{width_px}", encoded, usage=NO_USAGE)
+
+    def _format(self, name: str, size: str, b64_json: str, **fields: Any) -> bytes:
         data = {
-            "type": f"{kind}.{name}",
+            "type": f"{self.prefix}.{name}",
             "b64_json": b64_json,
             "created_at": int(time.time()),
             "size": size,
-            **about,
-            **more,
+            **self.common,
+            **fields,
         }
-        return format_sse_event(data_str=json.dumps(data), event=f"{kind}.{name}")
-
-    try:
-        async with aclosing(heard):
-            async for one in heard:
-                if one is None:
-                    yield KEEPALIVE_COMMENT
-                elif one.name == "preview" and shown < wanted:
-                    preview = json.loads(one.data)
-                    # Spread over the job: of two the first from a third of it on, the second from two thirds.
-                    if preview["fraction"] >= (shown + 1) / (wanted + 1):
-                        content = base64.b64decode(preview["image"].partition(",")[2])
-                        encoded = await form.encoded(content)
-                        yield event(
-                            "partial_image",
-                            asked.size or "1024x1024",
-                            encoded,
-                            partial_image_index=shown,
-                        )
-                        shown += 1
-        (image,) = (await succeeded(jobs, job_id, base_url, asked)).images
-        encoded = await form.encoded(await jobs.read_image(job_id, 0))
-        side = form.side or image.width
-        yield event("completed", f"{side}x{side}", encoded, usage=NO_USAGE)
-    except OpenAIError as error:
-        yield _error(error)
-    except ServiceError as error:
-        yield _error(of_problem(status_of(error), error.detail))
-    except RedisError:
-        yield _error(
-            OpenAIError(
-                503, "Redis does not answer, so the job cannot be told of. Try again shortly."
-            )
-        )
+        return format_sse_event(data_str=json.dumps(data), event=f"{self.prefix}.{name}")
 
 
-def _error(error: OpenAIError) -> bytes:
+def _error_event(error: OpenAIError) -> bytes:
     return format_sse_event(data_str=json.dumps(error.body), event="error")
