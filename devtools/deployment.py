@@ -85,8 +85,8 @@ class LocalDeployment:
         for _ in range(self.num_workers):
             self.start_worker()
         self.wait_until(lambda: self.answers("/healthz"), "the service is up")
-        self.wait_for_workers(self.num_workers)
-        if self.num_workers:
+        self.wait_for_workers()
+        if self.workers:
             self.wait_until(lambda: self.answers("/readyz"), "the service is ready")
 
     def kill(self) -> None:
@@ -117,7 +117,14 @@ class LocalDeployment:
         worker.kill()
         return name
 
-    def wait_until(self, condition: Callable[[], Any], description: str) -> Any:
+    def wait_until(
+        self,
+        condition: Callable[[], Any],
+        description: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        poll_s: float = 0.05,
+    ) -> Any:
         """Wait as `devtools.wait` does, but fail at once if the service or a worker has ended.
 
         Raises:
@@ -134,13 +141,15 @@ class LocalDeployment:
                     )
             return condition()
 
-        return wait_until(check, description)
+        return wait_until(check, description, timeout_s=timeout_s, poll_s=poll_s)
 
-    def wait_for_workers(self, count: int) -> None:
-        """Wait until exactly `count` workers are registered in Redis."""
-        self.wait_until(
-            lambda: self.store.scard(redis_keys.WORKERS) == count, f"{count} workers are up"
-        )
+    def wait_for_workers(self) -> None:
+        """Wait until all workers have sent a heartbeat."""
+        self.wait_until(self._workers_are_registered, f"{len(self.workers)} workers are up")
+
+    def _workers_are_registered(self) -> bool:
+        pids = {heartbeat.pid for heartbeat in self.heartbeats().values()}
+        return {worker.pid for worker in self.workers} <= pids
 
     def answers(self, path: str) -> bool:
         """Return whether a GET of `path` succeeds."""

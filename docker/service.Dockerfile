@@ -1,4 +1,4 @@
-# The front end: contracts, service, and the client for its shell commands, without torch. Built from the repository's root:
+# The front end: contracts and service, without torch. Built from the repository's root:
 #   docker build -f docker/service.Dockerfile -t unclip-service .
 # Behind a mirror of the package index: --build-arg PIP_INDEX_URL=…
 
@@ -14,7 +14,6 @@ RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['p
 COPY README.md LICENSE ./
 RUN pip install --no-deps --target /app .
 COPY contracts /app/contracts
-COPY unclip_client /app/unclip_client
 COPY service /app/service
 # Compiled now, as nothing can be written later; readable whatever the umask was where the files were checked out.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app && chmod -R a+rX /app

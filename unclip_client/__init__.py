@@ -1,9 +1,10 @@
-"""The service from Python: `Client().generate("a red cube").save("out.png")`. Needs httpx alone."""
+"""Python client of the service: `Client().generate("a red cube").save("out.png")`."""
 
 from unclip_client.client import Client
 from unclip_client.errors import (
-    AwayError,
+    ConnectionFailedError,
     JobCancelledError,
+    JobError,
     JobFailedError,
     ProblemError,
     UnclipError,
@@ -12,12 +13,13 @@ from unclip_client.events import Event, Preview
 from unclip_client.job import GeneratedImage, Job
 
 __all__ = [
-    "AwayError",
     "Client",
+    "ConnectionFailedError",
     "Event",
     "GeneratedImage",
     "Job",
     "JobCancelledError",
+    "JobError",
     "JobFailedError",
     "Preview",
     "ProblemError",

@@ -1,4 +1,4 @@
-"""The service, asked over HTTP: every operation as a method, and what keeps asking where the service is away or full."""
+"""The client: every operation as a method, with retries while the service is down or full."""
 
 from __future__ import annotations
 
@@ -16,26 +16,43 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import httpx
 
-from unclip_client.errors import AwayError, ProblemError, UnclipError
+from unclip_client.errors import ConnectionFailedError, ProblemError, UnclipError
 from unclip_client.job import GeneratedImage, Job
-from unclip_client.options import Edit, Generate, Interpolate, Probe, Queued, TextDiff, Variations
+from unclip_client.options import (
+    EditOptions,
+    GenerateOptions,
+    InterpolateOptions,
+    ProbeOptions,
+    QueueOptions,
+    TextDiffOptions,
+    VariationsOptions,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Source = str | Path | bytes | GeneratedImage | Job | Image
-    """An image: a file's path, its bytes, as Pillow has it, or one that was drawn before (which is not sent again)."""
+    ImageSource = str | Path | bytes | GeneratedImage | Job | Image
+    """A file's path, a file's bytes, a Pillow image, or an earlier image (sent by reference)."""
 
 log = logging.getLogger("unclip_client")
-AGAIN = (429, 502, 503, 504)  # full, away, or a proxy says so
-SILENCE_S = 60.0  # events have a comment every 15 s, other answers take less: after so long the line is dead
+DEFAULT_URL = "http://localhost:8000"
+RETRY_STATUSES = (429, 502, 503, 504)  # full, or down, as the service or a proxy reports it
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 10.0
+# Event streams send a comment every 15 s and other responses take less: longer means a dead line.
+READ_TIMEOUT_S = 60.0
+PAGE_SIZE = 100
 
 
 class Operations(ABC):
-    """What unCLIP can do. Options are those of `unclip_client/options.py`; what is left out is the checkpoint's to decide."""
+    """Operations of the service.
+
+    Keyword options are declared in `unclip_client/options.py`. The checkpoint decides about those
+    left out.
+    """
 
     @abstractmethod
-    def _do(self, path: str, asked: Mapping[str, Any]) -> Job: ...
+    def _run(self, path: str, fields: Mapping[str, Any]) -> Job: ...
 
     def generate(
         self,
@@ -43,111 +60,162 @@ class Operations(ABC):
         *,
         mix: Sequence[dict[str, Any]] | None = None,
         z_i: Sequence[float] | None = None,
-        **options: Unpack[Generate],
+        **options: Unpack[GenerateOptions],
     ) -> Job:
-        """Draw a caption; or an image embedding `z_i`; or a `mix` of {"prompt", "image" or "z_i", "weight"}."""
-        parts = mix and [
-            part | {"image": _sent(part["image"])} if "image" in part else part for part in mix
-        ]
-        numbers = None if z_i is None else [float(number) for number in z_i]
-        return self._do("/generate", {"prompt": prompt, "mix": parts, "z_i": numbers, **options})
+        """Generate images from a prompt, an image embedding or a mixture.
 
-    def variations(self, image: Source, **options: Unpack[Variations]) -> Job:
-        """Draw an image again: at `eta` 0 the same, the larger the farther it strays."""
-        return self._do("/variations", {"image": _sent(image), **options})
+        Args:
+            prompt: a text.
+            mix: dicts with "prompt", "image" or "z_i", and optionally "weight".
+            z_i: a CLIP image embedding, from `embeddings`.
+            options: see `GenerateOptions`.
+        """
+        fields: dict[str, Any] = {"prompt": prompt, **options}
+        if mix is not None:
+            fields["mix"] = [_encode_part(part) for part in mix]
+        if z_i is not None:
+            fields["z_i"] = [float(number) for number in z_i]
+        return self._run("/generate", fields)
+
+    def variations(self, image: ImageSource, **options: Unpack[VariationsOptions]) -> Job:
+        """Generate variations of an image: equal to it at `eta` 0, farther from it at 1."""
+        return self._run("/variations", {"image": _encode(image), **options})
 
     def interpolate(
         self,
         *,
-        image_a: Source | None = None,
-        image_b: Source | None = None,
+        image_a: ImageSource | None = None,
+        image_b: ImageSource | None = None,
         prompt_a: str | None = None,
         prompt_b: str | None = None,
-        **options: Unpack[Interpolate],
+        **options: Unpack[InterpolateOptions],
     ) -> Job:
-        """Frames from one image or caption to another: of each end exactly one of the two."""
+        """Generate frames from one image or prompt to another.
+
+        Each end, a and b, is either an image or a prompt.
+        """
         ends = {
-            "image_a": _sent(image_a),
-            "image_b": _sent(image_b),
+            "image_a": _encode(image_a),
+            "image_b": _encode(image_b),
             "prompt_a": prompt_a,
             "prompt_b": prompt_b,
         }
-        return self._do("/interpolate", {**ends, **options})
+        return self._run("/interpolate", {**ends, **options})
 
-    def text_diff(self, image: Source, prompt_to: str, **options: Unpack[TextDiff]) -> Job:
-        """Frames of an image that moves as `prompt_to` differs from `prompt_from`."""
-        return self._do("/text-diff", {"image": _sent(image), "prompt_to": prompt_to, **options})
+    def text_diff(
+        self, image: ImageSource, prompt_to: str, **options: Unpack[TextDiffOptions]
+    ) -> Job:
+        """Generate frames of an image that changes as `prompt_to` differs from `prompt_from`."""
+        fields = {"image": _encode(image), "prompt_to": prompt_to, **options}
+        return self._run("/text-diff", fields)
 
     def edit(
-        self, image: Source, prompt: str, *, mask: Source | None = None, **options: Unpack[Edit]
+        self,
+        image: ImageSource,
+        prompt: str,
+        *,
+        mask: ImageSource | None = None,
+        **options: Unpack[EditOptions],
     ) -> Job:
-        """Redraw part of an image by a caption: where the mask is white, or without one where the image is transparent."""
-        return self._do(
-            "/edits", {"image": _sent(image), "mask": _sent(mask), "prompt": prompt, **options}
-        )
+        """Regenerate part of an image from a prompt.
 
-    def probe(self, image: Source, **options: Unpack[Probe]) -> Job:
-        """CLIP's probabilities of `labels` for an image (in `result`), and what its first principal `components` draw."""
-        return self._do("/probe", {"image": _sent(image), **options})
+        The part is where `mask` is white, or, without a mask, where the image is transparent.
+        """
+        fields = {"image": _encode(image), "mask": _encode(mask), "prompt": prompt, **options}
+        return self._run("/edits", fields)
+
+    def probe(self, image: ImageSource, **options: Unpack[ProbeOptions]) -> Job:
+        """Probe an image's embedding.
+
+        `result` has CLIP's probabilities of `labels`; `images` are reconstructions from the first
+        principal `components`.
+        """
+        return self._run("/probe", {"image": _encode(image), **options})
 
     def embeddings(
-        self, prompt: str | None = None, *, image: Source | None = None, **options: Unpack[Queued]
+        self,
+        prompt: str | None = None,
+        *,
+        image: ImageSource | None = None,
+        **options: Unpack[QueueOptions],
     ) -> Job:
-        """The embedding of a caption or an image, in `result`."""
-        return self._do("/embeddings", {"prompt": prompt, "image": _sent(image), **options})
+        """Compute the CLIP embedding of a prompt or an image, as the job's `result`."""
+        return self._run("/embeddings", {"prompt": prompt, "image": _encode(image), **options})
 
 
 class Client(Operations):
-    """A service at a URL. Operations wait until their job has succeeded; those of `submit` do not. Threads may share one.
+    """A connection to a service.
 
-    An answer that got lost, 429 and 503 are tried again, as the service's Retry-After says, for `patience` seconds. Each operation
-    has an Idempotency-Key of its own, so that being tried again never draws twice."""
+    Operations wait until their job has succeeded; those of `submit` return at once. Threads may
+    share a client. Lost connections and responses 429, 502, 503 and 504 are retried, after the
+    time in Retry-After. Each call has an Idempotency-Key, so a retry never starts a second job.
+    """
 
     def __init__(
         self,
         url: str | None = None,
         *,
         api_key: str | None = None,
-        patience: float = 120.0,
+        retry_for_s: float = 120.0,
         progress: bool = False,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`url`, `api_key`: else from UNCLIP_URL and UNCLIP_API_KEY; else localhost:8000, and none. `progress`: whether waiting shows a
-        bar, which needs tqdm. ValueError where the URL will not do."""
-        url = url or os.environ.get("UNCLIP_URL") or "http://localhost:8000"
+        """Configure the client; the first request connects.
+
+        Args:
+            url: the service's URL (default: UNCLIP_URL, or http://localhost:8000).
+            api_key: bearer token (default: UNCLIP_API_KEY, or none).
+            retry_for_s: how long a request is retried, in seconds.
+            progress: show a progress bar on stderr while an operation waits.
+            transport: an httpx transport, for proxies and tests.
+
+        Raises:
+            ValueError: the URL does not begin with http:// or https://.
+        """
+        url = url or os.environ.get("UNCLIP_URL") or DEFAULT_URL
         if httpx.URL(url).scheme not in ("http", "https"):
-            raise ValueError(f"the service's URL is {url!r}: it begins with http:// or https://")
+            raise ValueError(f"invalid service URL {url!r}: it must begin with http:// or https://")
         key = api_key or os.environ.get("UNCLIP_API_KEY")
-        self.patience = patience
+        self.retry_for_s = retry_for_s
         self.progress = progress
-        self.submit = Submitted(self)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.submit = Submitter(self)
         self.http = httpx.Client(
-            base_url=url, headers=headers, timeout=SILENCE_S, transport=transport
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=READ_TIMEOUT_S,
+            transport=transport,
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self.http.close()
 
-    def _do(self, path: str, asked: Mapping[str, Any]) -> Job:
-        return self.submit._do(path, asked).wait()
+    def _run(self, path: str, fields: Mapping[str, Any]) -> Job:
+        return self.submit._run(path, fields).wait()
 
-    def job(self, job_id: str) -> Job:
-        """An earlier job. ProblemError 404 where there is none (any more)."""
+    def get_job(self, job_id: str) -> Job:
+        """Return an earlier job.
+
+        Raises:
+            ProblemError: 404 if there is no such job, or it has expired.
+        """
         return Job(self, self.send("GET", f"/jobs/{job_id}").json())
 
-    def jobs(self, **filters: str) -> Iterator[Job]:
-        """All jobs, newest first; by `status`, `operation`, `created_after`, `created_before`."""
+    def list_jobs(self, **filters: str) -> Iterator[Job]:
+        """Yield all jobs, newest first.
+
+        Filters are `status`, `operation`, `created_after` and `created_before`.
+        """
         cursor: dict[str, str] = {}
         while True:
-            page = self.send("GET", "/jobs", params={**filters, "limit": 100, **cursor}).json()
+            params = {**filters, "limit": PAGE_SIZE, **cursor}
+            page = self.send("GET", "/jobs", params=params).json()
             yield from (Job(self, data) for data in page["jobs"])
             if page["next"] is None:
                 return
@@ -163,62 +231,66 @@ class Client(Operations):
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
     ) -> httpx.Response:
-        """The service's answer, if it is a good one, however often it must be asked; unread where it is a `stream`. ProblemError where
-        it refuses, AwayError where it does not answer."""
-        deadline = time.monotonic() + self.patience
-        pause = 0.5
+        """Send a request, with retries, and return the successful response.
+
+        With `stream` the body is left unread, and the caller closes the response.
+
+        Raises:
+            ProblemError: the service rejects the request.
+            ConnectionFailedError: the service does not answer within `retry_for_s` seconds.
+        """
+        deadline = time.monotonic() + self.retry_for_s
+        pause_s = FIRST_PAUSE_S
         while True:
+            request = self.http.build_request(
+                method, path, json=json, params=params, headers=headers
+            )
             try:
-                request = self.http.build_request(
-                    method, path, json=json, params=params, headers=headers
-                )
-                answer = self.http.send(request, stream=stream)
-                if answer.is_success:
-                    return answer
-                answer.read()
+                response = self.http.send(request, stream=stream)
+                if response.is_success:
+                    return response
+                response.read()
             except httpx.TransportError as error:
-                failure: UnclipError = AwayError(
-                    f"{self.http.base_url} does not answer: {error or type(error).__name__}"
+                reason = error or type(error).__name__
+                failure: UnclipError = ConnectionFailedError(
+                    f"no response from {self.http.base_url}: {reason}"
                 )
-                wait = pause * random.uniform(
-                    1, 1.5
-                )  # those who lost it together do not come back together
+                # Jitter: clients that lost the connection together must not return together.
+                wait_s = pause_s * random.uniform(1, 1.5)
             else:
-                answer.close()
-                failure = ProblemError(answer)
-                if answer.status_code not in AGAIN:
+                response.close()
+                failure = ProblemError(response)
+                if response.status_code not in RETRY_STATUSES:
                     raise failure
-                wait = _retry_after(answer) or pause
-            if time.monotonic() + wait > deadline:
+                wait_s = _retry_after_s(response) or pause_s
+            if time.monotonic() + wait_s > deadline:
                 raise failure
-            log.warning("%s; asking again in %.1f s", failure, wait)
-            time.sleep(wait)
-            pause = min(pause * 2, 10.0)
+            log.warning("%s; retrying in %.1f s", failure, wait_s)
+            time.sleep(wait_s)
+            pause_s = min(pause_s * 2, MAX_PAUSE_S)
 
 
-class Submitted(Operations):
-    """Operations that do not wait: the job is on its way."""
+class Submitter(Operations):
+    """Operations that return their job without waiting for it."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    def _do(self, path: str, asked: Mapping[str, Any]) -> Job:
-        body = {name: value for name, value in asked.items() if value is not None}
-        key = body.pop("idempotency_key", None) or uuid.uuid4().hex
-        return Job(
-            self.client,
-            self.client.send("POST", path, json=body, headers={"Idempotency-Key": key}).json(),
-        )
+    def _run(self, path: str, fields: Mapping[str, Any]) -> Job:
+        body = {name: value for name, value in fields.items() if value is not None}
+        headers = {"Idempotency-Key": body.pop("idempotency_key", None) or uuid.uuid4().hex}
+        response = self.client.send("POST", path, json=body, headers=headers)
+        return Job(self.client, response.json())
 
 
-def _sent(image: Source | None) -> Any:
-    """An image as it stands in a request."""
+def _encode(image: ImageSource | None) -> Any:
+    """Return an image as a request has it: base64, or a reference to a job's image."""
     if image is None:
         return None
     if isinstance(image, Job):
         if len(image.images) != 1:
             raise ValueError(
-                f"{image} has {len(image.images)} images: give one of them, as job.images[0]"
+                f"{image} has {len(image.images)} images: pass one of them, such as job.images[0]"
             )
         (image,) = image.images
     if isinstance(image, GeneratedImage):
@@ -232,9 +304,13 @@ def _sent(image: Source | None) -> Any:
     return base64.b64encode(image).decode()
 
 
-def _retry_after(answer: httpx.Response) -> float | None:
-    """Seconds, where the header gives seconds."""
+def _encode_part(part: dict[str, Any]) -> dict[str, Any]:
+    return part | {"image": _encode(part["image"])} if "image" in part else part
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Return the seconds in Retry-After; None if it is missing or a date, which proxies send."""
     try:
-        return max(0.0, float(answer.headers["retry-after"]))
-    except (KeyError, ValueError):  # none, or a date, which our service does not send
+        return max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
         return None

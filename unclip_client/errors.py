@@ -1,4 +1,12 @@
-"""What may go wrong, as exceptions that say so in words."""
+"""Errors of the client.
+
+* UnclipError
+  - ConnectionFailedError   the service did not answer
+  - ProblemError            the service rejected the request
+  * JobError                the job ended without images
+    - JobFailedError
+    - JobCancelledError
+"""
 
 from __future__ import annotations
 
@@ -11,42 +19,61 @@ if TYPE_CHECKING:
 
 
 class UnclipError(Exception):
-    """Any of them."""
+    """Base class of all errors of the client."""
 
 
-class AwayError(UnclipError):
-    """The service did not answer, however often it was asked."""
+class ConnectionFailedError(UnclipError):
+    """The service did not answer, after all retries."""
 
 
 class ProblemError(UnclipError):
-    """The service refused (RFC 9457). `errors`: what is wrong with which field, as {field, message, got}."""
+    """The service rejected a request with a problem document (RFC 9457).
 
-    def __init__(self, answer: httpx.Response) -> None:
-        """An answer that was read."""
-        problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-        told: dict[str, Any] = answer.json() if problem else {}
-        self.status: int = answer.status_code
-        self.title: str = told.get("title", answer.reason_phrase)
-        self.detail: str = told.get("detail", answer.text[:200])
-        self.errors: list[dict[str, Any]] = told.get("errors", [])
+    Attributes:
+        status: HTTP status.
+        title: short name of the problem.
+        detail: what is wrong with this request.
+        errors: one dict with `field`, `message` and `got` for each invalid field.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        """Parse a response whose body has been read."""
+        media_type = response.headers.get("content-type", "")
+        is_problem = media_type.startswith("application/problem+json")
+        problem: dict[str, Any] = response.json() if is_problem else {}
+        self.status: int = response.status_code
+        self.title: str = problem.get("title", response.reason_phrase)
+        self.detail: str = problem.get("detail", response.text[:200])
+        self.errors: list[dict[str, Any]] = problem.get("errors", [])
         super().__init__(f"{self.status} {self.title}: {self.detail}")
 
 
-class JobFailedError(UnclipError):
-    """The job ended without images. `kind`: "invalid" where its request can never work, "content" where the
-    service does not deliver what it shows, "internal" where the drawing failed."""
+class JobError(UnclipError):
+    """A job ended without images."""
+
+    def __init__(self, job: Job, message: str) -> None:
+        self.job = job
+        super().__init__(message)
+
+
+class JobFailedError(JobError):
+    """A job failed.
+
+    Attributes:
+        kind: "invalid" if the request can never succeed, "content" if the content filter blocked
+            it, "internal" if the worker failed.
+        detail: the reason, as the service reports it.
+    """
 
     def __init__(self, job: Job) -> None:
         error = job.data["error"]
-        self.job = job
         self.kind = str(error["kind"])
         self.detail = str(error["detail"])
-        super().__init__(f"job {job.id} failed: {self.detail}")
+        super().__init__(job, f"job {job.id} failed: {self.detail}")
 
 
-class JobCancelledError(UnclipError):
-    """Somebody cancelled the job."""
+class JobCancelledError(JobError):
+    """A job was cancelled."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
-        super().__init__(f"job {job.id} was cancelled")
+        super().__init__(job, f"job {job.id} was cancelled")

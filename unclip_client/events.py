@@ -1,4 +1,4 @@
-"""A job's events, from the lines of text/event-stream, and as a bar in the terminal."""
+"""Server-sent events of a job, and a progress bar that shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """`name`: queued, progress, preview or ended. `id`: from where a broken line goes on; None for places in the queue."""
+    """One server-sent event.
+
+    Attributes:
+        id: where a broken stream resumes; None for events without history.
+        name: "queued", "progress", "preview" or "ended".
+        data: the event's JSON object.
+    """
 
     id: str | None
     name: str
@@ -20,52 +26,53 @@ class Event:
 
 @dataclass(frozen=True)
 class Preview:
-    """One of the job's images as far as it is, a small WebP; and the share of the job's work that is done."""
+    """An unfinished image of a running job.
+
+    Attributes:
+        index: which of the job's images it is.
+        content: a small WebP file.
+        fraction: completed share of the job's work, 0 to 1.
+    """
 
     index: int
     content: bytes
     fraction: float
 
 
-def parsed(lines: Iterable[str]) -> Iterator[Event]:
-    """Whole events; one that breaks off is none."""
+def parse_sse(lines: Iterable[str]) -> Iterator[Event]:
+    """Parse lines of text/event-stream; an event that breaks off is dropped."""
     fields: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
         if line:
-            fields[name] = value.removeprefix(
-                " "
-            )  # what begins with a colon is a comment: its name is empty
-        elif "data" in fields:
-            yield Event(
-                fields.get("id"), fields.get("event", "message"), json.loads(fields["data"])
-            )
-        if not line:
-            fields = {}
+            # A comment begins with a colon, so its name is empty and it is never read.
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+            continue
+        if "data" in fields:
+            name = fields.get("event", "message")
+            yield Event(fields.get("id"), name, json.loads(fields["data"]))
+        fields = {}
 
 
 @contextmanager
-def bar(shown: bool) -> Iterator[Callable[[Event], None]]:
-    """Somebody to tell events to, who shows them on stderr (by tqdm) if `shown`."""
-    if not shown:
+def progress_bar(is_enabled: bool) -> Iterator[Callable[[Event], None]]:
+    """Yield a function that shows events on stderr (by tqdm), or ignores them if not enabled."""
+    if not is_enabled:
         yield lambda event: None
         return
     from tqdm import tqdm
 
-    with tqdm(
-        total=1.0, bar_format="{desc} {percentage:3.0f} %|{bar:30}| {elapsed}", leave=False
-    ) as meter:
+    layout = "{desc} {percentage:3.0f} %|{bar:30}| {elapsed}"
+    with tqdm(total=1.0, bar_format=layout, leave=False) as bar:
 
-        def tell(event: Event) -> None:
+        def show(event: Event) -> None:
             if event.name == "queued" and event.data["queue_position"] is not None:
-                meter.set_description_str(f"{event.data['queue_position']} before it")
+                bar.set_description_str(f"{event.data['queue_position']} jobs ahead")
             elif event.name == "progress":
-                left = event.data["eta_seconds"]
-                meter.set_description_str(
-                    event.data["stage"] + (f", {left:.0f} s left" if left is not None else ""),
-                    refresh=False,
-                )
-                meter.n = event.data["fraction"]
-                meter.refresh()
+                eta_s = event.data["eta_seconds"]
+                eta = "" if eta_s is None else f", {eta_s:.0f} s left"
+                bar.set_description_str(event.data["stage"] + eta, refresh=False)
+                bar.n = event.data["fraction"]
+                bar.refresh()
 
-        yield tell
+        yield show

@@ -1,4 +1,8 @@
-"""What each operation may be told beside what it works on. Bounds and defaults are the service's to know."""
+"""Optional fields of each operation; the service knows their bounds and defaults.
+
+The client does without pydantic, so the types are written here again. A test compares them with
+the service's request models.
+"""
 
 from __future__ import annotations
 
@@ -7,100 +11,106 @@ from typing import Annotated, Literal, TypedDict
 Animation = Literal["webp", "apng"]
 
 
-class Queued(TypedDict, total=False):
-    """Every operation."""
+class QueueOptions(TypedDict, total=False):
+    """Options of every operation."""
 
-    priority: Annotated[int, "-10 to 10; of the jobs that wait, those with the highest run first"]
-    webhook: Annotated[str, "URL that is called with the job when it ends"]
+    priority: Annotated[int, "-10 to 10; of the waiting jobs, the highest priority runs first"]
+    webhook: Annotated[str, "URL that receives the job when it ends"]
     webhook_events: Annotated[
-        list[Literal["started", "succeeded", "failed", "cancelled"]], "when to call it"
+        list[Literal["started", "succeeded", "failed", "cancelled"]], "when to call the webhook"
     ]
     idempotency_key: Annotated[
-        str, "a repeat with the same key gives the first job; left out, every call is a new one"
+        str, "a repeated key returns the first job (default: a new key for each call)"
     ]
 
 
-class Drawing(Queued, total=False):
-    """Every operation that draws."""
+class SamplingOptions(QueueOptions, total=False):
+    """Options of every operation that generates images."""
 
     size: Annotated[Literal[64, 256, 1024], "width and height in pixels"]
-    seed: Annotated[int, "where all random numbers come from; left out, one is drawn, and told"]
-    sampler: Annotated[Literal["ddpm", "ddim", "dpm++", "unipc", "heun"], "the decoder's sampler"]
+    seed: Annotated[int, "random seed (default: chosen by the service and returned with the job)"]
+    sampler: Annotated[Literal["ddpm", "ddim", "dpm++", "unipc", "heun"], "sampler of the decoder"]
     eta: Annotated[float, "0 to 1: noise of the ddim sampler"]
     decoder_num_inference_steps: Annotated[int, "denoising steps of the decoder"]
     upsampler_num_inference_steps: Annotated[int, "denoising steps of each upsampler"]
-    decoder_guidance_scale: Annotated[float, "classifier-free guidance of the decoder; 1 is none"]
-    decoder_guidance_start: Annotated[float, "share of the decoder's steps from which it is guided"]
-    decoder_guidance_stop: Annotated[float, "share of the decoder's steps up to which it is guided"]
+    decoder_guidance_scale: Annotated[
+        float, "classifier-free guidance scale of the decoder; 1 turns guidance off"
+    ]
+    decoder_guidance_start: Annotated[float, "share of the decoder's steps where guidance begins"]
+    decoder_guidance_stop: Annotated[float, "share of the decoder's steps where guidance ends"]
     dynamic_threshold: Annotated[
         float, "share of pixels that strong guidance is scaled down to fit; 0 clamps"
     ]
 
 
-class Priming(TypedDict, total=False):
-    """Operations that go from a caption through the prior."""
+class PriorOptions(TypedDict, total=False):
+    """Options of operations that turn a prompt into an image embedding."""
 
     prior: Annotated[
         Literal["diffusion", "autoregressive"],
-        "the model that turns the caption into an image embedding",
+        "model that turns the prompt into an image embedding",
     ]
     negative_prompt: Annotated[str, "what guidance leads away from"]
     prior_num_inference_steps: Annotated[int, "denoising steps of the prior"]
-    prior_guidance_scale: Annotated[float, "classifier-free guidance of the prior; 1 is none"]
+    prior_guidance_scale: Annotated[
+        float, "classifier-free guidance scale of the prior; 1 turns guidance off"
+    ]
     prior_num_candidates: Annotated[
-        int, "image embeddings that the diffusion prior draws to keep the best"
+        int, "image embeddings that the diffusion prior samples; the best is used"
     ]
-    prior_temperature: Annotated[float, "of the autoregressive prior; 0 takes the likeliest"]
+    prior_temperature: Annotated[
+        float, "temperature of the autoregressive prior; 0 takes the likeliest token"
+    ]
     prior_top_p: Annotated[
-        float, "of the autoregressive prior: how much of the probability it draws from"
+        float, "probability mass from which the autoregressive prior samples (nucleus)"
     ]
 
 
-class Several(TypedDict, total=False):
-    """Operations that draw several images of one thing."""
+class BatchOptions(TypedDict, total=False):
+    """Options of operations that generate several images of one subject."""
 
-    n: Annotated[int, "1 to 10 images; image i is drawn from seed + i"]
+    n: Annotated[int, "1 to 10 images; image i uses seed + i"]
 
 
-class Moving(TypedDict, total=False):
-    """Operations that draw frames."""
+class FrameOptions(TypedDict, total=False):
+    """Options of operations that generate a sequence of frames."""
 
     frames: Annotated[int, "2 to 32 images"]
-    animation: Annotated[Animation, "also make one animated image of the frames"]
+    animation: Annotated[Animation, "also return the frames as one animated image"]
 
 
-class Generate(Drawing, Priming, Several, total=False):
-    """Of `generate`."""
+class GenerateOptions(SamplingOptions, PriorOptions, BatchOptions, total=False):
+    """Options of `Client.generate`."""
 
 
-class Variations(Drawing, Several, total=False):
-    """Of `variations`."""
+class VariationsOptions(SamplingOptions, BatchOptions, total=False):
+    """Options of `Client.variations`."""
 
 
-class Interpolate(Drawing, Priming, Moving, total=False):
-    """Of `interpolate`."""
+class InterpolateOptions(SamplingOptions, PriorOptions, FrameOptions, total=False):
+    """Options of `Client.interpolate`."""
 
     noise: Annotated[
         Literal["slerp", "fixed"],
-        "slerp: the ends are the images given; fixed: one noise, from the seed",
+        "slerp: the first and last frame reproduce the images; fixed: one noise, from the seed",
     ]
 
 
-class TextDiff(Drawing, Moving, total=False):
-    """Of `text_diff`."""
+class TextDiffOptions(SamplingOptions, FrameOptions, total=False):
+    """Options of `Client.text_diff`."""
 
-    prompt_from: Annotated[
-        str, "what the image shows; left out, it moves towards the other caption itself"
+    prompt_from: Annotated[str, "what the image shows (default: move towards prompt_to itself)"]
+    theta_max: Annotated[float, "above 0 to 1: how far the last frame moves"]
+
+
+class EditOptions(SamplingOptions, PriorOptions, BatchOptions, total=False):
+    """Options of `Client.edit`."""
+
+
+class ProbeOptions(SamplingOptions, total=False):
+    """Options of `Client.probe`."""
+
+    labels: Annotated[list[str], "prompts to choose from"]
+    components: Annotated[
+        list[int], "for each number, an image from that many principal components"
     ]
-    theta_max: Annotated[float, "above 0 to 1: how far the last frame goes"]
-
-
-class Edit(Drawing, Priming, Several, total=False):
-    """Of `edit`."""
-
-
-class Probe(Drawing, total=False):
-    """Of `probe`."""
-
-    labels: Annotated[list[str], "captions to choose from"]
-    components: Annotated[list[int], "for each, an image from so many principal components"]

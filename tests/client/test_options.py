@@ -1,4 +1,4 @@
-"""What the client's types say is what the service takes."""
+"""The client's option types agree with the service's request models."""
 
 from __future__ import annotations
 
@@ -12,44 +12,42 @@ from service.requests.models import REQUESTS
 from unclip_client import options
 from unclip_client.client import Operations
 
-METHODS = {
-    "generate": options.Generate,
-    "variations": options.Variations,
-    "interpolate": options.Interpolate,
-    "text-diff": options.TextDiff,
-    "edit": options.Edit,
-    "probe": options.Probe,
-    "embeddings": options.Queued,
+OPTIONS = {
+    "generate": options.GenerateOptions,
+    "variations": options.VariationsOptions,
+    "interpolate": options.InterpolateOptions,
+    "text-diff": options.TextDiffOptions,
+    "edit": options.EditOptions,
+    "probe": options.ProbeOptions,
+    "embeddings": options.QueueOptions,
 }
 
 
-def plain(hint: Any) -> Any:
-    """A type without bounds, words, and None."""
+def strip_type(hint: Any) -> Any:
+    """Return a type without bounds, descriptions and None."""
     if get_origin(hint) is Annotated:
-        return plain(get_args(hint)[0])
+        return strip_type(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
         (one,) = (part for part in get_args(hint) if part is not NoneType)
-        return plain(one)
-    return list[plain(get_args(hint)[0])] if get_origin(hint) is list else hint  # type: ignore[misc]
+        return strip_type(one)
+    return list[strip_type(get_args(hint)[0])] if get_origin(hint) is list else hint  # type: ignore[misc]
 
 
-def test_there_is_a_method_for_every_operation() -> None:
-    """And no other."""
-    assert METHODS.keys() == REQUESTS.keys()
-    methods = {
-        name.replace("_", "-")
-        for name, _ in inspect.getmembers(Operations, inspect.isfunction)
-        if not name.startswith("_")
-    }
-    assert methods == METHODS.keys()
+def test_every_operation_has_a_method() -> None:
+    """The client has a method for each operation of the service, and no other."""
+    functions = inspect.getmembers(Operations, inspect.isfunction)
+    methods = {name.replace("_", "-") for name, _ in functions if not name.startswith("_")}
+    assert methods == OPTIONS.keys()
+    assert methods == REQUESTS.keys()
 
 
-@pytest.mark.parametrize("operation", METHODS)
-def test_every_field_is_there_with_its_type(operation: str) -> None:
-    """As an option, or as an argument of the method. The key goes as a header."""
+@pytest.mark.parametrize("operation", OPTIONS)
+def test_every_field_has_its_type(operation: str) -> None:
+    """Each field is an option or an argument of the method; the key is sent as a header."""
     fields = REQUESTS[operation].model_fields
-    hints = get_type_hints(METHODS[operation], include_extras=True)
+    hints = get_type_hints(OPTIONS[operation], include_extras=True)
     method = inspect.signature(getattr(Operations, operation.replace("-", "_"))).parameters
-    assert hints.keys() | method.keys() - {"self", "options"} == fields.keys() | {"idempotency_key"}
+    names = hints.keys() | method.keys() - {"self", "options"}
+    assert names == fields.keys() | {"idempotency_key"}
     for name in hints.keys() - {"idempotency_key"}:
-        assert plain(hints[name]) == plain(fields[name].annotation), name
+        assert strip_type(hints[name]) == strip_type(fields[name].annotation), name

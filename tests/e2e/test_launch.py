@@ -1,40 +1,62 @@
-"""`make run`: one command starts all of it, looks after it, and ends all of it."""
+"""`make run` starts everything, restarts what ends, and stops everything."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import redis
 
 from contracts import redis_keys
+from contracts.jobs import WorkerHeartbeat
 from devtools.ports import free_port
+from devtools.processes import ManagedProcess
+from devtools.wait import TIMEOUT_S, wait_until
 
-LAUNCH = Path(__file__).parents[2] / "devtools/launch.py"
-LONG_S = 180.0
-
-
-def until(true: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + LONG_S
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"after {LONG_S} s still not: {what}"
-        time.sleep(0.1)
-    return found
+ROOT = Path(__file__).parents[2]
+LAUNCH = [sys.executable, "-m", "devtools.launch"]
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+@pytest.fixture
+def environment(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Return the launcher's environment, without a Redis.
+
+    The launcher runs in a folder of the test, since it keeps its data in the current one.
+    """
+    monkeypatch.chdir(tmp_path)
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("UNCLIP_")
+    }
+    return inherited | {
+        "PYTHONPATH": str(ROOT),
+        "UNCLIP_CHECKPOINT": str(tiny_checkpoint),
+        "UNCLIP_DEVICE": "cpu",
+        "UNCLIP_THREADS": "1",
+        "UNCLIP_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture
+def launcher(environment: dict[str, str], tmp_path: Path) -> Iterator[ManagedProcess]:
+    """Return the running launcher."""
+    process = ManagedProcess("launcher", LAUNCH, environment, tmp_path / "output")
+    process.start()
+    yield process
+    process.stop(TIMEOUT_S)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         return stat.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -42,119 +64,85 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.fixture
-def environment(tiny_checkpoint: Path) -> dict[str, str]:
-    """No Redis is named, so that the launcher brings one of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UNCLIP_")}
-    own = {
-        "UNCLIP_CHECKPOINT": str(tiny_checkpoint),
-        "UNCLIP_DEVICE": "cpu",
-        "UNCLIP_THREADS": "1",
-        "UNCLIP_PORT": str(free_port()),
-    }
-    return kept | own | {"OMP_NUM_THREADS": "1"}
+def find_worker(store: redis.Redis) -> int | None:
+    """Return the process id of a registered worker that is alive."""
+    for name in store.smembers(redis_keys.WORKERS):
+        heartbeat = store.get(redis_keys.worker(name.decode()))
+        if heartbeat:
+            pid = WorkerHeartbeat.model_validate_json(heartbeat).pid
+            if is_alive(pid):
+                return pid
+    return None
 
 
-@pytest.fixture
-def launcher(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The launcher, in a folder of the test's own: a `make run` of this folder's owner is left alone."""
-    shutil.copy(LAUNCH, tmp_path)
-    with (tmp_path / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, tmp_path / "devtools/launch.py"],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    yield process
-    if process.poll() is None:
-        process.terminate()
-        process.wait(LONG_S)
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
-def test_one_command_starts_looks_after_and_ends_all_of_it(
-    launcher: subprocess.Popen[bytes], tmp_path: Path, environment: dict[str, str]
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_one_command_starts_restarts_and_stops_everything(
+    launcher: ManagedProcess, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """It says when it is ready and how to draw; a worker that dies is started again; Ctrl-C leaves no process behind."""
-    address = f"http://127.0.0.1:{environment['UNCLIP_PORT']}"
-    output = until(
-        lambda: text if "out.png" in (text := (tmp_path / "output").read_text()) else None,
-        "it says that it is ready",
-    )
-    assert f"Ready: http://localhost:{environment['UNCLIP_PORT']}" in output
-    assert "curl" in output
-    headers = {"prefer": "wait=60", "accept": "image/png"}
+    """It prints a working request, replaces a killed worker, and leaves no process behind."""
+    port = environment["UNCLIP_PORT"]
+    wait_until(lambda: "out.png" in launcher.log_text(), "the launcher announces that it is ready")
+    assert f"Ready: http://localhost:{port}" in launcher.log_text()
+    assert "curl" in launcher.log_text()
     image = httpx.post(
-        f"{address}/generate",
+        f"http://127.0.0.1:{port}/generate",
         json={"prompt": "a cube", "size": 64},
-        headers=headers,
-        timeout=LONG_S,
+        headers={"prefer": "wait=60", "accept": "image/png"},
+        timeout=TIMEOUT_S,
     )
     assert image.status_code == 200
     assert image.content.startswith(b"\x89PNG")
 
-    with redis.Redis.from_url((tmp_path / ".run" / "redis-url").read_text()) as store:
-
-        def pid() -> int | None:
-            beats = [
-                store.get(redis_keys.worker(name.decode()))
-                for name in store.smembers(redis_keys.WORKERS)
-            ]
-            return next(
-                (pid for beat in reversed(beats) if beat and alive(pid := json.loads(beat)["pid"])),
-                None,
-            )
-
-        first = until(pid, "a worker is there")
-        os.kill(first, signal.SIGKILL)
-        second = until(
-            lambda: found if (found := pid()) != first else None, "another worker is there"
-        )
+    url_file = tmp_path / ".run" / "redis-url"
+    with redis.Redis.from_url(url_file.read_text()) as store:
+        killed = wait_until(lambda: find_worker(store), "a worker is registered")
+        os.kill(killed, signal.SIGKILL)
+        worker = wait_until(lambda: find_worker(store), "another worker is registered")
         redis_pid = store.info("server")["process_id"]
-    assert second != first
-    assert "The worker ended with -9; starting it again" in (tmp_path / "output").read_text()
+    assert worker != killed
+    assert "The worker ended with -9; starting it again" in launcher.log_text()
 
     launcher.send_signal(signal.SIGINT)
-    assert launcher.wait(LONG_S) == 0
-    assert not alive(second)
-    assert not alive(redis_pid)
-    assert not (tmp_path / ".run" / "redis-url").exists()
+    assert launcher.wait(TIMEOUT_S) == 0
+    assert not is_alive(worker)
+    assert not is_alive(redis_pid)
+    assert not url_file.exists()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{address}/healthz")
+        httpx.get(f"http://127.0.0.1:{port}/healthz")
 
 
-@pytest.mark.parametrize("port", ["taken", "eighty", "70000", "0"])
-def test_a_port_that_will_not_do_is_said_before_anything_starts(
-    tmp_path: Path, environment: dict[str, str], port: str
+@pytest.mark.parametrize("port", ["in use", "eighty", "70000", "0"])
+def test_an_invalid_port_is_reported_before_anything_starts(
+    environment: dict[str, str], tmp_path: Path, port: str
 ) -> None:
-    """With what would do, and not by a traceback."""
-    shutil.copy(LAUNCH, tmp_path)
+    """The message names the port and a remedy, without a traceback."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        port = str(other.getsockname()[1]) if port == "taken" else port
-        command = [sys.executable, tmp_path / "devtools/launch.py"]
-        given = environment | {"UNCLIP_PORT": port}
-        ended = subprocess.run(
-            command, env=given, capture_output=True, text=True, timeout=LONG_S, check=False
-        )
-    assert ended.returncode == 1
-    assert f"Port {port} of 127.0.0.1 is taken or cannot be used" in ended.stderr
-    assert "UNCLIP_PORT=8001 make run" in ended.stderr
-    assert "Traceback" not in ended.stderr
+        port = str(other.getsockname()[1]) if port == "in use" else port
+        result = run_launcher(environment | {"UNCLIP_PORT": port})
+    assert result.returncode == 1
+    assert f"Port {port} of 127.0.0.1 is in use or invalid" in result.stderr
+    assert "UNCLIP_PORT=8001 make run" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / ".run").exists()
 
 
 @pytest.mark.parametrize("arguments", [["worker"], ["keys", "list"]])
-def test_what_runs_beside_needs_a_house_to_run_beside(
-    tmp_path: Path, environment: dict[str, str], arguments: list[str]
-) -> None:
-    """`make worker`, and the command for API keys, where nothing runs, say what to do."""
-    shutil.copy(LAUNCH, tmp_path)
-    command = [sys.executable, tmp_path / "devtools/launch.py", *arguments]
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False
+def test_commands_need_a_running_redis(environment: dict[str, str], arguments: list[str]) -> None:
+    """`make worker` and the API-key command report what to start."""
+    result = run_launcher(environment, *arguments)
+    assert result.returncode == 1
+    assert "start `make run` or set UNCLIP_REDIS_URL" in result.stderr
+
+
+def run_launcher(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the launcher to its end."""
+    return subprocess.run(
+        [*LAUNCH, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
-    assert ended.returncode == 1
-    assert "`make run` is not running in this folder" in ended.stderr

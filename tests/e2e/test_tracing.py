@@ -1,8 +1,9 @@
-"""One trace from the request to its images: over HTTP, through Redis, into the worker's stages, as the SDK's exporter is given it."""
+"""One trace from the request to its images: over HTTP, through Redis, to the worker's stages."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
-    """Where this process's spans go. A process has one provider."""
+    """Return the exporter that receives this process's spans; a process has one provider."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -60,7 +61,7 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
 
 @pytest.fixture
 def store(redis_server: Any, pipeline: UnCLIP) -> Iterator[redis.Redis]:
-    """Redis, with a worker's task set up to draw from it."""
+    """Return Redis, with a worker's task in this process."""
     store = redis.Redis.from_url(redis_server.url)
     engine = Engine(pipeline, batch_limits(8))
     engine.start()
@@ -78,90 +79,111 @@ async def client(
     app = create_app(Settings(redis_url=redis_server.url))
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://house") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
     ):
         yield client
 
 
-def named(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+def spans_by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    """Return the finished spans by their names."""
     return {span.name: span for span in spans.get_finished_spans()}
 
 
 async def test_one_trace_leads_from_the_request_to_the_stages(
     client: httpx.AsyncClient, store: redis.Redis, spans: InMemorySpanExporter
 ) -> None:
-    """It goes on from the caller's, each span hangs on the one before, times are in order, and no prompt is in it."""
+    """The trace continues the caller's, and each span has the one before as its parent."""
     caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    job_id = (await client.post("/generate", json=CUBE, headers={"traceparent": caller})).json()[
-        "id"
-    ]
+    response = await client.post("/generate", json=CUBE, headers={"traceparent": caller})
+    job_id = response.json()["id"]
     await asyncio.to_thread(draw, job_id)
-    found = named(spans)
-    request, enqueued, drawn = (
-        found[name] for name in ("POST /generate", "enqueue generate", "draw generate")
-    )
-    assert {span.context.trace_id for span in found.values()} == {
-        0x0AF7651916CD43DD8448EB211C80319C
-    }
-    assert (request.kind, enqueued.kind, drawn.kind) == (
-        SpanKind.SERVER,
-        SpanKind.PRODUCER,
-        SpanKind.CONSUMER,
-    )
+    by_name = spans_by_name(spans)
+    request = by_name["POST /generate"]
+    enqueue = by_name["enqueue generate"]
+    job = by_name["draw generate"]
+    trace_ids = {span.context.trace_id for span in by_name.values()}
+    assert trace_ids == {0x0AF7651916CD43DD8448EB211C80319C}
+    assert request.kind == SpanKind.SERVER
+    assert enqueue.kind == SpanKind.PRODUCER
+    assert job.kind == SpanKind.CONSUMER
     assert request.parent.span_id == 0xB7AD6B7169203331
-    assert enqueued.parent.span_id == request.context.span_id
-    assert drawn.parent.span_id == enqueued.context.span_id
-    assert drawn.attributes == {"unclip.operation": "generate", "unclip.job.id": job_id}
-    assert drawn.status.status_code != StatusCode.ERROR
-    stages = [found[stage] for stage in ("text", "prior", "decoder")]
-    assert all(
-        stage.parent.span_id == drawn.context.span_id and stage.attributes == {"unclip.rows": 2}
-        for stage in stages
-    )
-    times = [
-        drawn.start_time,
-        *(time for stage in stages for time in (stage.start_time, stage.end_time)),
-        drawn.end_time,
-    ]
-    slack = 2_000_000  # ns; the stages' clock is another
-    assert all(later - earlier > -slack for earlier, later in zip(times, times[1:], strict=False))
-    assert "secret" not in "".join(span.to_json() for span in found.values())
-    assert "trace" not in (await client.get(f"/jobs/{job_id}")).json()
+    assert enqueue.parent.span_id == request.context.span_id
+    assert job.parent.span_id == enqueue.context.span_id
+    assert job.attributes == {"unclip.operation": "generate", "unclip.job.id": job_id}
+    assert job.status.status_code != StatusCode.ERROR
+    stages = [by_name[stage] for stage in ("text", "prior", "decoder")]
+    for stage in stages:
+        assert stage.parent.span_id == job.context.span_id
+        assert stage.attributes == {"unclip.rows": 2}
+    check_order(job, stages)
 
 
-async def test_a_job_that_failed_is_an_error_by_its_reason(
+def check_order(job: ReadableSpan, stages: list[ReadableSpan]) -> None:
+    """Check that the stages follow one another within the job."""
+    times = [job.start_time]
+    for stage in stages:
+        times += [stage.start_time, stage.end_time]
+    times.append(job.end_time)
+    slack_ns = 2_000_000  # the stages are timed by another clock
+    for earlier, later in itertools.pairwise(times):
+        assert later - earlier > -slack_ns
+
+
+async def test_no_span_contains_the_prompt(
     client: httpx.AsyncClient, store: redis.Redis, spans: InMemorySpanExporter
 ) -> None:
-    """What the user is told may quote the prompt, and is left out."""
+    """Prompts are private; and a trace's id is not part of the public job."""
+    job_id = (await client.post("/generate", json=CUBE)).json()["id"]
+    await asyncio.to_thread(draw, job_id)
+    job = (await client.get(f"/jobs/{job_id}")).json()
+    assert job["status"] == "succeeded"
+    assert "trace" not in job
+    assert "secret" not in "".join(span.to_json() for span in spans.get_finished_spans())
+
+
+async def test_a_failed_job_is_an_error_with_its_reason(
+    client: httpx.AsyncClient, store: redis.Redis, spans: InMemorySpanExporter
+) -> None:
+    """The reason is in the span; the message is not, since it may quote the prompt."""
     job_id = (await client.post("/generate", json=CUBE)).json()["id"]
     store.hset(redis_keys.job(job_id), "request", '{"prompt": "a secret cube", "size": 7}')
     await asyncio.to_thread(draw, job_id)
-    drawn = named(spans)["draw generate"]
-    assert drawn.status.status_code == StatusCode.ERROR
-    assert drawn.status.description == "invalid"
-    assert "secret" not in drawn.to_json()
+    span = spans_by_name(spans)["draw generate"]
+    assert span.status.status_code == StatusCode.ERROR
+    assert span.status.description == "invalid"
+    assert "secret" not in span.to_json()
 
 
-async def test_what_machines_ask_all_the_time_is_no_trace(
+async def test_probes_are_not_traced(
     client: httpx.AsyncClient, spans: InMemorySpanExporter
 ) -> None:
-    """Health, readiness and metrics."""
+    """Machines query health, readiness and metrics all the time."""
     for path in ("/healthz", "/readyz", "/metrics"):
         await client.get(path)
-    assert not named(spans)
+    assert not spans_by_name(spans)
 
 
-def test_where_the_sdk_is_not_installed_it_is_said() -> None:
-    """At the start, and with what would do, where the environment switches traces on."""
+def test_a_missing_sdk_is_reported() -> None:
+    """The service exits with the remedy if the environment turns traces on without the SDK."""
     environment = os.environ | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
         "UNCLIP_PORT": str(free_port()),
     }
-    hidden = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http.trace_exporter'] = None; import runpy; "
-    command = [sys.executable, "-c", hidden + "runpy.run_module('service', run_name='__main__')"]
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=180, check=False
+    program = """
+import runpy
+import sys
+
+sys.modules["opentelemetry.exporter.otlp.proto.http.trace_exporter"] = None
+runpy.run_module("service", run_name="__main__")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
-    assert ended.returncode == 1
-    assert "pip install 'unclip-service[telemetry]'" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert result.returncode == 1
+    assert "pip install 'unclip-service[telemetry]'" in result.stderr
+    assert "Traceback" not in result.stderr

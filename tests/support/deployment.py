@@ -1,140 +1,92 @@
-"""A whole house for tests: real Redis, a real service and real workers as processes of their own, spoken to over HTTP."""
+"""A local deployment with the helpers that tests need, on the tiny checkpoint."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import redis
-from PIL import Image
+from support.images import load_png
 
 from contracts import redis_keys
-from devtools.ports import free_port
-from devtools.redis_server import RedisServer
+from devtools.deployment import LocalDeployment
+from devtools.processes import ManagedProcess
 
-LONG_S = 180.0  # a busy machine may be slow; an idle one needs seconds
+# Takes seconds with the tiny checkpoint: long enough to interfere with it.
 SLOW = {"prompt": "a grey cone", "size": 64, "decoder_num_inference_steps": 300}
 
 
-def until(true: Callable[[], Any], what: str) -> Any:
-    """Poll until it is; returns what it was then."""
-    deadline = time.monotonic() + LONG_S
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"after {LONG_S} s still not: {what}"
-        time.sleep(0.05)
-    return found
+class DeploymentUnderTest(LocalDeployment):
+    """A deployment on one CPU thread whose jobs are posted and checked over HTTP."""
 
+    def __init__(
+        self, folder: Path, checkpoint: Path, num_workers: int = 1, **settings: object
+    ) -> None:
+        super().__init__(
+            num_workers,
+            folder=folder,
+            environment={"OMP_NUM_THREADS": "1"},
+            **{"checkpoint": checkpoint, "device": "cpu", "threads": 1} | settings,
+        )
 
-class House:
-    """One Redis, one service, and workers as needed."""
-
-    def __init__(self, folder: Path, checkpoint: Path, **settings: str) -> None:
-        self.folder = folder
-        self.processes = []
-        self.redis = RedisServer(folder)
-        port = str(free_port())
-        self.environment = {
-            **os.environ,
-            "UNCLIP_REDIS_URL": self.redis.url,
-            "UNCLIP_CHECKPOINT": str(checkpoint),
-            "UNCLIP_DEVICE": "cpu",
-            "UNCLIP_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "UNCLIP_PORT": port,
-            **{f"UNCLIP_{name.upper()}": value for name, value in settings.items()},
-        }
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S)
-
-    def start(self, workers: int) -> None:
-        self.redis.start()
-        self.store = redis.Redis.from_url(self.redis.url)
-        self.service = self.run("service")
-        self.workers = [self.run("worker") for _ in range(workers)]
-        until(lambda: self.answers("/healthz"), "the service is up")
-        until(lambda: self.store.scard(redis_keys.WORKERS) == workers, "the workers are up")
-
-    def run(self, module: str) -> subprocess.Popen[bytes]:
-        """`python -m module`, its output in a file of the test's folder."""
-        with (self.folder / f"{module}-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self.processes.append(process)
-        return process
-
-    def answers(self, path: str) -> bool:
-        try:
-            return self.http.get(path).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def post(self, request: dict[str, Any], **headers: str) -> httpx.Response:
+    def post_job(self, request: dict[str, Any], **headers: str) -> httpx.Response:
+        """POST a request to /generate."""
         return self.http.post("/generate", json=request, headers=headers)
 
-    def queue(self, count: int, request: dict[str, Any] = SLOW) -> list[str]:
-        """Ids of so many jobs, with seeds of their own."""
-        answers = [self.post(request | {"seed": seed}) for seed in range(count)]
-        assert {answer.status_code for answer in answers} == {202}
-        return [answer.json()["id"] for answer in answers]
+    def post_jobs(self, count: int, request: dict[str, Any] = SLOW) -> list[str]:
+        """POST `count` requests with seeds from 0 on, and return the ids of their jobs."""
+        responses = [self.post_job(request | {"seed": seed}) for seed in range(count)]
+        assert {response.status_code for response in responses} == {202}
+        return [response.json()["id"] for response in responses]
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def get_job(self, job_id: str) -> dict[str, Any]:
+        """GET a job."""
         job: dict[str, Any] = self.http.get(f"/jobs/{job_id}").json()
         return job
 
-    def statuses(self, ids: list[str]) -> list[str]:
-        return [self.job(job_id)["status"] for job_id in ids]
+    def get_statuses(self, ids: Sequence[str]) -> list[str]:
+        """GET the statuses of jobs."""
+        return [self.get_job(job_id)["status"] for job_id in ids]
 
-    def all_succeed(self, ids: list[str]) -> None:
-        """Each of them, with an image, and counted once."""
-        until(lambda: set(self.statuses(ids)) <= {"succeeded", "failed"}, "all jobs have ended")
-        for job in map(self.job, ids):
+    def count_outcomes(self) -> Counter[str]:
+        """Return how many jobs have ended, by operation and status."""
+        outcomes = self.store.hgetall(redis_keys.OUTCOMES)
+        return Counter({name.decode(): int(count) for name, count in outcomes.items()})
+
+    def wait_for_end(self, ids: Sequence[str]) -> None:
+        """Wait until all of the jobs have ended."""
+        ended = {"succeeded", "failed", "cancelled"}
+        self.wait_until(lambda: set(self.get_statuses(ids)) <= ended, "all jobs have ended")
+
+    def check_all_succeed(self, ids: Sequence[str], outcomes_before: Counter[str]) -> None:
+        """Wait for the jobs; each must succeed with an image and be counted exactly once."""
+        self.wait_for_end(ids)
+        for job in map(self.get_job, ids):
             assert job["status"] == "succeeded", job
-            assert opened(self.http.get(job["images"][0]["url"]).content).size == (64, 64)
-        assert self.store.hgetall(redis_keys.OUTCOMES) == {b"generate:succeeded": b"%d" % len(ids)}
+            assert load_png(self.http.get(job["images"][0]["url"]).content).size == (64, 64)
+        assert self.count_outcomes() - outcomes_before == {"generate:succeeded": len(ids)}
 
-    def executions(self, worker: subprocess.Popen[bytes]) -> int:
-        """How many jobs a worker runs, by RQ's books."""
-        names = [name.decode() for name in self.store.smembers(redis_keys.WORKERS)]
-        (name,) = [
-            name
-            for name in names
-            if json.loads(self.store.get(redis_keys.worker(name)))["pid"] == worker.pid
-        ]
-        return int(self.store.scard(f"rq:worker:{name}:executions"))
+    def count_executions(self, worker: ManagedProcess) -> int:
+        """Return how many jobs a worker runs; RQ records it."""
+        return int(self.store.scard(f"rq:worker:{self.worker_name(worker)}:executions"))
 
-    def end(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        self.redis.stop()
-        self.http.close()
-        self.store.close()
+    def wait_for_empty_queue(self) -> None:
+        """Wait until no job waits or runs."""
+        for status in ("queued", "running"):
+            params = {"status": status}
+            self.wait_until(
+                lambda params=params: not self.http.get("/jobs", params=params).json()["jobs"],
+                f"no job is {status}",
+            )
 
-
-@contextmanager
-def standing_house(folder: Path, checkpoint: Path) -> Iterator[House]:
-    """A house with one worker, for all tests that leave it standing."""
-    house = House(folder, checkpoint)
-    try:
-        house.start(workers=1)
-        yield house
-    finally:
-        house.end()
-
-
-def opened(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return image
+    def replace_dead_workers(self, num_workers: int) -> None:
+        """Start workers until `num_workers` are alive and the service is ready."""
+        self.workers = [worker for worker in self.workers if worker.is_running]
+        while len(self.workers) < num_workers:
+            self.start_worker()
+        while len(self.workers) > num_workers:
+            self.stop_worker()
+        self.wait_for_workers()
+        self.wait_until(lambda: self.answers("/readyz"), "the service is ready")
