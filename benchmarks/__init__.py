@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat on their own machine."""
+"""Benchmarks of the pipeline and of the whole service, with baselines to compare with."""

@@ -1,5 +1,7 @@
-"""`python -m benchmarks [NAME …]`: measure, print a table, write the figures as JSON, curves also as a plot. Without a name, what takes a
-minute."""
+"""Run benchmarks: print tables, write figures as JSON and curves as PNG.
+
+Without a name, run those that take about a minute.
+"""
 
 from __future__ import annotations
 
@@ -16,59 +18,81 @@ from typing import Any
 
 import torch
 
-from benchmarks.models.latency import images
-from benchmarks.serving import load, reliability, scaling
+from benchmarks.models.latency import measure_latency
+from benchmarks.serving import (
+    diffusers_load,
+    load,
+    overhead,
+    reliability,
+    scaling,
+    startup,
+)
+
+Figures = dict[str, Any]
 
 
-def _pipeline(size: str) -> dict[str, Any]:
+def _compare_diffusers(size: str) -> Figures:
+    # diffusers is in the extra `bench`, so its import must not be needed by the other benchmarks.
     try:
-        from benchmarks.models.compare_diffusers import (
-            compare,
-        )  # only now: it needs what no other measure does
+        from benchmarks.models.compare_diffusers import compare
     except ImportError as error:
-        raise SystemExit(
-            f"{error}: pip install '.[bench]' has what benchmarks.models.compare_diffusers needs"
-        ) from error
+        raise SystemExit(f"{error}. Install it: pip install '.[bench]'") from error
     return compare(size)
 
 
-STACKS = {"pipeline": partial(_pipeline, "mini"), "pipeline-karlo": partial(_pipeline, "karlo")}
-ALL: dict[str, Callable[[], dict[str, Any]]] = {
-    "images": images,
-    **reliability.MEASURES,
-    **load.MEASURES,
-    **scaling.MEASURES,
-    **STACKS,
+BENCHMARKS: dict[str, Callable[[], Figures]] = {
+    "latency": measure_latency,
+    "overhead": overhead.measure_overhead,
+    "cancellation": overhead.measure_cancellation,
+    "listeners": overhead.measure_listeners,
+    "startup": startup.measure_startup,
+    "kills": reliability.kill_workers,
+    "soak": reliability.soak,
+    "fuzz": reliability.fuzz_images,
+    "load": load.compare_modes,
+    "load-simulated": load.compare_simulated_modes,
+    "load-diffusers": diffusers_load.compare_with_litserve,
+    "scaling": scaling.measure_scaling,
+    "pipeline": partial(_compare_diffusers, "mini"),
+    "pipeline-karlo": partial(_compare_diffusers, "karlo"),
 }
-PLOTS = load.PLOTS | scaling.PLOTS
-BRIEF = ("images", "overhead")
+PLOTS: dict[str, Callable[[Figures, Path], None]] = {
+    "load": load.plot_answered_shares,
+    "load-simulated": load.plot_answered_shares,
+    "load-diffusers": load.plot_answered_shares,
+    "scaling": scaling.plot_scaling,
+}
+DEFAULT_BENCHMARKS = ("latency", "overhead")
 
 
 def main() -> None:
-    """Run those asked for."""
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # and what was started ends too
+    """Run the benchmarks that the command line names."""
+    # End the started processes, too, when this one is terminated.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", choices=[*ALL, []], default=[], metavar="NAME", help=", ".join(ALL)
+        "names",
+        nargs="*",
+        choices=[*BENCHMARKS, []],
+        default=[],
+        metavar="NAME",
+        help=", ".join(BENCHMARKS),
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("runs/benchmarks"),
-        help="folder of NAME.json and NAME.png (%(default)s)",
+        help="folder of NAME.json and NAME.png (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    print(
-        f"| {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} | |\n| --- | --- |"
-    )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in arguments.names or BRIEF:
-        found = ALL[name]()
-        (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(f"| {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} | |")
+    print("| --- | --- |", flush=True)
+    for name in arguments.names or DEFAULT_BENCHMARKS:
+        figures = BENCHMARKS[name]()
+        (arguments.out / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
         if name in PLOTS:
-            PLOTS[name](found, arguments.out / f"{name}.png")
+            PLOTS[name](figures, arguments.out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,36 @@
-"""Curves beside each other, as a PNG."""
+"""Panels of curves as a PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 
-Curves = Mapping[str, Mapping[float, float]]  # by their names: y of x
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: axis labels, and curves by name, each as y of x."""
+
+    x_label: str
+    y_label: str
+    curves: Mapping[str, Mapping[float, float]]
 
 
-def panels(path: Path, of: Sequence[tuple[str, str, Curves]], *, log: bool = False) -> None:
-    """A panel for each (what x is, what y is, curves)."""
+def save_panels(path: Path, panels: Sequence[Panel], *, is_log: bool = False) -> None:
+    """Draw the panels from left to right and save them; `is_log` makes all axes logarithmic."""
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(of), figsize=(3.4 * len(of), 3.2), layout="constrained", squeeze=False
+        1, len(panels), figsize=(3.4 * len(panels), 3.2), layout="constrained", squeeze=False
     )
-    for ax, (x, y, curves) in zip(axes[0], of, strict=True):
-        for name, curve in curves.items():
-            ax.plot([float(k) for k in curve], list(curve.values()), "o-", markersize=3, label=name)
-        ax.set(xlabel=x, ylabel=y)
-        if log:
+    for ax, panel in zip(axes[0], panels, strict=True):
+        for name, curve in panel.curves.items():
+            ax.plot([float(x) for x in curve], list(curve.values()), "o-", markersize=3, label=name)
+        ax.set(xlabel=panel.x_label, ylabel=panel.y_label)
+        if is_log:
             ax.set(xscale="log", yscale="log")
         else:
             ax.set_ylim(0, None)

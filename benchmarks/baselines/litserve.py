@@ -1,8 +1,11 @@
-"""`python -m benchmarks.baselines.litserve FOLDER PORT`: diffusers' UnCLIPPipeline behind LitServe, as its documentation has it: requests that
-come within so many milliseconds are one batch, which runs to its end before the next.
+"""`python -m benchmarks.baselines.litserve FOLDER PORT`: diffusers' UnCLIPPipeline behind LitServe.
 
-The pipeline has one number of steps for all captions of a call, so a batch is drawn in as many calls as it has different ones.
+As in LitServe's documentation, requests that arrive within MAX_WAIT_S are one batch, which runs to
+its end before the next. The pipeline has one number of steps for all prompts of a call, so a batch
+takes as many calls as it has different numbers.
 """
+
+from __future__ import annotations
 
 import base64
 import io
@@ -15,13 +18,13 @@ import torch
 from diffusers import UnCLIPPipeline
 
 from benchmarks.baselines.rq_workers import MAX_ROWS, MAX_WAIT_S
-from benchmarks.models.compare_diffusers import THEIRS
+from benchmarks.models.peers import DIFFUSERS_STEP_NAMES
 
-Asked = dict[str, Any]
+Request = dict[str, Any]
 
 
-class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
-    """`{"prompt", "seed", "steps": [prior, decoder, upsampler]}` gives `{"png": base64}`."""
+class ImageAPI(litserve.LitAPI):  # type: ignore[misc]  # without annotations
+    """`{"prompt", "seed", "steps": [prior, decoder, upsampler]}` returns `{"png": base64}`."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(max_batch_size=MAX_ROWS, batch_timeout=MAX_WAIT_S)
@@ -33,37 +36,38 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
         self.pipeline = UnCLIPPipeline.from_pretrained(self.folder, torch_dtype=dtype).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
 
-    def decode_request(self, request: Asked) -> Asked:
-        """As it came."""
+    def decode_request(self, request: Request) -> Request:
+        """Return the request unchanged."""
         return request
 
-    def batch(self, inputs: list[Asked]) -> list[Asked]:
-        """No tensors to pipeline."""
+    def batch(self, inputs: list[Request]) -> list[Request]:
+        """Return the requests unchanged: there are no tensors to stack."""
         return inputs
 
     def unbatch(self, output: list[Any]) -> list[Any]:
-        """Nor to take apart."""
+        """Return the images unchanged."""
         return output
 
-    def predict(self, batch: list[Asked]) -> list[Any]:
-        """Draw, those with the same steps together."""
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for place, asked in enumerate(batch):
-            alike[tuple(asked["steps"])].append(place)
+    def predict(self, batch: list[Request]) -> list[Any]:
+        """Generate the images, those with the same numbers of steps together."""
+        by_steps: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, request in enumerate(batch):
+            by_steps[tuple(request["steps"])].append(index)
         images: dict[int, Any] = {}
-        for steps, places in alike.items():
-            drawn = self.pipeline(
-                [batch[place]["prompt"] for place in places],
-                generator=[torch.Generator().manual_seed(batch[place]["seed"]) for place in places],
+        for steps, indices in by_steps.items():
+            seeds = [batch[index]["seed"] for index in indices]
+            output = self.pipeline(
+                [batch[index]["prompt"] for index in indices],
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 prior_guidance_scale=4.0,
                 decoder_guidance_scale=8.0,
-                **dict(zip(THEIRS, steps, strict=True)),
+                **dict(zip(DIFFUSERS_STEP_NAMES, steps, strict=True)),
             )
-            images |= dict(zip(places, drawn.images, strict=True))
-        return [images[place] for place in range(len(batch))]
+            images |= dict(zip(indices, output.images, strict=True))
+        return [images[index] for index in range(len(batch))]
 
     def encode_response(self, image: Any) -> dict[str, str]:
-        """As a PNG."""
+        """Return the image as a PNG in base64."""
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return {"png": base64.b64encode(buffer.getvalue()).decode()}
@@ -71,8 +75,8 @@ class Drawing(litserve.LitAPI):  # type: ignore[misc]  # without annotations
 
 if __name__ == "__main__":
     server = litserve.LitServer(
-        Drawing(sys.argv[1]),
-        accelerator="cpu" if not torch.cuda.is_available() else "cuda",
+        ImageAPI(sys.argv[1]),
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         timeout=600,
     )
     server.run(

@@ -1,4 +1,7 @@
-"""`python -m benchmarks.baselines.stub_worker`: the product's worker around a pipeline that draws nothing, to see what everything else costs."""
+"""`python -m benchmarks.baselines.stub_worker`: the product's worker around a stub pipeline.
+
+It shows what everything but the pipeline costs.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from worker import __main__ as worker
 
 
 class StubPipeline(UnCLIP):
-    """The embedded checkpoint's parameters and plans; each row is grey after one step."""
+    """The default checkpoint's parameters and plans; each row ends as a grey image in one step."""
 
     def step(self, rows: Sequence[Row]) -> None:
         for row in rows:
             row.end(image=torch.zeros(3, row.parameters.size, row.parameters.size))
 
     def warm_up(self) -> None:
-        """There is nothing to warm."""
+        """Do nothing: no network runs."""
 
 
 if __name__ == "__main__":

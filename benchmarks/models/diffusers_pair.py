@@ -1,6 +1,7 @@
-"""The same random weights twice: as diffusers' UnCLIPPipeline, and as our pipeline, loaded from the folder that the pipeline saved.
+"""A diffusers UnCLIPPipeline with random weights, and how its networks differ from ours.
 
-diffusers 0.37.1 is the last release that can load such a folder. `pip install '.[bench]'` has it.
+Our pipeline loads the folder that diffusers' one saves. diffusers 0.37.1 is the last release that
+can load such a folder; the extra `bench` has it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import open_clip
 import torch
+from torch import Tensor
 
 from models import UnCLIP
 from models.networks.clip import TextEncoding
@@ -21,7 +23,10 @@ from models.networks.clip import TextEncoding
 
 @dataclass(frozen=True)
 class Widths:
-    """Widths of a Karlo: the released one's, or an eighth of them. Depths are the same, and so are the stages' shares of the work."""
+    """Widths of a pipeline of Karlo's form: the released ones, or an eighth of them.
+
+    Depths are the same, and so are the stages' shares of the work.
+    """
 
     embed: int  # of z_t, z_i and CLIP's text encoder
     clip_heads: int
@@ -38,8 +43,8 @@ SIZES = {
 }
 
 
-def tokenizer() -> Any:
-    """CLIP's, from the vocabulary that open_clip brings, padded as Karlo's."""
+def build_tokenizer() -> Any:
+    """Build CLIP's tokenizer from open_clip's vocabulary, padded as Karlo's."""
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -59,157 +64,187 @@ def tokenizer() -> Any:
         )
 
 
-def pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """UnCLIPPipeline with the released configs at these widths, its weights as diffusers initialises them, made on the device."""
-    from diffusers import (
-        PriorTransformer,
-        UnCLIPPipeline,
-        UnCLIPScheduler,
-        UNet2DConditionModel,
-        UNet2DModel,
+def build_diffusers_pipeline(size: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """Build a UnCLIPPipeline with the released configs at the widths of `size`.
+
+    The weights are diffusers' initial ones, created on the device.
+    """
+    from diffusers import UnCLIPPipeline, UnCLIPScheduler
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        networks = _build_networks(SIZES[size])
+    pipeline = UnCLIPPipeline(
+        **networks,
+        tokenizer=build_tokenizer(),
+        prior_scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
+        decoder_scheduler=UnCLIPScheduler(variance_type="learned_range"),
+        super_res_scheduler=UnCLIPScheduler(),
     )
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    return pipeline.to(device, dtype)
+
+
+def _build_networks(widths: Widths) -> dict[str, torch.nn.Module]:
+    """Build the pipeline's networks by the names of its components."""
+    from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
     from diffusers.pipelines.unclip import UnCLIPTextProjModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-    w = SIZES[size]
     unet: dict[str, Any] = {
         "layers_per_block": 3,
-        "block_out_channels": w.channels,
-        "norm_num_groups": w.norm_groups,
+        "block_out_channels": widths.channels,
+        "norm_num_groups": widths.norm_groups,
     }
-    text = CLIPTextConfig(
-        hidden_size=w.embed,
-        intermediate_size=4 * w.embed,
+    decoder = UNet2DConditionModel(
+        sample_size=64,
+        in_channels=3,
+        out_channels=6,
+        down_block_types=("ResnetDownsampleBlock2D", *3 * ["SimpleCrossAttnDownBlock2D"]),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=(*3 * ["SimpleCrossAttnUpBlock2D"], "ResnetUpsampleBlock2D"),
+        cross_attention_dim=widths.context,
+        attention_head_dim=widths.head_channels,
+        class_embed_type="identity",
+        resnet_time_scale_shift="scale_shift",
+        **unet,
+    )
+    first_upsampler, last_upsampler = (
+        UNet2DModel(
+            sample_size=256,
+            in_channels=6,
+            out_channels=3,
+            add_attention=False,
+            down_block_types=4 * ("ResnetDownsampleBlock2D",),
+            up_block_types=4 * ("ResnetUpsampleBlock2D",),
+            **unet,
+        )
+        for _ in range(2)
+    )
+    prior = PriorTransformer(
+        num_attention_heads=widths.prior_heads,
+        attention_head_dim=64,
+        num_layers=20,
+        embedding_dim=widths.embed,
+    )
+    torch.nn.init.ones_(prior.clip_std)
+    text_proj = UnCLIPTextProjModel(
+        clip_embeddings_dim=widths.embed,
+        time_embed_dim=4 * widths.channels[0],
+        cross_attention_dim=widths.context,
+    )
+    text_config = CLIPTextConfig(
+        hidden_size=widths.embed,
+        intermediate_size=4 * widths.embed,
         num_hidden_layers=12,
-        num_attention_heads=w.clip_heads,
-        projection_dim=w.embed,
+        num_attention_heads=widths.clip_heads,
+        projection_dim=widths.embed,
         vocab_size=49408,
         hidden_act="quick_gelu",
         bos_token_id=49406,
         eos_token_id=49407,
     )
-    attended = "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D"
-    torch.manual_seed(0)
-    with torch.device(device):
-        decoder = UNet2DConditionModel(
-            sample_size=64,
-            out_channels=6,
-            down_block_types=("ResnetDownsampleBlock2D", *3 * attended[:1]),
-            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-            up_block_types=(*3 * attended[1:], "ResnetUpsampleBlock2D"),
-            in_channels=3,
-            cross_attention_dim=w.context,
-            attention_head_dim=w.head_channels,
-            class_embed_type="identity",
-            resnet_time_scale_shift="scale_shift",
-            **unet,
-        )
-        kinds = {
-            "down_block_types": 4 * ("ResnetDownsampleBlock2D",),
-            "up_block_types": 4 * ("ResnetUpsampleBlock2D",),
-        }
-        first, last = (
-            UNet2DModel(
-                sample_size=256, in_channels=6, out_channels=3, add_attention=False, **kinds, **unet
-            )
-            for _ in range(2)
-        )
-        prior = PriorTransformer(
-            num_attention_heads=w.prior_heads,
-            attention_head_dim=64,
-            num_layers=20,
-            embedding_dim=w.embed,
-        )
-        torch.nn.init.ones_(prior.clip_std)
-        text_proj = UnCLIPTextProjModel(
-            clip_embeddings_dim=w.embed,
-            time_embed_dim=4 * w.channels[0],
-            cross_attention_dim=w.context,
-        )
-        text_encoder = CLIPTextModelWithProjection(text)
-    made = UnCLIPPipeline(
-        prior=prior,
-        decoder=decoder,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer(),
-        text_proj=text_proj,
-        super_res_first=first,
-        super_res_last=last,
-        prior_scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
-        decoder_scheduler=UnCLIPScheduler(variance_type="learned_range"),
-        super_res_scheduler=UnCLIPScheduler(),
-    )
-    made.set_progress_bar_config(disable=True)
-    for part in made.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
-    return made.to(device, dtype)
+    return {
+        "prior": prior,
+        "decoder": decoder,
+        "text_encoder": CLIPTextModelWithProjection(text_config),
+        "text_proj": text_proj,
+        "super_res_first": first_upsampler,
+        "super_res_last": last_upsampler,
+    }
 
 
 @torch.inference_mode()
-def differences(
+def relative_differences(
     theirs: Any, ours: UnCLIP, device: torch.device, dtype: torch.dtype
 ) -> dict[str, float]:
-    """How far what a network of ours says of the same numbers lies from what theirs says, as a share of its length, by network. An
-    AssertionError where CLIP says that the weights are not the same."""
+    """Compare our networks' outputs with theirs for the same numbers.
+
+    Returns |ours - theirs| / |theirs| by network.
+
+    Raises:
+        RuntimeError: CLIP's embeddings differ, so the two pipelines have different weights.
+    """
     ids = theirs.tokenizer(
         ["a red cube"], padding="max_length", max_length=77, return_tensors="pt"
     ).input_ids
     z_t = theirs.text_encoder(ids.to(device)).text_embeds.float()
     encoded = ours.clip.encode_text(ours.clip.tokenize(["a red cube"])[0]).z_t
-    assert torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())), (
-        "the two pipelines have different weights"
-    )
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, device=device)
+    if not torch.allclose(z_t, encoded, rtol=0, atol=1e-2 * float(z_t.abs().max())):
+        raise RuntimeError("the two pipelines have different weights")
 
     t = torch.tensor([700], device=device)
     width = z_t.shape[1]
+    z_i = torch.randn(1, width, device=device)
     text = TextEncoding(
-        drawn(1, width),
-        drawn(1, 77, ours.clip.text_width).to(dtype),
+        torch.randn(1, width, device=device),
+        torch.randn(1, 77, ours.clip.text_width, device=device).to(dtype),
         torch.ones(1, 77, dtype=torch.bool, device=device),
     )
-    z_i = drawn(1, width)
-    small = drawn(1, 3, 64, 64)
-    large = drawn(1, 3, 256, 256)
-    low = drawn(1, 3, 64, 64).clamp(-1, 1)
-    small, large = (x.contiguous(memory_format=torch.channels_last) for x in (small, large))
-    half = {
-        "proj_embedding": text.z_t.to(dtype),
-        "encoder_hidden_states": text.hidden,
-        "attention_mask": text.mask,
+    x_64 = torch.randn(1, 3, 64, 64, device=device).contiguous(memory_format=torch.channels_last)
+    x_256 = torch.randn(1, 3, 256, 256, device=device)
+    x_256 = x_256.contiguous(memory_format=torch.channels_last)
+    low_res = torch.randn(1, 3, 64, 64, device=device).clamp(-1, 1)
+    is_dropped = torch.zeros(1, dtype=torch.bool, device=device)
+    pairs = {
+        "prior": (
+            ours.prior(z_i, t, text),
+            _run_their_prior(theirs, z_i, t, text),
+        ),
+        "decoder": (
+            ours.decoder(x_64, t, z_i, text, is_dropped),
+            _run_their_decoder(theirs, x_64, t, z_i, text),
+        ),
+        "upsampler": (
+            ours.upsamplers[256].predicted(False, x_256, t, low_res),
+            _run_their_upsampler(theirs, x_256, t, low_res, dtype),
+        ),
     }
-    tokens, added = theirs.text_proj(
+    return {
+        name: float((own - other.float()).norm() / other.float().norm())
+        for name, (own, other) in pairs.items()
+    }
+
+
+def _run_their_prior(theirs: Any, z_i: Tensor, t: Tensor, text: TextEncoding) -> Tensor:
+    dtype = text.hidden.dtype
+    output = theirs.prior(
+        z_i.to(dtype),
+        timestep=t,
+        proj_embedding=text.z_t.to(dtype),
+        encoder_hidden_states=text.hidden,
+        attention_mask=text.mask,
+    )
+    embedding: Tensor = output.predicted_image_embedding
+    return embedding
+
+
+def _run_their_decoder(
+    theirs: Any, x_t: Tensor, t: Tensor, z_i: Tensor, text: TextEncoding
+) -> Tensor:
+    dtype = text.hidden.dtype
+    tokens, time_embedding = theirs.text_proj(
         image_embeddings=z_i.to(dtype),
         prompt_embeds=text.z_t.to(dtype),
         text_encoder_hidden_states=text.hidden,
         do_classifier_free_guidance=False,
     )
-    mask = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=device)
-    resized = torch.nn.functional.interpolate(low, (256, 256), mode="bicubic", antialias=True)
-    sides = {
-        "prior": (
-            ours.prior(z_i, t, text),
-            theirs.prior(z_i.to(dtype), timestep=t, **half).predicted_image_embedding,
-        ),
-        "decoder": (
-            ours.decoder(small, t, z_i, text, torch.zeros(1, dtype=torch.bool, device=device)),
-            theirs.decoder(
-                small.to(dtype),
-                t,
-                encoder_hidden_states=tokens,
-                class_labels=added,
-                attention_mask=mask,
-            ).sample,
-        ),
-        "upsampler": (
-            ours.upsamplers[256].predicted(False, large, t, low),
-            theirs.super_res_first(torch.cat((large, resized), dim=1).to(dtype), t).sample,
-        ),
-    }
-    return {
-        name: float((own - other.float()).norm() / other.float().norm())
-        for name, (own, other) in sides.items()
-    }
+    output: Tensor = theirs.decoder(
+        x_t.to(dtype),
+        t,
+        encoder_hidden_states=tokens,
+        class_labels=time_embedding,
+        attention_mask=torch.ones(1, tokens.shape[1], dtype=torch.bool, device=x_t.device),
+    ).sample
+    return output
+
+
+def _run_their_upsampler(
+    theirs: Any, x_t: Tensor, t: Tensor, low_res: Tensor, dtype: torch.dtype
+) -> Tensor:
+    resized = torch.nn.functional.interpolate(low_res, (256, 256), mode="bicubic", antialias=True)
+    output: Tensor = theirs.super_res_first(torch.cat((x_t, resized), dim=1).to(dtype), t).sample
+    return output

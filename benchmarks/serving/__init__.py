@@ -1,1 +1,1 @@
-"""Benchmarks of the whole service under load."""
+"""Benchmarks of the whole service."""

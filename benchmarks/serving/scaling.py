@@ -178,11 +178,11 @@ def measure_workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> 
             submit_many(deployment, range(jobs))
             for _ in range(count):
                 deployment.start_worker()
-            deployment.wait_until(partial(_are_alive, deployment, count), "all workers are up")
+            deployment.wait_for_workers()
             before = deployment.num_succeeded()
             started = time.perf_counter()
             deployment.wait_until(
-                lambda deployment=deployment: deployment.num_succeeded() == jobs,
+                partial(_have_succeeded, deployment, jobs),
                 "all jobs have succeeded",
                 timeout_s=TIMEOUT_S,
             )
@@ -192,11 +192,8 @@ def measure_workers(counts: Sequence[int] = (1, 2, 3, 4), jobs: int = 1_500) -> 
     return figures
 
 
-def _are_alive(deployment: LocalDeployment, count: int) -> bool:
-    """Return whether the deployment's workers, `count` of them, have sent a heartbeat."""
-    pids = {worker.pid for worker in deployment.workers}
-    heartbeats = deployment.heartbeats().values()
-    return sum(heartbeat.pid in pids for heartbeat in heartbeats) == count
+def _have_succeeded(deployment: LocalDeployment, count: int) -> bool:
+    return deployment.num_succeeded() == count
 
 
 def plot_scaling(figures: dict[str, Any], path: Path) -> None:

@@ -1,74 +1,107 @@
-"""What measures must itself be right: the imagined device, the exponents, and what a way of serving is told to draw."""
+"""The benchmarks' own arithmetic: the simulated device, exponents, load."""
 
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.baselines.simulated_worker import PASSES, PacedPipeline
-from benchmarks.plots import panels
-from benchmarks.serving.load import FEW_STEPS, LONG, SHORT, images, mixed, opened
-from benchmarks.serving.scaling import exponent
+from benchmarks.baselines.simulated_worker import PASS_TIMES, SimulatedPipeline
+from benchmarks.plots import Panel, save_panels
+from benchmarks.serving.diffusers_load import SHORT_STEPS
+from benchmarks.serving.load import (
+    LONG,
+    SHORT,
+    closed_loop_throughput,
+    num_images,
+    open_loop_latencies,
+    random_request,
+)
+from benchmarks.serving.scaling import fit_exponent
 
 
 def test_an_exponent_is_that_of_a_power_law() -> None:
-    """And 0 of what stays the same."""
+    """A constant has the exponent 0."""
     xs = [1, 10, 1000]
-    assert exponent(xs, [3 * x**1.5 for x in xs]) == pytest.approx(1.5)
-    assert exponent(xs, [2.0, 2.0, 2.0]) == pytest.approx(0, abs=1e-9)
+    assert fit_exponent(xs, [3 * x**1.5 for x in xs]) == pytest.approx(1.5)
+    assert fit_exponent(xs, [2.0, 2.0, 2.0]) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_paced_pipeline_takes_as_long_as_its_table_says(
+def test_a_simulated_pass_takes_the_time_of_its_table(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows go through all of their stages, and a row more costs its share."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    pipeline = PacedPipeline.load(tiny_checkpoint)
-    prior, decoder, upsampler = FEW_STEPS
-    steps = {
-        "prior_num_inference_steps": prior,
-        "decoder_num_inference_steps": decoder,
-        "upsampler_num_inference_steps": upsampler,
-    }
-    parameters = pipeline.resolve(size=256, **steps)
+    """Rows go through all of their stages, and a second row adds its share to each pass."""
+    sleeps_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", sleeps_s.append)
+    pipeline = SimulatedPipeline.load(tiny_checkpoint)
+    prior, decoder, upsampler = SHORT_STEPS
+    parameters = pipeline.resolve(
+        size=256,
+        prior_num_inference_steps=prior,
+        decoder_num_inference_steps=decoder,
+        upsampler_num_inference_steps=upsampler,
+    )
     rows = [pipeline.row("a red cube", seed, parameters) for seed in (1, 2)]
     while rows[0].stage is not None:
         pipeline.step(rows)
-    each = {"text": 1, "prior": prior, "decoder": decoder, "upsampler_256": upsampler}
-    assert len(slept) == sum(each.values())
-    assert sum(slept) == pytest.approx(
-        sum(count * PASSES[stage][0] * (1 + PASSES[stage][1]) for stage, count in each.items())
-    )
-    assert all(row.image is not None and row.image.shape == (3, 256, 256) for row in rows)
+    steps = {"text": 1, "prior": prior, "decoder": decoder, "upsampler_256": upsampler}
+    assert len(sleeps_s) == sum(steps.values())
+    expected_s = sum(count * PASS_TIMES[stage].seconds(2) for stage, count in steps.items())
+    assert sum(sleeps_s) == pytest.approx(expected_s)
+    for row in rows:
+        assert row.image is not None
+        assert row.image.shape == (3, 256, 256)
 
 
 def test_a_tenth_of_the_requests_is_long() -> None:
-    """And each has a seed of its own."""
+    """Each request has a seed of its own."""
     rng = random.Random(0)
-    requests = [mixed(rng) for _ in range(2000)]
-    assert 150 < sum(images(request) == LONG["n"] for request in requests) < 250
+    requests = [random_request(rng) for _ in range(2000)]
+    assert 150 < sum(num_images(request) == LONG["n"] for request in requests) < 250
     assert len({request["seed"] for request in requests}) == len(requests)
 
 
-def test_requests_that_come_at_random_do_not_wait_for_each_other() -> None:
-    """Each takes what it takes, however many are under way; short and long are told apart."""
+def test_open_loop_requests_do_not_wait_for_one_another() -> None:
+    """Each request takes its own time, and short ones are counted apart from long ones."""
     requests = [SHORT | {"seed": 1}, LONG | {"seed": 2}, SHORT | {"seed": 3}]
     started = time.perf_counter()
-    taken = opened(lambda request: time.sleep(0.3), 1000.0, requests, LONG, random.Random(0))
-    assert time.perf_counter() - started < 0.6
-    assert (len(taken["short"]), len(taken["long"])) == (2, 1)
-    assert min(taken["short"]) >= 0.3
-
-
-def test_panels_are_drawn(tmp_path: Path) -> None:
-    """Into a folder that need not be there."""
-    panels(
-        tmp_path / "new" / "plot.png",
-        [("x", "y", {"a": {1: 2.0, 2: 3.0}}), ("x", "y", {"b": {1: 1.0}})],
-        log=True,
+    latencies = open_loop_latencies(
+        lambda request: time.sleep(0.3), 1000.0, requests, LONG, random.Random(0)
     )
-    assert (tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert time.perf_counter() - started < 0.6
+    assert len(latencies["short"]) == 2
+    assert len(latencies["long"]) == 1
+    assert min(latencies["short"]) >= 0.3
+
+
+def test_closed_loop_throughput_counts_images() -> None:
+    """Two workers finish four requests of four images in two rounds."""
+    requests = [LONG | {"seed": seed} for seed in range(4)]
+    throughput = closed_loop_throughput(lambda request: time.sleep(0.2), requests, 2)
+    assert 16 / 0.8 < throughput <= 16 / 0.4
+
+
+def test_panels_are_saved_to_a_new_folder(tmp_path: Path) -> None:
+    """The file is a PNG."""
+    path = tmp_path / "new" / "plot.png"
+    panels = [Panel("x", "y", {"a": {1: 2.0, 2: 3.0}}), Panel("x", "y", {"b": {1: 1.0}})]
+    save_panels(path, panels, is_log=True)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_line_lists_the_benchmarks() -> None:
+    """`python -m benchmarks --help` starts without the extra `bench`."""
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for name in ("latency", "overhead", "load-simulated", "scaling", "pipeline-karlo"):
+        assert name in result.stdout
