@@ -1,37 +1,45 @@
-# `make run` and `make test` are all that a fresh machine needs besides Python 3.11+ and the package index.
+# A fresh machine needs Python 3.11 or newer and a package index; `make` installs the rest into .venv.
 PYTHON ?= python3
+PRESET ?= cpu
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run worker test lint train bench clean
+.PHONY: help run worker test lint docs train bench clean
 .DEFAULT_GOAL := run
 
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+$(STAMP): pyproject.toml unclip_client/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, \
+	this is " + sys.version.split()[0] + ". Choose another: make PYTHON=python3.12")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable ./unclip_client --editable '.[dev]'
 	touch $@
 
-run: $(STAMP)  ## Redis, a worker and the service on port 8000; Ctrl-C stops all of it
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP)  ## Run Redis, a worker and the service on port 8000; Ctrl-C stops them
 	@$(BIN)/python -m devtools.launch
 
-worker: $(STAMP)  ## one more worker for a running `make run`
+worker: $(STAMP)  ## Run one more worker beside `make run`
 	@$(BIN)/python -m devtools.launch worker
 
-lint: $(STAMP)
+test: $(STAMP) lint  ## Run the linters and all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(STAMP) lint  ## everything the tests need, then the tests
-	$(BIN)/python -m pytest
+docs: $(STAMP)  ## Build the documentation site into site/
+	$(BIN)/mkdocs build --strict
 
-train: $(STAMP)  ## the default checkpoint anew; PRESET=gpu where there is one
-	$(BIN)/python -m training $(or $(PRESET),cpu) --out runs/$(or $(PRESET),cpu)
+train: $(STAMP)  ## Train the default checkpoint again; PRESET=gpu on a GPU
+	$(BIN)/python -m training $(PRESET) --out runs/$(PRESET)
 
-bench: $(STAMP)  ## seconds a picture, by size, on this machine
+bench: $(STAMP)  ## Measure the latency of an image and the overhead of serving
 	$(BIN)/python -m benchmarks
 
-clean:
-	rm -rf .venv .run build *.egg-info
+clean:  ## Remove the virtual environment, the data of `make run` and build outputs
+	rm -rf .venv .run build site *.egg-info unclip_client/build unclip_client/*.egg-info
