@@ -1,6 +1,6 @@
 """`python -m training.illustrated STAGE`: train the networks of the illustrated world, one stage at a time.
 
-Every stage resumes from its last save. Stages in order: pool, clip, decoder, prior."""
+Every stage resumes from its last save. Stages in order: pool, clip, image_head, decoder, prior."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from models.networks.decoder import Decoder, DecoderConfig
+from models.networks.matting import MattingConfig, MattingNetwork
 from models.networks.image_tower import ImageTower, ImageTowerConfig
-from models.networks.prior import DiffusionPrior, PriorConfig
+from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
 from models.networks.two_tower_clip import TwoTowerCLIP
+from models.networks.upsampler import Upsampler, UpsamplerConfig
 from training.data.pretrained import fill_trunk, read_lite0, read_minilm
 from training.data.pseudo_photographs import (
     PseudoPhotographs,
@@ -26,18 +29,24 @@ from training.data.pseudo_photographs import (
     class_things,
     make_pseudo_photographs,
 )
-from training.data.scene_pool import ScenePool, build_pool, load_pool
+from training.data.scene_crops import build_crops, build_mattes, load_crops
+from training.data.scene_pool import ScenePool, build_pool, build_small_features, load_pool
 from training.data.text_vocabulary import build_vocabulary, fill_text_tower
 from training.data.word_pairs import WordPairs, build_word_pairs, is_held_out_noun
 from training.data.wordnet import WordNet, nouns_below, owners_of, read_wordnet
 from training.errors import TrainingError
 from training.evaluation.illustrated_grids import draw_decoder_grid
+from training.evaluation.judge import Judge
 from training.illustrated_presets import EMBED_DIM, PRESETS, SETS, IllustratedPreset
+from training.losses.diffusion import upsampler_loss
 from training.losses.illustrated import (
     embed_features,
     illustrated_decoder_loss,
     illustrated_prior_loss,
 )
+from training.losses.image_head import gather_head_data, image_head_loss
+from training.losses.judge import pool_judge_loss
+from training.losses.matting import matting_loss
 from training.losses.two_towers import TwoTowerData, find_twins, two_tower_loss
 from training.scenes.illustrated.atlas import ART_FOLDER
 from training.scenes.illustrated.world import World, load_world
@@ -45,6 +54,7 @@ from training.trainer.step import Loss
 from training.trainer.trainer import load_finished, train
 
 CHUNK_STEPS = 1000  # between checks of the time limit
+MATTE_PX = 256
 
 
 class IllustratedRun:
@@ -136,6 +146,16 @@ class IllustratedRun:
         data = TwoTowerData(pool, self.words, photographs, class_names(), groups, find_twins(pool))
         self._train("clip", clip, two_tower_loss(clip, data), limit_s)
 
+    def train_image_head(self, limit_s: float) -> None:
+        """Train the image tower's head alone, on every scene, against the trained text tower."""
+        clip, photographs = self.new_clip()
+        load_finished("clip", clip, self.preset.plans["clip"], self.folder)
+        clip.requires_grad_(False)
+        clip.image.head.requires_grad_(True)
+        groups = [self.words.groups[name] if name >= 0 else -1 for name in self.class_things]
+        data = gather_head_data(clip, [self.pool("clip"), self.pool("scenes")], self.words.groups, class_names(), groups)
+        self._train("image_head", clip.image.head, image_head_loss(clip, data, photographs), limit_s)
+
     def train_decoder(self, limit_s: float) -> None:
         """Train the decoder."""
         torch.manual_seed(1)
@@ -164,6 +184,33 @@ class IllustratedRun:
         _, photographs = self.new_clip()
         loss = illustrated_prior_loss(prior, self.clip, pool, photographs, self.class_scenes(pool))
         self._train("prior", prior, loss, limit_s)
+
+    def train_upsampler(self, size: int, limit_s: float) -> None:
+        """Train the upsampler to 256 or 1024 pixels."""
+        name = f"upsampler_{size}"
+        torch.manual_seed(size)
+        upsampler = Upsampler(UpsamplerConfig(**self.preset.networks[name])).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        path = self.folder / f"crops-{size}.npy"
+        build_crops(path, self.world, self.art, size, self.preset.crops, per_scene=2 if size == 256 else 8)
+        self._train(name, upsampler, upsampler_loss(upsampler, load_crops(path, size)), limit_s)
+
+    def train_matting(self, limit_s: float) -> None:
+        """Train the matting network."""
+        torch.manual_seed(3)
+        network = MattingNetwork(MattingConfig()).to(self.device)
+        path = self.folder / f"mattes-{MATTE_PX}.npy"
+        build_mattes(path, self.world, self.art, MATTE_PX, self.preset.mattes)
+        self._train("matting", network, matting_loss(network, np.load(path, mmap_mode="r")), limit_s)
+
+    def train_judge(self, limit_s: float) -> None:
+        """Train the judge on both pools."""
+        tower = ImageTower(ImageTowerConfig(EMBED_DIM))
+        fill_trunk(tower.trunk, read_lite0(self.art))
+        for name, folder in (("clip", "pool-clip"), ("scenes", "pool-scenes")):
+            build_small_features(self.folder / folder, self.pool(name), tower)
+        torch.manual_seed(4)
+        judge = Judge(len(self.full_world.names), len(SETS))
+        self._train("judge", judge, pool_judge_loss(judge, [self.pool("clip"), self.pool("scenes")]), limit_s)
 
     def class_scenes(self, pool: ScenePool) -> dict[int, list[int]]:
         """Map ImageNet's classes to scenes that show the thing at or above them alone, in its own colours."""
@@ -224,8 +271,13 @@ def main() -> None:
     stages: dict[str, Callable[[IllustratedRun, float], None]] = {
         "pool": lambda run, _: run.build_pools(),
         "clip": IllustratedRun.train_clip,
+        "image_head": IllustratedRun.train_image_head,
         "decoder": IllustratedRun.train_decoder,
         "prior": IllustratedRun.train_prior,
+        "upsampler_256": lambda run, limit_s: run.train_upsampler(256, limit_s),
+        "upsampler_1024": lambda run, limit_s: run.train_upsampler(1024, limit_s),
+        "matting": IllustratedRun.train_matting,
+        "judge": IllustratedRun.train_judge,
     }
     parser = argparse.ArgumentParser(
         prog="python -m training.illustrated", description=main.__doc__

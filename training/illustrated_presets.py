@@ -20,6 +20,8 @@ class IllustratedPreset:
     mix: str
     clip_shards: int
     shards: int
+    crops: int  # of each upsampler
+    mattes: int
     networks: dict[str, dict[str, Any]]
     plans: dict[str, Plan]
 
@@ -65,6 +67,8 @@ CPU = IllustratedPreset(
     mix="simple",
     clip_shards=8,
     shards=12,
+    crops=6000,
+    mattes=1500,
     networks=NETWORKS,
     plans={
         "clip": Plan(steps=320, batch=1, lr=3e-4, warmup=50, ema=0.995, bf16=True),
@@ -91,6 +95,8 @@ GPU = replace(
     mix="full",
     clip_shards=16,
     shards=60,
+    crops=20_000,
+    mattes=6000,
     plans={
         "clip": Plan(steps=3_000, batch=1, lr=3e-4, warmup=100, ema=0.998),
         "decoder": Plan(

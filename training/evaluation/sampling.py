@@ -8,7 +8,7 @@ from torch import Tensor
 from models.diffusion.schedule import alphas_cumprod, spaced_timesteps
 from models.networks.clip import TextEncoding
 from models.networks.decoder import Decoder
-from models.networks.prior import DiffusionPrior
+from models.networks.priors.diffusion import DiffusionPrior
 from models.networks.two_tower_clip import TwoTowerCLIP
 from models.networks.upsampler import Upsampler
 
