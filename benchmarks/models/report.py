@@ -52,7 +52,7 @@ class Report:
         self.figures["failed"][name] = f"{type(error).__name__}: {error}"[:500]
 
     def add_batch(self, batch: int, peers: dict[str, dict[str, float]]) -> None:
-        """Add the figures of peers at one batch size, and print them beside diffusers'."""
+        """Add and print the figures of peers at one batch size, compared with diffusers'."""
         batches = self.figures["batches"]
         row = batches.setdefault(str(batch), {"peers": {}})
         row["peers"] |= peers

@@ -1,4 +1,4 @@
-"""The service beside diffusers behind LitServe, with the same random weights."""
+"""Compare the service with diffusers behind LitServe, with the same random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Throughput and latency of the service under load, beside other ways to serve the pipeline.
+"""Throughput and latency of the service under load, and of other ways to serve the pipeline.
 
 Closed-loop load keeps a number of requests in flight. Open-loop load sends them at random times
 (Poisson), at a share of the measured capacity, as users do: they do not wait for one another.

@@ -58,7 +58,7 @@ def test_a_simulated_pass_takes_the_time_of_its_table(
 
 
 def test_a_tenth_of_the_requests_is_long() -> None:
-    """Each request has a seed of its own."""
+    """Every request has another seed."""
     rng = random.Random(0)
     requests = [random_request(rng) for _ in range(2000)]
     assert 150 < sum(num_images(request) == LONG["n"] for request in requests) < 250

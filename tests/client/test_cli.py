@@ -46,7 +46,7 @@ def run_command(
 
 
 def run_process(deployment: DeploymentUnderTest, *words: str) -> str:
-    """Run Python with these arguments beside the service, and return its stdout."""
+    """Run Python with these arguments against the service, and return its stdout."""
     environment = deployment.environment | {"UNCLIP_URL": deployment.url, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, *words],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from support.deployment import DeploymentUnderTest
-from support.images import load_png
+from support.images import load_png, read_provenance
 from support.transport import FaultyTransport
 
 from unclip_client import (
@@ -39,7 +38,7 @@ def test_generate_saves_a_file(
     assert content == deployment.http.get(f"/jobs/{job.id}/images/0.png").content
     assert image.to_pil().size == (64, 64)
     assert (image.width, image.height) == (64, 64)
-    assert image.provenance == json.loads(load_png(content).text["unclip"])  # type: ignore[attr-defined]
+    assert image.provenance == read_provenance(content)
     assert image.provenance["prompt"] == "a red cube"
     assert image.provenance["seed"] == 4
     assert image.seed == 4

@@ -1,4 +1,4 @@
-"""The client is a distribution of its own."""
+"""The client's wheel contains the client alone."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
-
 from service.requests.models import REQUESTS
+
 from unclip_client import options
 from unclip_client.client import Operations
 
@@ -30,7 +30,9 @@ def strip_type(hint: Any) -> Any:
     if get_origin(hint) in (Union, UnionType):
         (one,) = (part for part in get_args(hint) if part is not NoneType)
         return strip_type(one)
-    return list[strip_type(get_args(hint)[0])] if get_origin(hint) is list else hint  # type: ignore[misc]
+    if get_origin(hint) is list:
+        return list[strip_type(get_args(hint)[0])]  # type: ignore[misc]
+    return hint
 
 
 def test_every_operation_has_a_method() -> None:

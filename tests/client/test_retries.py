@@ -36,7 +36,7 @@ def connect(deployment: DeploymentUnderTest) -> Iterator[Connect]:
 
 
 def test_a_lost_response_does_not_start_a_second_job(connect: Connect) -> None:
-    """Each call has an Idempotency-Key of its own, and its retries have the same."""
+    """Each call has a new Idempotency-Key, and its retries repeat it."""
     client, transport = connect(lose_response, lose_response)
     before = {job.id for job in client.list_jobs()}
     first = client.submit.generate("a cone", **SMALL)

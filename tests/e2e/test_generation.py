@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.deployment import DeploymentUnderTest
-from support.images import load_png
+from support.images import load_png, read_provenance
 from support.requests import CUBE, WAIT, WAIT_FOR_PNG
 
 # Rounding differs with the batch that an image is in: at most two of 255 levels.
@@ -34,7 +33,7 @@ def test_an_image_carries_what_reproduces_it(deployment: DeploymentUnderTest, si
     assert image.format == "PNG"
     assert image.mode == "RGB"
     assert image.size == (size, size)
-    provenance = json.loads(image.text["unclip"])  # type: ignore[attr-defined]
+    provenance = read_provenance(response.content)
     assert provenance["operation"] == "generate"
     assert provenance["prompt"] == CUBE["prompt"]
     assert provenance["seed"] == 1
