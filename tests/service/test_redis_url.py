@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from contracts.operations import GenerateFields
 from contracts.redis_url import RedisUrl, parse_sentinels, redact_credentials
 from devtools.ports import free_port
 from devtools.redis_server import redis_binary
+from devtools.wait import wait_until
 from infra.redis import wait_for_redis
 from service.jobs.repository import Jobs
 from service.requests.parse import Work
@@ -80,14 +80,6 @@ async def drawn(jobs: Jobs) -> bool:
     )
 
 
-def until(true: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
-
-
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -110,7 +102,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             )
             pipeline.callback(process.wait)
             pipeline.callback(process.kill)
-            until(lambda: process.poll() is not None or _answers(port))
+            wait_until(lambda: process.poll() is not None or _answers(port))
             assert process.poll() is None  # what it was told would not do
             return process
 
@@ -211,7 +203,7 @@ async def test_after_a_failover_the_work_goes_on_at_the_new_master(
     ]
     start(watch, "requirepass w", *(f"sentinel {line}" for line in watched), mode=("--sentinel",))
     sentinel = redis.Redis(port=watch, password="w", decode_responses=True)
-    until(
+    wait_until(
         lambda: _quiet(
             lambda: (
                 sentinel.execute_command("SENTINEL CKQUORUM m")
@@ -226,13 +218,13 @@ async def test_after_a_failover_the_work_goes_on_at_the_new_master(
         if how == "killed":
             master.kill()
         else:
-            until(lambda: _quiet(lambda: sentinel.execute_command("SENTINEL FAILOVER m")))
+            wait_until(lambda: _quiet(lambda: sentinel.execute_command("SENTINEL FAILOVER m")))
         await asyncio.to_thread(
-            until, lambda: sentinel.sentinel_get_master_addr_by_name("m")[1] == second
+            wait_until, lambda: sentinel.sentinel_get_master_addr_by_name("m")[1] == second
         )
-        await asyncio.to_thread(until, lambda: _role(second) == b"master")
+        await asyncio.to_thread(wait_until, lambda: _role(second) == b"master")
         if how != "killed":  # what it accepts as a master still is lost
-            await asyncio.to_thread(until, lambda: _role(first) == b"slave")
+            await asyncio.to_thread(wait_until, lambda: _role(first) == b"slave")
         assert await drawn(jobs)
     await jobs.close()
     sentinel.close()

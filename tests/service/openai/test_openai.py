@@ -28,26 +28,18 @@ from contracts import redis_keys
 from contracts.jobs import ImageInfo, Preview, Progress, WorkerHeartbeat
 from devtools.ports import free_port
 from devtools.redis_server import RedisServer
+from devtools.wait import wait_until
 from service.api.problems import problem_response
 from service.app import create_app
-from service.security.headers import wrap_app
 from service.errors import Unauthorized
 from service.openai import stream
+from service.security.headers import wrap_app
 from service.settings import Settings
 from worker.jobs.record import JobRecord
 
 LONG_S = 60.0
 CUBE = "a red cube"
 WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
-
-
-def until(true: Callable[[], Any]) -> Any:
-    """Poll until it is; returns what it was then."""
-    deadline = time.monotonic() + LONG_S
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def png(
@@ -96,7 +88,7 @@ class House:
 
     def next_job(self) -> str:
         """Wait for a job, and take it out of the queue."""
-        return str(until(lambda: self.store.lpop(redis_keys.QUEUE_LIST)).decode())
+        return str(wait_until(lambda: self.store.lpop(redis_keys.QUEUE_LIST)).decode())
 
     def record(self, job_id: str) -> JobRecord:
         return JobRecord(self.store, job_id, 100)
@@ -154,7 +146,7 @@ def running(
     )
     thread = threading.Thread(target=server.run)
     thread.start()
-    until(lambda: server.started)
+    wait_until(lambda: server.started)
     url = f"http://127.0.0.1:{port}"
     with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=LONG_S) as client:
         house = House(client, url, redis_url)
@@ -355,7 +347,7 @@ class TestStream:
 
         def show(job_id: str) -> None:
             record = house.record(job_id)
-            until(record.watched)
+            wait_until(record.watched)
             record.start({})
             for step in range(1, 7):
                 buffer = io.BytesIO()
@@ -443,7 +435,7 @@ class TestStream:
         with house.client.images.generate(prompt=CUBE, stream=True, partial_images=1):
             job_id = house.next_job()
             house.record(job_id).start({})
-        until(lambda: house.status(job_id) == "cancelled")
+        wait_until(lambda: house.status(job_id) == "cancelled")
 
 
 class TestModels:
@@ -692,10 +684,10 @@ class TestErrors:
             job_id = house.next_job()
             house.record(job_id).start({})
         else:
-            job_id = until(lambda: house.store.lrange(redis_keys.QUEUE_LIST, 0, 0))[0].decode()
+            job_id = wait_until(lambda: house.store.lrange(redis_keys.QUEUE_LIST, 0, 0))[0].decode()
         assert house.status(job_id) == ("running" if runs else "queued")
         thread.join(LONG_S)
-        until(lambda: house.status(job_id) == "cancelled")
+        wait_until(lambda: house.status(job_id) == "cancelled")
         assert not house.store.llen(redis_keys.QUEUE_LIST)
 
     def test_without_a_worker_it_is_given_up(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rq.job import Job
 
 from contracts import redis_keys
 from contracts.jobs import Record, now, written
+from devtools.wait import wait_until
 from models import Row, UnCLIP
 from worker.engine.core import Engine, batch_limits
 from worker.jobs.cancellation import Cancellations
@@ -83,15 +84,7 @@ def enqueue(
 
 
 def ended(record: JobRecord) -> Record:
-    return until(lambda: found if (found := record.read()) and found.finished_at else None)
-
-
-def until(true: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
+    return wait_until(lambda: found if (found := record.read()) and found.finished_at else None)
 
 
 def test_a_job_that_raises_is_tried_again_and_then_fails_with_a_reason(
@@ -122,7 +115,7 @@ def test_a_worker_is_seen_while_it_lives_and_signs_off(
     worker.on_beat = told.set
     assert told.wait(WAIT_S)
     assert 0 <= time.time() - float(client.get(redis_keys.LAST_HEARTBEAT)) < WAIT_S
-    until(lambda: client.get(redis_keys.worker(worker.name)))
+    wait_until(lambda: client.get(redis_keys.worker(worker.name)))
     assert client.smembers(redis_keys.WORKERS) == {worker.name.encode()}
     assert 0 < client.ttl(redis_keys.worker(worker.name)) <= 10
     worker.stop()
@@ -131,12 +124,12 @@ def test_a_worker_is_seen_while_it_lives_and_signs_off(
 
 def test_the_beat_goes_on_after_redis_refused_it(client: redis.Redis, worker: InThread) -> None:
     """Else every running job would seem abandoned, and be drawn twice."""
-    until(lambda: client.get(redis_keys.worker(worker.name)))
+    wait_until(lambda: client.get(redis_keys.worker(worker.name)))
     client.delete(redis_keys.WORKERS)
     client.set(redis_keys.WORKERS, "not a set")
     time.sleep(2.5)  # one beat at least is refused
     client.delete(redis_keys.WORKERS, redis_keys.worker(worker.name))
-    until(lambda: client.get(redis_keys.worker(worker.name)))
+    wait_until(lambda: client.get(redis_keys.worker(worker.name)))
 
 
 def test_a_maintenance_lock_left_by_a_killed_worker_does_not_last(
@@ -180,7 +173,7 @@ class TestWithAPipeline:
     ) -> None:
         """The third waits in the queue, where another worker may take it, and not between queue and execution."""
         records = [enqueue(client, job_id) for job_id in "abc"]
-        until(lambda: [record.read().status for record in records[:2]] == ["running"] * 2)  # type: ignore[union-attr]
+        wait_until(lambda: [record.read().status for record in records[:2]] == ["running"] * 2)  # type: ignore[union-attr]
         time.sleep(1.2)  # the worker has looked again meanwhile
         assert client.lrange(redis_keys.QUEUE_LIST, 0, -1) == [b"c"]
         assert client.llen(f"{redis_keys.QUEUE_LIST}:intermediate") == 0
@@ -212,7 +205,7 @@ class TestWithAPipeline:
     ) -> None:
         """And takes no other."""
         first = enqueue(client, "a")
-        until(lambda: first.read().status == "running")  # type: ignore[union-attr]
+        wait_until(lambda: first.read().status == "running")  # type: ignore[union-attr]
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
         time.sleep(1.2)
@@ -269,7 +262,7 @@ class TestWithAPipeline:
         try:
             assert ended(lost).status == "succeeded"
             assert time.monotonic() - started < 15
-            until(lambda: client.llen(handed) == 0)
+            wait_until(lambda: client.llen(handed) == 0)
             assert client.hget(redis_keys.OUTCOMES, "generate:succeeded") == b"2"
             assert client.llen(redis_keys.QUEUE_LIST) == 0
         finally:
