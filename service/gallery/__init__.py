@@ -1,0 +1,1 @@
+"""The gallery: images that are kept until they are deleted, with their provenance."""
