@@ -62,7 +62,7 @@ class RedisServer:
         """
         self.process.start()
         with redis.Redis.from_url(self.url) as client:
-            wait_until(lambda: _answers(client), "Redis answers", timeout_s=30)
+            wait_until(lambda: _answers(client), "Redis answers", timeout_s=30, poll_s=0.005)
 
     def stop(self) -> None:
         """Kill the server, as a crash of its machine would."""
