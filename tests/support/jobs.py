@@ -1,57 +1,67 @@
-"""Jobs that tests submit and end in the worker's place."""
+"""Jobs as the service leaves them in Redis, and a job runner around a real engine."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import redis
 
-from contracts.jobs import ImageInfo, Progress
+from contracts import redis_keys
+from contracts.fields import IMAGE_FIELDS
+from contracts.jobs import JobRecord, JobSpec, JobStatus, now
+from contracts.operations import OPERATIONS
+from models import UnCLIP
+from worker.engine.core import Engine
+from worker.engine.memory import batch_limits
+from worker.jobs.cancellation import CancellationListener
+from worker.jobs.content_filter import ContentFilter
 from worker.jobs.record import JobRepository
+from worker.jobs.runner import JobRunner
 
-PNG = b"\x89PNG"
-LAST = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
 TTL_S = 100
 
 
-async def submit(client: httpx.AsyncClient, **fields: Any) -> str:
-    """Submit a job to generate an image, and return its id."""
-    answer = await client.post("/generate", json={"prompt": "a red cube", "seed": 5} | fields)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
+def store_job(
+    client: redis.Redis,
+    request: dict[str, Any],
+    *,
+    job_id: str = "j",
+    operation: str = "generate",
+    status: JobStatus = "queued",
+    **images: bytes,
+) -> JobRepository:
+    """Write the record and the input images of a new job."""
+    names = {name: name for name in images if name in IMAGE_FIELDS}
+    spec = JobSpec(
+        operation=operation,
+        request=OPERATIONS[operation].model_validate(request | names),
+        inputs=list(images),
+        created_at=now(),
+    )
+    client.hset(redis_keys.job(job_id), mapping=JobRecord(job_id, spec, status).to_hash())
+    for name, content in images.items():
+        client.set(redis_keys.input_image(job_id, name), content)
+    return JobRepository(client, job_id, TTL_S)
 
 
-def start_job(redis_url: str, job_id: str) -> None:
-    """Start a job as a worker does. Blocking."""
-    with redis.Redis.from_url(redis_url) as connection:
-        assert JobRepository(connection, job_id, TTL_S).start({"size": 64})
+def read_job(client: redis.Redis, job_id: str = "j") -> JobRecord:
+    """Read the record of a job that exists."""
+    record = JobRepository(client, job_id, TTL_S).read()
+    assert record is not None
+    return record
 
 
-def succeed_job(redis_url: str, job_id: str, *pngs: bytes) -> None:
-    """Start a job and end it with these images, or with one, as a worker does. Blocking."""
-    contents = pngs or (PNG,)
-    infos = [ImageInfo(seed=5 + at, width=64, height=64) for at in range(len(contents))]
-    with redis.Redis.from_url(redis_url) as connection:
-        job = JobRepository(connection, job_id, TTL_S)
-        job.start({"size": 64})
-        assert job.succeed(contents, infos, [], LAST)
-
-
-def fail_job(redis_url: str, job_id: str, detail: str = "no memory", ttl_s: int = TTL_S) -> None:
-    """End a job with an internal failure, as a worker does. Blocking."""
-    with redis.Redis.from_url(redis_url) as connection:
-        assert JobRepository(connection, job_id, ttl_s).fail("internal", detail)
-
-
-async def submit_and_end(
-    client: httpx.AsyncClient, redis_url: str, outcome: str = "succeed", **fields: Any
-) -> str:
-    """Submit a job, and start it, end it well or fail it. Return its id."""
-    job_id = await submit(client, **fields)
-    act = {"start": start_job, "succeed": succeed_job, "fail": fail_job}[outcome]
-    await asyncio.to_thread(start_job, redis_url, job_id)
-    if outcome != "start":
-        await asyncio.to_thread(act, redis_url, job_id)
-    return job_id
+@contextmanager
+def running(
+    client: redis.Redis, pipeline: UnCLIP, content_filter: ContentFilter | None = None
+) -> Iterator[JobRunner]:
+    """Start an engine and a listener for cancellations, and return the runner that uses them."""
+    engine = Engine(pipeline, batch_limits(8))
+    engine.start()
+    cancellations = CancellationListener(client, engine)
+    cancellations.start()
+    yield JobRunner(pipeline, engine, client, cancellations, TTL_S, content_filter=content_filter)
+    cancellations.stop()
+    engine.stop()

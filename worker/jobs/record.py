@@ -10,7 +10,7 @@ from typing import Any, Literal
 import redis
 
 from contracts import redis_keys
-from contracts.fields import Animation
+from contracts.fields import Animation, QueueFields
 from contracts.jobs import (
     ENDED,
     FailureKind,
@@ -18,6 +18,7 @@ from contracts.jobs import (
     JobError,
     JobOutcome,
     JobRecord,
+    JobSpec,
     Preview,
     Progress,
     encode_fields,
@@ -26,6 +27,7 @@ from contracts.jobs import (
 from contracts.transitions import Reason, finish_job, publish_event
 from contracts.webhooks import schedule_webhook
 from infra.object_store import ObjectStore
+from worker.jobs.errors import InvalidJobError
 
 # Weight of the latest job in the moving averages of durations.
 DURATION_MOMENTUM = 0.2
@@ -69,9 +71,17 @@ class JobRepository:
         return self.read()
 
     def read(self) -> JobRecord | None:
-        """Read the job's present record; None if it is deleted."""
+        """Read the job's present record; None if it is deleted.
+
+        Raises InvalidJobError if this version cannot read it.
+        """
         fields = self.redis.hgetall(self.key)
-        return JobRecord.from_hash(self.job_id, fields) if fields else None
+        if not fields:
+            return None
+        try:
+            return JobRecord.from_hash(self.job_id, fields)
+        except (KeyError, ValueError) as error:
+            raise InvalidJobError(f"This worker cannot read the job's record: {error}") from error
 
     def read_inputs(self, names: Sequence[str]) -> dict[str, bytes]:
         """Read the request's input images as PNG bytes, by name.
@@ -200,7 +210,10 @@ class JobRepository:
         contents: dict[str, bytes],
         reason: Reason | None = None,
     ) -> bool:
-        record = self.record
+        try:
+            record = self.record
+        except InvalidJobError:
+            record = self._unreadable_record()
         if record is None:
             return False
 
@@ -210,6 +223,12 @@ class JobRepository:
             finish_job(pipe, record, status, self.ttl_s, fields, reason)
 
         return self._change(change)
+
+    def _unreadable_record(self) -> JobRecord:
+        """Return a record with the operation alone, so that the job can end all the same."""
+        operation = self.redis.hget(self.key, "operation") or b"unknown"
+        spec = JobSpec(operation=operation.decode(), request=QueueFields(), created_at=now())
+        return JobRecord(self.job_id, spec)
 
     def _change(self, change: Callable[[Any], None]) -> bool:
         """Run a transaction unless the job has ended or is deleted; return whether it ran."""

@@ -56,7 +56,12 @@ class JobRunner:
         exception is a worker error.
         """
         jobs = JobRepository(self.connection, job_id, self.result_ttl_s, self.store)
-        record = jobs.record
+        try:
+            record = jobs.record
+        except InvalidJobError as error:
+            structlog.contextvars.bind_contextvars(job_id=job_id)
+            _fail(jobs, error)
+            return
         # The thread runs this job alone, so its later log lines carry these too.
         structlog.contextvars.bind_contextvars(
             job_id=job_id, request_id=record.spec.request_id if record else None
@@ -86,7 +91,7 @@ class JobRun:
         try:
             parameters, outcome = self._generate()
         except JobFailedError as error:
-            self._fail(error)
+            _fail(self.jobs, error)
         except JobEndedError:
             log.info("job cancelled")
         else:
@@ -190,14 +195,16 @@ class JobRun:
             redis_keys.mean_duration(operation, parameters.size), seconds
         )
 
-    def _fail(self, error: JobFailedError) -> None:
-        tracing.mark_failed(error.reason)
-        detail = str(error)
-        if self.jobs.fail(error.kind, detail, error.reason):
-            log.warning(
-                "job failed",
-                kind=error.kind,
-                reason=error.reason,
-                # The detail of an invalid request may quote a prompt, which the log must not.
-                detail=None if error.kind == "invalid" else detail,
-            )
+
+def _fail(jobs: JobRepository, error: JobFailedError) -> None:
+    """Record that the job failed, in its record, its trace and the log."""
+    tracing.mark_failed(error.reason)
+    detail = str(error)
+    if jobs.fail(error.kind, detail, error.reason):
+        log.warning(
+            "job failed",
+            kind=error.kind,
+            reason=error.reason,
+            # The detail of an invalid request may quote a prompt, which the log must not.
+            detail=None if error.kind == "invalid" else detail,
+        )

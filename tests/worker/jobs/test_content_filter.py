@@ -1,11 +1,10 @@
-"""The content check, with the default checkpoint's own CLIP: a red cube is what nobody is to see."""
+"""The content filter, with the CLIP of the bundled checkpoint: it excludes red cubes."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,19 @@ import pytest
 import redis
 from PIL import Image
 from prometheus_client import REGISTRY
+from support.jobs import read_job, running, store_job
 
 from contracts import redis_keys
-from contracts.jobs import Record, now, written
+from contracts.jobs import JobRecord
+from devtools.redis_server import RedisServer
 from models import UnCLIP, operations
 from models.operations import Operation, Outcome, Phase
 from models.row import Row
-from worker.engine.core import Engine, batch_limits
-from worker.jobs import runner as drawing
-from worker.jobs.cancellation import Cancellations
-from worker.jobs.content_filter import Concepts, ContentCheck, ContentError, read
-from worker.jobs.images import png, tensor
-from worker.jobs.record import JobRecord
-from worker.jobs.runner import Context, draw, install
+from worker.jobs import progress
+from worker.jobs.content_filter import Concepts, ContentFilter, read_concepts
+from worker.jobs.errors import FlaggedContentError
+from worker.jobs.images import decode_png, encode_png
+from worker.jobs.runner import JobRunner
 
 NEUTRAL = [
     "a blue cube",
@@ -46,193 +45,186 @@ def pipeline() -> UnCLIP:
 
 
 @pytest.fixture(scope="module")
-def check(pipeline: UnCLIP) -> ContentCheck:
-    return ContentCheck(pipeline, NO_RED_CUBES)
+def content_filter(pipeline: UnCLIP) -> ContentFilter:
+    return ContentFilter(pipeline, NO_RED_CUBES)
 
 
 @pytest.fixture(scope="module")
-def drawn(pipeline: UnCLIP) -> list[Row]:
+def rows(pipeline: UnCLIP) -> list[Row]:
     """A red cube from seed 1, and a blue sphere from seed 2."""
-    rows = [
-        pipeline.row(text, seed, pipeline.resolve(size=64))
-        for text, seed in (("a red cube on grass", 1), ("a blue sphere on grass", 2))
-    ]
-    pipeline.draw(rows)
+    prompts = {1: "a red cube on grass", 2: "a blue sphere on grass"}
+    parameters = pipeline.resolve(size=64)
+    rows = [pipeline.row(prompt, seed, parameters) for seed, prompt in prompts.items()]
+    pipeline.run(rows)
     return rows
 
 
 @pytest.fixture(scope="module")
-def cube(drawn: list[Row]) -> bytes:
-    """The red cube, as PNG."""
-    assert drawn[0].image is not None
-    return png(drawn[0].image, {})
+def cube(rows: list[Row]) -> bytes:
+    """The red cube as PNG."""
+    assert rows[0].image is not None
+    return encode_png(rows[0].image, {})
 
 
 @pytest.fixture
-def working(redis_server: Any) -> Iterator[Callable[..., AbstractContextManager[redis.Redis]]]:
-    """Redis, with the task set up to draw from it with a pipeline and its check."""
-
-    @contextmanager
-    def work(pipeline: UnCLIP, check: ContentCheck | None) -> Iterator[redis.Redis]:
-        client = redis.Redis.from_url(redis_server.url)
-        engine = Engine(pipeline, batch_limits(8))
-        engine.start()
-        install(
-            Context(pipeline, engine, client, Cancellations(client, engine), 100, content=check)
-        )
-        try:
-            yield client
-        finally:
-            install(None)
-            engine.stop()
-            client.close()
-
-    return work
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
 
 
-def operated(
-    client: redis.Redis, operation: str, request: dict[str, Any], **images: bytes
-) -> Record:
-    """The record of a job after it was drawn."""
-    client.flushall()
-    fields = written(
-        operation=operation, status="queued", request=request, inputs=list(images), created_at=now()
-    )
-    client.hset(redis_keys.job("j"), mapping=fields)
-    for name, content in images.items():
-        client.set(redis_keys.input_image("j", name), content)
-    client.set(redis_keys.preview_subscribed("j"), 1)
-    draw("j")
-    record = JobRecord(client, "j", 100).read()
-    assert record is not None
-    return record
+@pytest.fixture
+def runner(
+    client: redis.Redis, pipeline: UnCLIP, content_filter: ContentFilter
+) -> Iterator[JobRunner]:
+    with running(client, pipeline, content_filter) as runner:
+        yield runner
 
 
-def flagged(images: str) -> float:
-    return REGISTRY.get_sample_value("unclip_images_flagged_total", {"images": images}) or 0.0
+def run_job(
+    runner: JobRunner, request: dict[str, Any], operation: str = "generate", **images: bytes
+) -> JobRecord:
+    """Run a job whose previews a client watches, and return its record."""
+    runner.connection.flushall()
+    store_job(runner.connection, request, operation=operation, **images)
+    runner.connection.set(redis_keys.preview_subscribed("j"), 1)
+    runner.run("j")
+    return read_job(runner.connection)
 
 
-def test_what_is_drawn_is_delivered_only_where_it_is_not_flagged(
-    working: Callable[..., AbstractContextManager[redis.Redis]],
-    pipeline: UnCLIP,
-    check: ContentCheck,
-) -> None:
-    """A flagged drawing fails its job, leaves nothing behind, and is counted; another is drawn as ever, to its whole progress."""
-    with working(pipeline, check) as client:
-        before = flagged("drawn")
-        record = operated(client, "generate", SMALL | {"prompt": "a red cube on grass"})
-        assert record.status == "failed"
-        assert record.error is not None
-        assert record.error.kind == "content"
-        assert record.images == []
-        assert not client.keys("*:image:*")
-        assert flagged("drawn") == before + 1
-        assert "red" not in record.error.detail
-        record = operated(client, "generate", SMALL | {"prompt": "a blue sphere on grass"})
-        assert record.status == "succeeded"
-        assert len(record.images) == 1
-        assert record.warnings == []
-        events = [
-            json.loads(fields[b"data"])
-            for _, fields in client.xrange(redis_keys.events("j"))
-            if fields[b"event"] == b"progress"
-        ]
-        fractions = [event["fraction"] for event in events]
-        assert fractions == sorted(fractions)
-        assert record.progress is not None
-        assert record.progress.fraction == 1
-        assert flagged("drawn") == before + 1
+def num_flagged(source: str) -> float:
+    return REGISTRY.get_sample_value("unclip_images_flagged_total", {"source": source}) or 0.0
 
 
-def test_an_image_that_is_given_is_looked_at_before_any_work(
-    working: Callable[..., AbstractContextManager[redis.Redis]],
-    pipeline: UnCLIP,
-    check: ContentCheck,
-    cube: bytes,
-) -> None:
-    """Under whatever name it comes; and a mask, which shows nothing, is not."""
-    with working(pipeline, check) as client:
-        before = flagged("given")
-        for operation, request, name in (
-            ("embeddings", {}, "image"),
-            ("interpolate", SMALL | {"prompt_b": "a cone"}, "image_a"),
-            ("generate", SMALL | {"mix": [{"image": "mix_0"}]}, "mix_0"),
-        ):
-            record = operated(client, operation, request, **{name: cube})
-            assert record.error is not None
-            assert record.error.kind == "content"
-            assert "came with the request" in record.error.detail
-        assert flagged("given") == before + 3
-
-    def first_stages(name: str) -> list[str]:
-        guarded = check.guard(
-            operations.embeddings(pipeline, "a", pipeline.resolve()),
-            {name: tensor(cube)},
-            pipeline.resolve(),
-            singly=False,
-        )
-        return list(next(guarded).rows[0].plan)
-
-    assert first_stages("image") == ["image"]
-    assert first_stages("mask") == ["text"]
+def test_a_flagged_output_fails_its_job(runner: JobRunner) -> None:
+    """No image is stored, the metric counts it, and the error does not quote the prompt."""
+    before = num_flagged("output")
+    record = run_job(runner, SMALL | {"prompt": "a red cube on grass"})
+    assert record.status == "failed"
+    assert record.outcome.error is not None
+    assert record.outcome.error.kind == "content"
+    assert "red" not in record.outcome.error.detail
+    assert record.outcome.images == []
+    assert not runner.connection.keys("*:image:*")
+    assert num_flagged("output") == before + 1
 
 
-def test_of_several_images_those_that_are_flagged_are_left_out(
-    pipeline: UnCLIP, check: ContentCheck, drawn: list[Row]
-) -> None:
-    """With a warning that names the seed; where they belong together, or none is left, the job fails."""
-
-    def made(rows: list[Row]) -> Operation:
-        yield Phase([pipeline.caption_row("a", 0, pipeline.resolve(), prior=False)])
-        return Outcome(rows, {"told": 1}, ["cut"])
-
-    outcome = operations.run(
-        pipeline, check.guard(made(drawn), {}, pipeline.resolve(), singly=True)
-    )
-    assert [row.seed for row in outcome.rows] == [2]
-    assert outcome.result == {"told": 1}
-    assert outcome.warnings == [
-        "cut",
-        "The image of seed 1 is left out: it shows what this service does not deliver.",
+def test_another_output_is_delivered(runner: JobRunner) -> None:
+    """Its progress grows up to 1 over the checks and the operation."""
+    before = num_flagged("output")
+    record = run_job(runner, SMALL | {"prompt": "a blue sphere on grass"})
+    assert record.status == "succeeded"
+    assert len(record.outcome.images) == 1
+    assert record.outcome.warnings == []
+    fractions = [
+        json.loads(fields[b"data"])["fraction"]
+        for _, fields in runner.connection.xrange(redis_keys.events("j"))
+        if fields[b"event"] == b"progress"
     ]
-    for rows, singly in ((drawn, False), (drawn[:1], True)):
-        with pytest.raises(ContentError, match="does not deliver"):
-            operations.run(pipeline, check.guard(made(rows), {}, pipeline.resolve(), singly=singly))
+    assert fractions == sorted(fractions)
+    assert record.progress is not None
+    assert record.progress.fraction == 1
+    assert num_flagged("output") == before
 
 
-def test_concepts_that_are_alike_share_a_probability(pipeline: UnCLIP, cube: bytes) -> None:
-    """Two names of one thing halve each other's share, and add up again; the threshold is met by equality too."""
-    z_i = pipeline.clip.encode_image(tensor(cube)[None])[0]
-    once = ContentCheck(pipeline, NO_RED_CUBES).probability(z_i)
-    twice = ContentCheck(
-        pipeline, Concepts(concepts=["a red cube"] * 2, neutral=NEUTRAL, threshold=0.5)
-    ).probability(z_i)
-    other = ContentCheck(
-        pipeline, Concepts(concepts=["a white cone"], neutral=["a red cube"], threshold=0.5)
-    ).probability(z_i)
+@pytest.mark.parametrize(
+    ("operation", "request_", "name"),
+    [
+        ("embeddings", {}, "image"),
+        ("interpolate", SMALL | {"prompt_b": "a cone"}, "image_a"),
+        ("generate", SMALL | {"mix": [{"image": "mix_0"}]}, "mix_0"),
+    ],
+)
+def test_a_flagged_input_fails_its_job(
+    runner: JobRunner, cube: bytes, operation: str, request_: dict[str, Any], name: str
+) -> None:
+    """Whatever the name of the input image is."""
+    before = num_flagged("input")
+    record = run_job(runner, request_, operation, **{name: cube})
+    assert record.outcome.error is not None
+    assert record.outcome.error.kind == "content"
+    assert "input image" in record.outcome.error.detail
+    assert num_flagged("input") == before + 1
+
+
+@pytest.mark.parametrize(("name", "stages"), [("image", ["image"]), ("mask", ["text"])])
+def test_inputs_are_checked_before_any_work_and_masks_are_not(
+    pipeline: UnCLIP, content_filter: ContentFilter, cube: bytes, name: str, stages: list[str]
+) -> None:
+    """The first phase is the check, or the operation's own for a mask."""
+    guarded = content_filter.guard(
+        operations.embeddings(pipeline, "a", pipeline.resolve()),
+        {name: decode_png(cube)},
+        pipeline.resolve(),
+        drop_flagged=False,
+    )
+    assert list(next(guarded).rows[0].stage_costs) == stages
+
+
+def finished_operation(pipeline: UnCLIP, rows: list[Row]) -> Operation:
+    """An operation that ends with these rows."""
+    yield Phase([pipeline.prompt_row("a", 0, pipeline.resolve(), prior=False)])
+    return Outcome(rows, {"label": 1}, ["truncated"])
+
+
+def test_flagged_images_among_several_are_left_out(
+    pipeline: UnCLIP, content_filter: ContentFilter, rows: list[Row]
+) -> None:
+    """A warning names the seed; the operation's own values and warnings stay."""
+    guarded = content_filter.guard(
+        finished_operation(pipeline, rows), {}, pipeline.resolve(), drop_flagged=True
+    )
+    outcome = operations.run(pipeline, guarded)
+    assert [row.seed for row in outcome.rows] == [2]
+    assert outcome.result == {"label": 1}
+    assert outcome.warnings == [
+        "truncated",
+        "The image of seed 1 was flagged by the content filter and is left out.",
+    ]
+
+
+@pytest.mark.parametrize(("count", "drop_flagged"), [(2, False), (1, True)])
+def test_flagged_frames_or_nothing_left_fail_the_job(
+    pipeline: UnCLIP, content_filter: ContentFilter, rows: list[Row], count: int, drop_flagged: bool
+) -> None:
+    """Frames belong together, and a job without images has no result."""
+    guarded = content_filter.guard(
+        finished_operation(pipeline, rows[:count]),
+        {},
+        pipeline.resolve(),
+        drop_flagged=drop_flagged,
+    )
+    with pytest.raises(FlaggedContentError, match="flagged by the content filter"):
+        operations.run(pipeline, guarded)
+
+
+def test_concepts_with_one_meaning_add_up(pipeline: UnCLIP, cube: bytes) -> None:
+    """Two names of one concept halve each other's probability, and the sum counts."""
+    z_i = pipeline.clip.encode_image(decode_png(cube)[None])[0]
+    two_names = Concepts(concepts=["a red cube"] * 2, neutral=NEUTRAL, threshold=0.5)
+    other = Concepts(concepts=["a white cone"], neutral=["a red cube"], threshold=0.5)
+    once = ContentFilter(pipeline, NO_RED_CUBES).probability(z_i)
+    twice = ContentFilter(pipeline, two_names).probability(z_i)
     assert 0.9 < once <= twice <= 1
-    assert other < 0.1
+    assert ContentFilter(pipeline, other).probability(z_i) < 0.1
 
 
-@pytest.mark.parametrize("checked", [False, True])
-def test_nobody_sees_a_preview_of_what_was_not_looked_at(
-    working: Callable[..., AbstractContextManager[redis.Redis]],
+@pytest.mark.parametrize("is_filtered", [False, True])
+def test_previews_are_off_with_a_content_filter(
+    client: redis.Redis,
     tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
-    checked: bool,
+    is_filtered: bool,
 ) -> None:
-    """With the check there are none, and without it there are."""
-    for name in ("POLL_S", "TELL_EVERY_S", "SHOW_EVERY_S"):
-        monkeypatch.setattr(drawing, name, 0.001)
+    """A preview would show an image before its check."""
+    for name in ("POLL_S", "PROGRESS_INTERVAL_S", "PREVIEW_INTERVAL_S"):
+        monkeypatch.setattr(progress, name, 0.001)
     pipeline = UnCLIP.load(tiny_checkpoint)
-    lenient = ContentCheck(pipeline, NO_RED_CUBES.model_copy(update={"threshold": 1.0}))
-    with working(pipeline, lenient if checked else None) as client:
-        record = operated(
-            client, "generate", SMALL | {"prompt": "a", "decoder_num_inference_steps": 300}
-        )
+    lenient = ContentFilter(pipeline, NO_RED_CUBES.model_copy(update={"threshold": 1.0}))
+    with running(client, pipeline, lenient if is_filtered else None) as runner:
+        record = run_job(runner, SMALL | {"prompt": "a", "decoder_num_inference_steps": 300})
         events = {fields[b"event"] for _, fields in client.xrange(redis_keys.events("j"))}
     assert record.status == "succeeded"
-    assert events == {b"progress", b"ended"} | (set() if checked else {b"preview"})
+    assert events == {b"progress", b"ended"} | (set() if is_filtered else {b"preview"})
 
 
 @pytest.mark.parametrize(
@@ -251,34 +243,34 @@ def test_nobody_sees_a_preview_of_what_was_not_looked_at(
         (None, "it cannot be read"),
     ],
 )
-def test_a_file_that_will_not_do_says_where(tmp_path: Path, text: str | None, reason: str) -> None:
-    path = tmp_path / "check.json"
+def test_an_invalid_file_has_a_reason(tmp_path: Path, text: str | None, reason: str) -> None:
+    path = tmp_path / "filter.json"
     if text is not None:
         path.write_text(text)
     with pytest.raises(ValueError, match=reason):
-        read(path)
+        read_concepts(path)
 
 
-def test_a_checkpoint_that_cannot_look_is_told_at_once(
+def test_a_checkpoint_without_an_image_encoder_is_rejected(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = UnCLIP.load(tiny_checkpoint)
     monkeypatch.setattr(pipeline.clip, "has_image_encoder", False)
     with pytest.raises(ValueError, match="checkpoint 'tiny' has no image encoder"):
-        ContentCheck(pipeline, NO_RED_CUBES)
+        ContentFilter(pipeline, NO_RED_CUBES)
 
 
-def test_an_image_as_large_as_they_come_is_looked_at_too(
-    pipeline: UnCLIP, check: ContentCheck, cube: bytes
+def test_large_images_are_checked_at_the_size_of_clip(
+    pipeline: UnCLIP, content_filter: ContentFilter, cube: bytes
 ) -> None:
-    """At CLIP's own size: what is flagged at 64² is flagged at 1024²."""
+    """What is flagged at 64² is flagged at 1024²."""
     large = io.BytesIO()
     Image.open(io.BytesIO(cube)).resize((1024, 1024), Image.Resampling.BICUBIC).save(large, "PNG")
-    operation = operations.embeddings(pipeline, "a", pipeline.resolve())
-    with pytest.raises(ContentError):
-        operations.run(
-            pipeline,
-            check.guard(
-                operation, {"image": tensor(large.getvalue())}, pipeline.resolve(), singly=False
-            ),
-        )
+    guarded = content_filter.guard(
+        operations.embeddings(pipeline, "a", pipeline.resolve()),
+        {"image": decode_png(large.getvalue())},
+        pipeline.resolve(),
+        drop_flagged=False,
+    )
+    with pytest.raises(FlaggedContentError):
+        operations.run(pipeline, guarded)

@@ -1,4 +1,4 @@
-"""The task itself, on a real Redis, engine and (tiny) pipeline: from a job's record to its images."""
+"""The job runner on a real Redis, engine and tiny pipeline: from a record to images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import redis
 import torch
 from PIL import Image
 from prometheus_client import REGISTRY
+from support.images import load_png
+from support.jobs import read_job, running, store_job
 
 from contracts import redis_keys
-from contracts.jobs import Record, now, written
+from contracts.jobs import JobRecord, JobStatus, now
+from devtools.redis_server import RedisServer
 from models import UnCLIP
-from worker.engine.core import Engine, batch_limits
-from worker.jobs.cancellation import Cancellations
-from worker.jobs.record import JobRecord
-from worker.jobs.runner import Context, draw, install
+from worker.jobs.runner import JobRunner
 
 CUBE: dict[str, Any] = {"prompt": "a red cube", "seed": 7, "n": 1, "size": 64}
+SMALL = {"seed": 3, "size": 64, "decoder_num_inference_steps": 4}
 
 
 @pytest.fixture(scope="module")
@@ -31,189 +32,184 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
 
 
 @pytest.fixture
-def client(redis_server: Any, pipeline: UnCLIP) -> Iterator[redis.Redis]:
-    """Redis, with the task set up to draw from it."""
-    client = redis.Redis.from_url(redis_server.url)
-    engine = Engine(pipeline, batch_limits(8))
-    engine.start()
-    cancellations = Cancellations(client, engine)
-    cancellations.start()
-    install(Context(pipeline, engine, client, cancellations, 100))
-    yield client
-    install(None)
-    cancellations.stop()
-    engine.stop()
-    client.close()
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
 
 
-def drawn(client: redis.Redis, request: dict[str, Any]) -> Record:
-    """The record of a job with this request after it was drawn."""
-    client.hset(
-        redis_keys.job("j"),
-        mapping=written(operation="generate", status="queued", request=request, created_at=now()),
-    )
-    draw("j")
-    record = JobRecord(client, "j", 100).read()
-    assert record is not None
-    return record
+@pytest.fixture
+def runner(client: redis.Redis, pipeline: UnCLIP) -> Iterator[JobRunner]:
+    with running(client, pipeline) as runner:
+        yield runner
 
 
-def test_a_job_is_drawn_as_the_pipeline_draws_it(client: redis.Redis, pipeline: UnCLIP) -> None:
-    """Image i from seed + i, as PNGs that say how they were drawn; the record tells what was used."""
-    counts = [f"unclip_{name}_seconds_count" for name in ("queue_wait", "job_duration")]
-    before = [REGISTRY.get_sample_value(name, {"operation": "generate"}) or 0 for name in counts]
-    record = drawn(client, CUBE | {"n": 2})
-    assert [REGISTRY.get_sample_value(name, {"operation": "generate"}) for name in counts] == [
-        count + 1 for count in before
-    ]
+def run_job(
+    runner: JobRunner, request: dict[str, Any], operation: str = "generate", **images: bytes
+) -> JobRecord:
+    """Store a job, run it, and return its record."""
+    store_job(runner.connection, request, operation=operation, **images)
+    runner.run("j")
+    return read_job(runner.connection)
+
+
+def solid_png(colour: Any, mode: str = "RGB", size_px: int = 64) -> bytes:
+    """A square of one colour, as the service stores it."""
+    buffer = io.BytesIO()
+    Image.new(mode, (size_px, size_px), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def stored_png(client: redis.Redis, index: int = 0) -> Image.Image:
+    content = client.get(redis_keys.image("j", index))
+    assert isinstance(content, bytes)
+    return load_png(content)
+
+
+def read_events(client: redis.Redis) -> list[tuple[bytes, dict[str, Any]]]:
+    """Names and data of the job's events."""
+    stream = client.xrange(redis_keys.events("j"))
+    return [(fields[b"event"], json.loads(fields[b"data"])) for _, fields in stream]
+
+
+def progress_fractions(client: redis.Redis) -> list[float]:
+    return [data["fraction"] for event, data in read_events(client) if event == b"progress"]
+
+
+def test_a_job_has_the_images_of_the_pipeline(runner: JobRunner, client: redis.Redis) -> None:
+    """Image i is that of seed + i, and record and PNG hold the resolved parameters."""
+    pipeline = runner.pipeline
+    record = run_job(runner, CUBE | {"n": 2})
     assert record.status == "succeeded"
-    assert [image.seed for image in record.images] == [7, 8]
+    assert [image.seed for image in record.outcome.images] == [7, 8]
     assert record.parameters == pipeline.resolve(size=64).as_dict()
-    assert record.error is None
-    assert record.warnings == []
+    assert record.outcome.error is None
+    assert record.outcome.warnings == []
     for index, seed in enumerate((7, 8)):
-        image = Image.open(io.BytesIO(client.get(redis_keys.image("j", index))))
-        wanted = pipeline.generate(["a red cube"], seeds=[seed], size=64)[0]
-        pixels = torch.frombuffer(
-            bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8
-        ).view(64, 64, 3)
-        assert (pixels.permute(2, 0, 1).float() - (wanted + 1) * 127.5).abs().max() <= 1
-        told = json.loads(image.text["unclip"])  # type: ignore[attr-defined]
-        assert (told["prompt"], told["seed"], told["parameters"]) == (
-            "a red cube",
-            seed,
-            record.parameters,
-        )
+        image = stored_png(client, index)
+        levels = (pipeline.generate(["a red cube"], seeds=[seed], size=64)[0] + 1) * 127.5
+        pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+        difference = pixels.view(64, 64, 3).permute(2, 0, 1).float() - levels
+        assert difference.abs().max() <= 1
+        provenance = json.loads(image.text["unclip"])  # type: ignore[attr-defined]
+        assert provenance["prompt"] == "a red cube"
+        assert provenance["seed"] == seed
+        assert provenance["parameters"] == record.parameters
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"size": 100}, "size"),
-        ({"guidance": 1}, "guidance"),
-        ({"decoder_num_inference_steps": 1, "sampler": "plms"}, "sampler"),
-    ],
-)
-def test_what_can_never_work_fails_as_invalid_and_is_not_tried_again(
-    client: redis.Redis, change: dict[str, Any], reason: str
+def test_waits_and_durations_are_measured(runner: JobRunner, client: redis.Redis) -> None:
+    """As metrics of this worker, and as means in Redis for the service's estimates."""
+    names = ["unclip_queue_wait_seconds_count", "unclip_job_duration_seconds_count"]
+    labels = {"operation": "generate"}
+    before = [REGISTRY.get_sample_value(name, labels) or 0 for name in names]
+    run_job(runner, CUBE)
+    after = [REGISTRY.get_sample_value(name, labels) for name in names]
+    assert after == [count + 1 for count in before]
+    means = client.hgetall(redis_keys.MEAN_DURATIONS)
+    assert set(means) == {b"generate:64", b"any:None"}
+    assert all(float(mean) > 0 for mean in means.values())
+
+
+def test_a_request_that_this_checkpoint_cannot_serve_is_invalid(
+    runner: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task returns, so that RQ counts it as done; the record says what was wrong."""
-    record = drawn(client, CUBE | change)
+    """The runner returns, so that RQ does not retry it; the record has the reason."""
+    monkeypatch.setattr(runner.pipeline, "sizes", (64,))
+    record = run_job(runner, CUBE | {"size": 256})
     assert record.status == "failed"
-    assert record.error is not None
-    assert record.error.kind == "invalid"
-    assert reason in record.error.detail
+    assert record.outcome.error is not None
+    assert record.outcome.error.kind == "invalid"
+    assert "size is 256" in record.outcome.error.detail
 
 
-def test_a_job_fails_where_an_image_of_it_does(
-    client: redis.Redis, pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", [{"size": 100}, {"unknown": 1}])
+def test_a_record_that_this_version_cannot_read_is_invalid(
+    runner: JobRunner, client: redis.Redis, change: dict[str, Any]
 ) -> None:
-    """With the row's own reason, and how many."""
-    step = pipeline.step
+    """It ends instead of being retried, for example after a service of a newer version."""
+    spec = {"operation": "generate", "request": CUBE | change, "created_at": now().isoformat()}
+    key = redis_keys.job("j")
+    fields = {"spec": json.dumps(spec), "status": "queued", "operation": "generate"}
+    client.hset(key, mapping=fields)
+    runner.run("j")
+    assert client.hget(key, "status") == b"failed"
+    assert client.hgetall(redis_keys.OUTCOMES) == {b"generate:failed:invalid": b"1"}
+    outcome = json.loads(client.hget(key, "outcome") or b"{}")
+    assert outcome["error"]["kind"] == "invalid"
+    assert next(iter(change)) in outcome["error"]["detail"]
 
-    def failing(rows: Any) -> None:
+
+def test_a_job_fails_if_one_of_its_images_does(
+    runner: JobRunner, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the row's own reason and the number of failed images."""
+    step = runner.pipeline.step
+
+    def failing_step(rows: Any) -> None:
         if any(row.seed == 8 and row.stage == "decoder" for row in rows):
             raise RuntimeError("a cosmic ray")
         step(rows)
 
-    monkeypatch.setattr(pipeline, "step", failing)
-    record = drawn(client, CUBE | {"n": 2})
+    monkeypatch.setattr(runner.pipeline, "step", failing_step)
+    record = run_job(runner, CUBE | {"n": 2})
     assert record.status == "failed"
-    assert record.images == []
-    assert record.error is not None
-    assert record.error.kind == "internal"
-    assert (
-        record.error.detail
-        == "1 of 2 images failed: the decoder failed: RuntimeError: a cosmic ray"
+    assert record.outcome.images == []
+    assert record.outcome.error is not None
+    assert record.outcome.error.kind == "internal"
+    assert record.outcome.error.detail == (
+        "1 of 2 images failed: stage decoder failed: RuntimeError: a cosmic ray"
     )
     assert client.hgetall(redis_keys.OUTCOMES) == {b"generate:failed:rows": b"1"}
 
 
-@pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_a_job_that_has_ended_is_not_drawn_again(client: redis.Redis, status: str) -> None:
-    """RQ may hand one out twice; the second time nothing happens."""
-    record = JobRecord(client, "j", 100)
-    client.hset(
-        redis_keys.job("j"),
-        mapping=written(operation="generate", status=status, request=CUBE, created_at=now()),
-    )
-    before = record.read()
-    draw("j")
-    assert record.read() == before
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_an_ended_job_is_not_run_again(
+    runner: JobRunner, client: redis.Redis, status: JobStatus
+) -> None:
+    """RQ may dequeue a job twice; the second time nothing happens."""
+    store_job(client, CUBE, status=status)
+    before = read_job(client)
+    runner.run("j")
+    assert read_job(client) == before
     assert client.get(redis_keys.image("j", 0)) is None
 
 
-def test_a_job_that_is_gone_is_not_drawn(client: redis.Redis) -> None:
+def test_a_deleted_job_is_not_run(runner: JobRunner, client: redis.Redis) -> None:
     """It expired or was deleted while it waited."""
-    draw("gone")
+    runner.run("deleted")
     assert client.keys("*") == []
 
 
-def test_progress_is_told_from_the_first_step_to_the_last(client: redis.Redis) -> None:
-    """On the event stream, growing, and the end after all."""
-    drawn(client, CUBE | {"decoder_num_inference_steps": 300})
-    events = [
-        (fields[b"event"], json.loads(fields[b"data"]))
-        for _, fields in client.xrange(redis_keys.events("j"))
-    ]
-    fractions = [data["fraction"] for event, data in events if event == b"progress"]
+def test_progress_is_published_until_the_end(runner: JobRunner, client: redis.Redis) -> None:
+    """It only grows, and the event of the end comes last."""
+    run_job(runner, CUBE | {"decoder_num_inference_steps": 300})
+    fractions = progress_fractions(client)
     assert fractions == sorted(fractions)
     assert len(fractions) >= 2
-    assert events[-1] == (b"ended", {"status": "succeeded"})
+    assert read_events(client)[-1] == (b"ended", {"status": "succeeded"})
 
 
-def test_the_task_cannot_run_outside_a_worker() -> None:
-    """It says how to run it instead."""
-    with pytest.raises(RuntimeError, match="python -m worker"):
-        draw("j")
-
-
-def image(colour: Any, mode: str = "RGB", size: int = 64) -> bytes:
-    """A square of one colour, as the service stores it."""
-    buffer = io.BytesIO()
-    Image.new(mode, (size, size), colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def operated(
-    client: redis.Redis, operation: str, request: dict[str, Any], **images: bytes
-) -> Record:
-    """The record of a job of any operation after it was drawn."""
-    fields = written(
-        operation=operation, status="queued", request=request, inputs=list(images), created_at=now()
-    )
-    client.hset(redis_keys.job("j"), mapping=fields)
-    for name, content in images.items():
-        client.set(redis_keys.input_image("j", name), content)
-    draw("j")
-    record = JobRecord(client, "j", 100).read()
-    assert record is not None
-    return record
-
-
-SMALL = {"seed": 3, "size": 64, "decoder_num_inference_steps": 4}
 OPERATIONS: list[tuple[str, dict[str, Any], dict[str, bytes], int]] = [
-    ("variations", SMALL | {"n": 2}, {"image": image("red")}, 2),
+    ("variations", SMALL | {"n": 2}, {"image": solid_png("red")}, 2),
     (
         "interpolate",
         SMALL | {"frames": 3, "prompt_b": "b", "animation": "apng"},
-        {"image_a": image("red")},
+        {"image_a": solid_png("red")},
         3,
     ),
     (
         "text-diff",
         SMALL | {"frames": 2, "prompt_to": "b", "animation": "webp"},
-        {"image": image("red")},
+        {"image": solid_png("red")},
         2,
     ),
-    ("edit", SMALL | {"prompt": "a"}, {"image": image("red"), "mask": image(255, "L")}, 1),
-    ("probe", SMALL | {"labels": ["a", "b"], "components": [2]}, {"image": image("red")}, 1),
+    ("edit", SMALL | {"prompt": "a"}, {"image": solid_png("red"), "mask": solid_png(255, "L")}, 1),
+    ("probe", SMALL | {"labels": ["a", "b"], "components": [2]}, {"image": solid_png("red")}, 1),
     ("embeddings", {"prompt": "a"}, {}, 0),
-    ("embeddings", {}, {"image": image("red")}, 0),
+    ("embeddings", {}, {"image": solid_png("red")}, 0),
     (
         "generate",
         SMALL | {"mix": [{"prompt": "a"}, {"image": "mix_1", "weight": 0.5}]},
-        {"mix_1": image("red")},
+        {"mix_1": solid_png("red")},
         1,
     ),
     ("generate", SMALL | {"z_i": [1.0] * 16}, {}, 1),
@@ -221,96 +217,98 @@ OPERATIONS: list[tuple[str, dict[str, Any], dict[str, bytes], int]] = [
 
 
 @pytest.mark.parametrize(("operation", "request_", "images", "count"), OPERATIONS)
-def test_every_operation_is_drawn_and_leaves_no_source_behind(
+def test_every_operation_succeeds(
+    runner: JobRunner,
     client: redis.Redis,
     operation: str,
     request_: dict[str, Any],
     images: dict[str, bytes],
     count: int,
 ) -> None:
-    """As many images as asked for, whose own text says how; animations; what was found; progress that only grows."""
-    record = operated(client, operation, request_, **images)
-    assert record.status == "succeeded", record.error
-    assert len(record.images) == count
+    """Each image has its provenance, progress only grows, and the input images are deleted."""
+    record = run_job(runner, request_, operation, **images)
+    assert record.status == "succeeded", record.outcome.error
+    assert len(record.outcome.images) == count
     assert not client.keys("*:input:*")
     for index in range(count):
-        told = json.loads(
-            Image.open(io.BytesIO(client.get(redis_keys.image("j", index)))).text["unclip"]
-        )  # type: ignore[attr-defined]
-        assert told["operation"] == operation
-        assert told["index"] == index
-        assert told["parameters"] == record.parameters
-    assert (record.result is not None) == (operation in ("probe", "embeddings"))
-    if request_.get("animation"):
-        moving = Image.open(io.BytesIO(client.get(redis_keys.animation("j"))))
-        assert moving.n_frames == 2 * count - 2
-        assert moving.format == {"apng": "PNG", "webp": "WEBP"}[request_["animation"]]
-    events = [
-        (fields[b"event"], json.loads(fields[b"data"]))
-        for _, fields in client.xrange(redis_keys.events("j"))
-    ]
-    fractions = [data["fraction"] for event, data in events if event == b"progress"]
+        provenance = json.loads(stored_png(client, index).text["unclip"])  # type: ignore[attr-defined]
+        assert provenance["operation"] == operation
+        assert provenance["index"] == index
+        assert provenance["parameters"] == record.parameters
+    assert (record.outcome.result is not None) == (operation in ("probe", "embeddings"))
+    fractions = progress_fractions(client)
     assert fractions == sorted(fractions)
     assert record.progress is not None
     assert record.progress.fraction == 1
 
 
-def test_an_operation_that_cannot_be_done_fails_as_invalid(client: redis.Redis) -> None:
-    """Found when it moves: too many components, a z_i of another length, a source that is gone."""
-    for operation, request_, images, reason in (
-        ("probe", SMALL | {"components": [99]}, {"image": image("red")}, "keeps 6"),
+@pytest.mark.parametrize(("kind", "image_format"), [("apng", "PNG"), ("webp", "WEBP")])
+def test_frames_become_an_animation(
+    runner: JobRunner, client: redis.Redis, kind: str, image_format: str
+) -> None:
+    """It plays forth and back: three frames are four images of a loop."""
+    request = SMALL | {"prompt_a": "a", "prompt_b": "b", "frames": 3, "animation": kind}
+    record = run_job(runner, request, "interpolate")
+    content = client.get(redis_keys.animation("j"))
+    assert isinstance(content, bytes)
+    animation = Image.open(io.BytesIO(content))
+    assert record.outcome.animation == kind
+    assert animation.n_frames == 4  # type: ignore[attr-defined]
+    assert animation.format == image_format
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_", "images", "reason"),
+    [
+        ("probe", SMALL | {"components": [99]}, {"image": solid_png("red")}, "keeps 6"),
         ("generate", SMALL | {"z_i": [1.0]}, {}, "has 1 numbers"),
-        (
-            "edit",
-            SMALL | {"prompt": "a", "sampler": "dpm++"},
-            {"image": image("red"), "mask": image(255, "L")},
-            "looks back",
-        ),
-    ):
-        client.flushall()
-        record = operated(client, operation, request_, **images)
-        assert record.error is not None
-        assert record.error.kind == "invalid"
-        assert reason in record.error.detail
-    client.flushall()
-    fields = written(
-        operation="variations", status="queued", request=SMALL, inputs=["image"], created_at=now()
-    )
-    client.hset(redis_keys.job("j"), mapping=fields)
-    draw("j")
-    record = JobRecord(client, "j", 100).read()
-    assert record.error is not None
-    assert "no longer there" in record.error.detail
+    ],
+)
+def test_an_operation_that_the_checkpoint_cannot_do_is_invalid(
+    runner: JobRunner,
+    operation: str,
+    request_: dict[str, Any],
+    images: dict[str, bytes],
+    reason: str,
+) -> None:
+    """The operation finds that out while it runs."""
+    record = run_job(runner, request_, operation, **images)
+    assert record.outcome.error is not None
+    assert record.outcome.error.kind == "invalid"
+    assert reason in record.outcome.error.detail
 
 
-def test_a_kept_part_comes_back_byte_for_byte(client: redis.Redis) -> None:
-    """Through PNG in, torch, and PNG out, whatever the pixels."""
-    noisy = Image.effect_noise((64, 64), 90).convert("RGB")
+def test_a_job_whose_input_image_expired_is_invalid(runner: JobRunner, client: redis.Redis) -> None:
+    """The error says to send the request again."""
+    store_job(client, SMALL, operation="variations", image=solid_png("red"))
+    client.delete(redis_keys.input_image("j", "image"))
+    runner.run("j")
+    error = read_job(client).outcome.error
+    assert error is not None
+    assert "no longer there; send the request again" in error.detail
+
+
+def test_pixels_outside_the_mask_are_unchanged(runner: JobRunner, client: redis.Redis) -> None:
+    """To the bit, through PNG, torch and PNG again, whatever the pixels are."""
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
     buffer = io.BytesIO()
-    noisy.save(buffer, "PNG")
+    noise.save(buffer, "PNG")
     mask = Image.new("L", (64, 64), 0)
     mask.paste(255, (16, 16, 48, 48))
     masked = io.BytesIO()
     mask.save(masked, "PNG")
-    record = operated(
-        client, "edit", SMALL | {"prompt": "a"}, image=buffer.getvalue(), mask=masked.getvalue()
-    )
-    assert record.status == "succeeded", record.error
-    drawn = Image.open(io.BytesIO(client.get(redis_keys.image("j", 0))))
-    changed = [
-        (x, y)
-        for x in range(64)
-        for y in range(64)
-        if drawn.getpixel((x, y)) != noisy.getpixel((x, y))
-    ]
+    request = SMALL | {"prompt": "a"}
+    record = run_job(runner, request, "edit", image=buffer.getvalue(), mask=masked.getvalue())
+    assert record.status == "succeeded", record.outcome.error
+    result = stored_png(client)
+    pixels = [(x, y) for x in range(64) for y in range(64)]
+    changed = [place for place in pixels if result.getpixel(place) != noise.getpixel(place)]
     assert changed
     assert all(16 <= x < 48 and 16 <= y < 48 for x, y in changed)
 
 
-def test_what_clip_did_not_read_is_told_of_every_prompt(client: redis.Redis) -> None:
-    """Also of those whose rows draw nothing themselves."""
-    long = "red " * 75 + "tail end"
-    record = operated(
-        client, "text-diff", SMALL | {"prompt_to": long, "frames": 2}, image=image("red")
-    )
-    assert record.warnings == ["A prompt is longer than CLIP reads; cut was: tail end"]
+def test_the_truncated_part_of_every_prompt_is_a_warning(runner: JobRunner) -> None:
+    """Also of prompts whose rows have no image."""
+    request = SMALL | {"prompt_to": "red " * 75 + "tail end", "frames": 2}
+    record = run_job(runner, request, "text-diff", image=solid_png("red"))
+    assert record.outcome.warnings == ["A prompt exceeds CLIP's context; truncated: tail end"]
