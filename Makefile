@@ -1,4 +1,4 @@
-# A fresh machine needs Python 3.11 or newer and a package index; `make` installs the rest into .venv.
+# A fresh machine needs Python 3.11 or newer and a package index. `make` installs the rest to .venv.
 PYTHON ?= python3
 PRESET ?= cpu
 BIN := .venv/bin
