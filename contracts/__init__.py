@@ -1,1 +1,1 @@
-"""What service and worker agree on: requests, jobs, and where things lie in Redis. pydantic, and Pillow for images."""
+"""What service and worker agree on: requests, jobs, images and the names of Redis keys."""

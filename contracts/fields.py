@@ -1,4 +1,4 @@
-"""The fields that requests are made of, each said once: what they mean, and their bounds."""
+"""Fields that requests consist of: each with its meaning and its bounds, once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    HttpUrl,
+    TypeAdapter,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -21,37 +23,47 @@ MAX_EMBEDDING = 4096  # numbers in a z_i
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
+MAX_URL_CHARACTERS = 2000
 
 Size = Literal[64, 256, 1024]
 Prior = Literal["diffusion", "autoregressive"]
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc", "heun"]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+WebhookEvent = Literal["started", "succeeded", "failed", "cancelled"]
+_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
 
 
-def _speakable(text: str) -> str:
-    """Text that Redis, JSON and a tokenizer can all carry."""
+def _require_text(text: str) -> str:
     if not text.strip():
-        raise ValueError("it is blank: say what the image shows")
-    return _encodable(text)
+        raise ValueError("must not be blank")
+    return _reject_nul(text)
 
 
-def _not_nothing(numbers: list[float]) -> list[float]:
-    # In single precision the norm of much less is 0.
-    if max(map(abs, numbers)) < 1e-6:
-        raise ValueError("it is all zeros, or as good as: an image embedding has a direction")
-    return numbers
-
-
-def _encodable(text: str) -> str:
+def _reject_nul(text: str) -> str:
     if "\x00" in text:
-        raise ValueError("it contains a NUL character: leave it out")
+        raise ValueError("must not contain a NUL character")
     return text
 
 
+def _require_nonzero(numbers: list[float]) -> list[float]:
+    # In single precision the norm of smaller numbers is 0, and an embedding is its direction.
+    if max(map(abs, numbers)) < 1e-6:
+        raise ValueError("must not be (almost) all zeros")
+    return numbers
+
+
+def _normalize_url(text: str) -> str:
+    """Normalize a webhook's URL: 0177.1 becomes 127.0.0.1, other scripts become xn--."""
+    url = _URL.validate_python(text)
+    if url.username or url.password:
+        raise ValueError("must not contain a user or a password; deliveries are signed instead")
+    return str(url)
+
+
 Prompt = Annotated[
-    str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_speakable)
+    str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_require_text)
 ]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Frames = Annotated[int, Field(ge=2, le=MAX_FRAMES)]
@@ -59,62 +71,110 @@ Animation = Literal["webp", "apng"]
 Embedding = Annotated[
     list[Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]],
     Field(min_length=1, max_length=MAX_EMBEDDING),
-    AfterValidator(_not_nothing),
+    AfterValidator(_require_nonzero),
 ]
-# What a pipeline resolves; everything else in a request says what to do with it.
-PARAMETERS = {
-    "size",
-    "prior",
-    "negative_prompt",
-    "sampler",
-    "eta",
-    "prior_num_inference_steps",
-    "decoder_num_inference_steps",
-    "upsampler_num_inference_steps",
-    "prior_guidance_scale",
-    "prior_num_candidates",
-    "prior_temperature",
-    "prior_top_p",
-    "decoder_guidance_scale",
-    "decoder_guidance_start",
-    "decoder_guidance_stop",
-    "dynamic_threshold",
-}
+WebhookUrl = Annotated[str, Field(max_length=MAX_URL_CHARACTERS), AfterValidator(_normalize_url)]
 
 
-class RequestFields(BaseModel):
-    """What a worker reads of a request. What is left out or null is the checkpoint's to decide; the job tells what was used."""
+class ImageRef(BaseModel):
+    """An image that an earlier job generated."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    def given_parameters(self) -> dict[str, object]:
-        """What the pipeline resolves, as far as it was given."""
-        return self.model_dump(include=PARAMETERS, exclude_none=True)
+    job: Annotated[str, Field(min_length=1, max_length=100)] = Field(description="The job's id.")
+    index: Annotated[int, Field(ge=0, lt=MAX_FRAMES)] = Field(
+        0, description="Index of the image in that job."
+    )
 
 
-class QueueFields(RequestFields):
-    """What every operation may be told of its place in the queue."""
+ImageInput = str | ImageRef
+IMAGE_SOURCES = "base64 (plain or as data URL), or {job, index}, or a file of multipart/form-data."
+IMAGE_FIELDS = ("image", "image_a", "image_b", "mask")
+# Fields about the job rather than about its images.
+JOB_FIELDS = ("priority", "webhook", "webhook_events")
+
+
+class RequestFields(BaseModel):
+    """Fields of a request. The checkpoint decides what is omitted or null.
+
+    Clients send images as base64 or as a reference to an earlier job's. In a job's record an image
+    field holds the name of the input image instead, see `image_inputs`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def image_inputs(self) -> dict[str, ImageInput]:
+        """Return the images of the request by name: that of their field."""
+        inputs = {name: getattr(self, name, None) for name in IMAGE_FIELDS}
+        return {name: image for name, image in inputs.items() if image is not None}
+
+    def with_named_inputs(self) -> Self:
+        """Return a copy for the job's record: with names for images and without the webhook."""
+        names = {name: name for name in IMAGE_FIELDS if getattr(self, name, None) is not None}
+        return self.model_copy(update={"webhook": None, "webhook_events": None, **names})
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields that a job shows: all but images, priority and webhook."""
+        return self.model_dump(exclude={*IMAGE_FIELDS, *JOB_FIELDS})
+
+    def requested_parameters(self) -> dict[str, object]:
+        """Return the pipeline parameters that the request sets."""
+        return self.model_dump(include=set(PARAMETERS), exclude_none=True)
+
+
+class WebhookFields(RequestFields):
+    """Fields that say which webhook to call with the job."""
+
+    webhook: WebhookUrl | None = Field(
+        None,
+        description=(
+            "URL that receives the job, signed, by POST, when it ends. "
+            "The operator decides which hosts are allowed."
+        ),
+    )
+    webhook_events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=4)] | None = Field(
+        None,
+        description=(
+            "Events that call it: started, succeeded, failed, cancelled. "
+            "Default: the three that end a job."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _check_events(self) -> Self:
+        if self.webhook_events and self.webhook is None:
+            raise ValueError("webhook_events needs a webhook: send its URL too")
+        return self
+
+
+class QueueFields(WebhookFields):
+    """Fields of every operation."""
 
     priority: int = Field(
-        0, ge=-10, le=10, description="Of the jobs that wait, those with the highest run first."
+        0, ge=-10, le=10, description="Waiting jobs with the highest priority run first."
     )
 
 
 class SamplingFields(QueueFields):
-    """What every operation that draws may be told."""
+    """Fields of every operation that generates images."""
 
     size: Size | None = Field(None, description="Width and height in pixels.")
     seed: Seed | None = Field(
         None,
-        description="Where all random numbers come from. Left out, one is drawn, and told in the job.",
+        description="Random seed. If omitted, one is chosen and returned with the job.",
     )
     sampler: Sampler | None = Field(
         None,
-        description="The decoder's sampler; dpm++ is DPM-Solver++ 2M, heun takes two evaluations a step.",
+        description=(
+            "Sampler of the decoder; dpm++ is DPM-Solver++ 2M, heun evaluates twice a step."
+        ),
     )
-    eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+    eta: Fraction | None = Field(
         None,
-        description="Noise of the ddim sampler: 0 is deterministic, 1 as much as ddpm. The other samplers have none.",
+        description=(
+            "Noise of the ddim sampler: 0 is deterministic, 1 as much as ddpm. "
+            "Other samplers ignore it."
+        ),
     )
     decoder_num_inference_steps: Steps | None = Field(
         None, description="Denoising steps of the decoder."
@@ -125,37 +185,41 @@ class SamplingFields(QueueFields):
     decoder_guidance_scale: Guidance | None = Field(
         None, description="Classifier-free guidance of the decoder; 1 is none."
     )
-    decoder_guidance_start: Share | None = Field(
-        None, description="The decoder is guided from this share of its steps on; 0 is the first."
+    decoder_guidance_start: Fraction | None = Field(
+        None, description="Fraction of the decoder's steps before guidance starts; 0 is the first."
     )
-    decoder_guidance_stop: Share | None = Field(
-        None, description="The decoder is guided up to this share of its steps; 1 is the last."
+    decoder_guidance_stop: Fraction | None = Field(
+        None, description="Fraction of the decoder's steps after which guidance stops; 1 is never."
     )
-    dynamic_threshold: Share | None = Field(
+    dynamic_threshold: Fraction | None = Field(
         None,
-        description="Dynamic thresholding: the share of pixels that strong guidance is scaled down to fit, such as 0.995; 0 clamps.",
+        description=(
+            "Dynamic thresholding: the fraction of pixels that strong guidance is scaled down "
+            "to fit, such as 0.995; 0 clamps."
+        ),
     )
 
     @model_validator(mode="after")
-    def _guided_from_start_to_stop(self) -> Self:
+    def _check_guidance_interval(self) -> Self:
         start = self.decoder_guidance_start
         stop = self.decoder_guidance_stop
         if start is not None and stop is not None and start > stop:
             raise ValueError(
-                f"decoder_guidance_start is {start:g} and decoder_guidance_stop {stop:g}: the start comes first"
+                f"decoder_guidance_start is {start:g} and decoder_guidance_stop {stop:g}: "
+                "the start must not exceed the stop"
             )
         return self
 
 
 class PriorFields(RequestFields):
-    """What an operation that goes from a caption through the prior may be told besides."""
+    """Fields of an operation that turns a prompt into an image embedding."""
 
     prior: Prior | None = Field(
-        None, description="The model that turns the caption into a CLIP image embedding."
+        None, description="Model that turns the prompt into a CLIP image embedding."
     )
     negative_prompt: (
-        Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_encodable)] | None
-    ) = Field(None, description="What guidance leads away from, in place of the empty caption.")
+        Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_reject_nul)] | None
+    ) = Field(None, description="Prompt that guidance leads away from. Default: the empty prompt.")
     prior_num_inference_steps: Steps | None = Field(
         None, description="Denoising steps of the prior."
     )
@@ -164,34 +228,50 @@ class PriorFields(RequestFields):
     )
     prior_num_candidates: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None,
-        description="How many image embeddings the diffusion prior draws; the one that says most of what the caption says is kept.",
+        description=(
+            "Number of image embeddings that the diffusion prior samples; the one most similar "
+            "to the prompt is used."
+        ),
     )
     prior_temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
         None,
-        description="The autoregressive prior's temperature: 0 takes the likeliest, 1 draws as it learned.",
+        description=(
+            "Temperature of the autoregressive prior: 0 takes the most likely value, 1 samples "
+            "from the learned distribution."
+        ),
     )
     prior_top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
         None,
-        description="The autoregressive prior draws from the likeliest buckets that hold this much of the probability.",
+        description=(
+            "The autoregressive prior samples from the most likely values that hold this much "
+            "of the probability."
+        ),
     )
 
 
 class BatchFields(RequestFields):
-    """What an operation that draws several images of one thing may be told. Needs a `seed`."""
+    """Fields of an operation that generates several images of one content. Needs a `seed`."""
 
     n: int = Field(
         1,
         ge=1,
         le=MAX_IMAGES,
-        description="How many images to draw; image i is drawn from seed + i.",
+        description="Number of images; image i uses seed + i.",
     )
 
     @field_validator("n")
     @classmethod
-    def _every_image_has_a_seed(cls, n: int, info: ValidationInfo) -> int:
+    def _check_last_seed(cls, n: int, info: ValidationInfo) -> int:
         seed = info.data.get("seed")
         if seed is not None and seed + n - 1 > MAX_SEED:
             raise ValueError(
-                f"image i is drawn from seed + i, at most {MAX_SEED}: with seed {seed}, take {MAX_SEED + 1 - seed} or less"
+                f"image i uses seed + i, at most {MAX_SEED}: "
+                f"with seed {seed}, n can be at most {MAX_SEED + 1 - seed}"
             )
         return n
+
+
+# Fields that the pipeline resolves; all others say what to generate.
+PARAMETERS = (SamplingFields.model_fields.keys() - {"seed", *JOB_FIELDS}) | (
+    PriorFields.model_fields.keys()
+)

@@ -1,19 +1,23 @@
-"""What is told of a job, and how its record in Redis is read.
+"""The record of a job: what service and worker store in Redis, and how they read it.
 
-The record is a hash of strings: plain text for `operation`, `status` and times, JSON for the rest. The service
-writes it when it accepts the job, the worker from then on.
+The record is a hash. `spec` holds as JSON what the request says and never changes. The other fields
+change while the job runs: `status` and times as text, `parameters`, `progress` and `outcome` as
+JSON. `operation` and `priority` repeat two values of the spec, because Redis scripts read them.
+The service writes the record when it accepts the job, the worker from then on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationInfo, field_validator
 
-from contracts.fields import Animation
+from contracts.fields import Animation, QueueFields
+from contracts.operations import OPERATIONS
 from contracts.webhooks import Webhook
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -22,160 +26,178 @@ ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 
 
 class Progress(BaseModel):
-    """How far a job's slowest image is."""
+    """Progress of a job, by its slowest image."""
 
     stage: str = Field(
-        description="What is at work: text, image, prior, ar_prior, inversion, decoder, upsampler_256 or upsampler_1024."
+        description=(
+            "Current stage: text, image, prior, ar_prior, inversion, decoder, upsampler_256 or "
+            "upsampler_1024."
+        )
     )
-    step: int = Field(description="Steps done in this stage.")
+    step: int = Field(description="Steps of this stage that are done.")
     steps: int = Field(description="Steps of this stage.")
-    fraction: float = Field(ge=0, le=1, description="Share of the whole job's work that is done.")
+    fraction: float = Field(ge=0, le=1, description="Fraction of the whole job that is done.")
     eta_seconds: float | None = Field(
-        None, description="Seconds to the job's end, from what this worker's stages took lately."
+        None, description="Seconds to the end of the job, from this worker's recent speed."
     )
 
 
 class Preview(BaseModel):
-    """An image as far as it is."""
+    """An image before it is finished."""
 
-    index: int = Field(description="Which of the job's images.")
-    image: str = Field(
-        description="The decoder's or upsampler's present estimate of it, as a data URL."
-    )
+    index: int = Field(description="Index of the image in the job.")
+    image: str = Field(description="Current estimate of the decoder or upsampler, as a data URL.")
 
 
 class WorkerHeartbeat(BaseModel):
-    """A worker's sign of life."""
+    """Heartbeat of a worker."""
 
     pid: int
-    slots: int = Field(description="How many jobs it runs at once.")
-    checkpoint: str = Field("", description="Name of the checkpoint that it draws with.")
+    slots: int = Field(description="Number of jobs that the worker runs concurrently.")
+    checkpoint: str = Field("", description="Name of its checkpoint.")
 
 
 class ImageInfo(BaseModel):
-    """One drawn image, as the worker records it."""
+    """One generated image."""
 
-    seed: int = Field(description="The seed that draws it again.")
+    seed: int = Field(description="Seed that generates this image again.")
     width: int
     height: int
 
 
-class Image(ImageInfo):
-    """One drawn image and where it is."""
-
-    url: str
-
-
-class AnimatedImage(BaseModel):
-    """Frames as one image, and where it is."""
-
-    format: Animation
-    url: str
-
-
 class JobError(BaseModel):
-    """Why a job failed. `kind` is "invalid" where the request can never work, "content" where the content check stopped it, "internal"
-    where the drawing failed."""
+    """Why a job failed.
+
+    `kind` is "invalid" if the request can never succeed, "content" if the content filter stopped
+    it, "internal" if the generation failed.
+    """
 
     kind: FailureKind
     title: str
     detail: str
 
 
-class Links(BaseModel):
-    """Where to go from here."""
+class JobOutcome(BaseModel):
+    """What a job produced. Empty until it ends."""
 
-    self: str
-    events: str
-
-
-class Job(BaseModel):
-    """A request on its way to images."""
-
-    id: str
-    operation: str
-    status: JobStatus
-    priority: int = Field(description="Waiting jobs run in this order, highest first.")
-    progress: Progress | None = Field(description="Null until the job runs.")
-    queue_position: int | None = Field(description="Jobs before this one; null once it runs.")
-    eta_seconds: float | None = Field(
-        description="Seconds to its end, as estimated; null where nothing was measured, and once it ended."
-    )
-    parameters: dict[str, Any] = Field(
-        description="The request; once the job runs, everything that was left open too."
-    )
-    warnings: list[str] = Field(
-        description="What was not done as asked, such as a prompt that was cut."
-    )
-    images: list[Image]
-    animation: AnimatedImage | None = Field(
-        description="The frames as one animated image, where it was asked for."
-    )
-    result: dict[str, Any] | None = Field(
-        description="What was found beside images: a probe's labels, an embedding."
-    )
-    error: JobError | None
-    request_id: str | None = Field(
-        description="X-Request-ID of the request that made it, as it stands in the logs."
-    )
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    links: Links
-
-
-class Record(BaseModel):
-    """A job as it lies in Redis."""
-
-    operation: str
-    status: JobStatus
-    request: dict[str, Any]
-    priority: int = 0
-    parameters: dict[str, Any] = {}
-    warnings: list[str] = []
-    progress: Progress | None = None
-    inputs: list[str] = []  # names of the images that came with the request
-    idempotency: str | None = None  # hash of the Idempotency-Key, which goes when the job goes
-    webhook: Webhook | None = None
-    owner: str | None = None  # id of the API key whose job it is
-    link: str | None = None  # opens an owned job's images to whoever has their URL
-    trace: dict[str, str] = {}  # where its trace goes on from, as W3C's traceparent
     images: list[ImageInfo] = []
     animation: Animation | None = None
     result: dict[str, Any] | None = None
+    warnings: list[str] = []
     error: JobError | None = None
-    request_id: str | None = None
+
+
+class JobSpec(BaseModel):
+    """What a job's request says. It never changes."""
+
+    operation: str
+    request: SerializeAsAny[QueueFields] = Field(
+        description="Fields of the request. Image fields hold names of input images."
+    )
+    inputs: list[str] = Field([], description="Names of the input images.")
+    webhook: Webhook | None = None
+    owner: str | None = Field(None, description="Id of the API key that the job belongs to.")
+    link: str | None = Field(None, description="Token that opens the job's images without a key.")
+    idempotency: str | None = Field(None, description="Hash of the Idempotency-Key.")
+    trace: dict[str, str] = Field({}, description="W3C trace context of the request.")
+    request_id: str | None = Field(None, description="X-Request-ID of the request.")
     created_at: datetime
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _parse_request(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, QueueFields):
+            return value
+        operation = info.data.get("operation", "")
+        if operation not in OPERATIONS:
+            raise ValueError(f"operation {operation!r} is unknown")
+        return OPERATIONS[operation].model_validate(value)
+
+    def to_json(self) -> str:
+        """Return the JSON text that the record holds."""
+        return self.model_dump_json(exclude_none=True)
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as Redis stores it.
+
+    `parameters`: those that the pipeline resolved, empty until the job runs.
+    """
+
+    id: str
+    spec: JobSpec
+    status: JobStatus = "queued"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+    outcome: JobOutcome = field(default_factory=JobOutcome)
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @classmethod
+    def from_hash(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Self:
+        """Parse the hash of a job. Raises ValidationError if it is not a record."""
+        return cls.from_texts(job_id, {key.decode(): value for key, value in fields.items()})
 
-_TEXT = ("operation", "status", "created_at", "started_at", "finished_at")
+    @classmethod
+    def from_texts(cls, job_id: str, fields: Mapping[str, str | bytes]) -> Self:
+        """Parse fields of a record by name. All but `spec` and `status` may be missing."""
+        parameters = fields.get("parameters")
+        progress = fields.get("progress")
+        outcome = fields.get("outcome")
+        return cls(
+            id=job_id,
+            spec=JobSpec.model_validate_json(fields["spec"]),
+            status=_parse_status(fields["status"]),
+            parameters=json.loads(parameters) if parameters else {},
+            progress=Progress.model_validate_json(progress) if progress else None,
+            outcome=JobOutcome.model_validate_json(outcome) if outcome else JobOutcome(),
+            started_at=_parse_time(fields.get("started_at")),
+            finished_at=_parse_time(fields.get("finished_at")),
+        )
+
+    def to_hash(self) -> dict[str, str]:
+        """Return the hash of a new job."""
+        spec = self.spec
+        return {
+            "spec": spec.to_json(),
+            "status": self.status,
+            "operation": spec.operation,
+            "priority": str(spec.request.priority),
+        }
 
 
-def read_record(fields: Mapping[bytes, bytes]) -> Record:
-    """A job's hash, as Redis gives it, as a record."""
-    return record_of({key.decode(): value.decode() for key, value in fields.items()})
+def encode_fields(**values: Any) -> dict[str, str]:
+    """Encode fields of a record that change: text and times as text, anything else as JSON."""
+    return {name: _encode(value) for name, value in values.items()}
 
 
-def record_of(fields: Mapping[str, str]) -> Record:
-    """The same, decoded."""
-    return Record.model_validate(
-        {key: value if key in _TEXT else json.loads(value) for key, value in fields.items()}
-    )
+def _encode(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    return json.dumps(value)
 
 
-def written(**fields: Any) -> dict[str, str]:
-    """Some of a record's fields as they go into the hash."""
-    return {
-        key: _text(value) if key in _TEXT else json.dumps(value) for key, value in fields.items()
-    }
+def _parse_status(value: str | bytes) -> JobStatus:
+    text = _decode(value)
+    for status in ("queued", "running", *ENDED):
+        if text == status:
+            return status
+    raise ValueError(f"status {text!r} is unknown")
 
 
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def _parse_time(value: str | bytes | None) -> datetime | None:
+    return datetime.fromisoformat(_decode(value)) if value else None
+
+
+def _decode(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)

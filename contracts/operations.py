@@ -1,16 +1,18 @@
-"""What may be asked: for each operation the fields that the worker reads. Images travel beside them, by name (see `images`)."""
+"""The requests of all operations. The service validates them once; the worker reads the result."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from contracts.fields import (
+    IMAGE_SOURCES,
     Animation,
     BatchFields,
     Embedding,
     Frames,
+    ImageInput,
     PriorFields,
     Prompt,
     QueueFields,
@@ -22,153 +24,211 @@ from contracts.fields import (
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
-def exactly_one(fields: RequestFields, *names: str) -> None:
-    """ValueError unless one of these fields was given, and only one."""
-    given = [name for name in names if getattr(fields, name) is not None]
-    if len(given) != 1:
+def require_one(request: RequestFields, *names: str) -> None:
+    """Check that exactly one of these fields is set. Raises ValueError otherwise."""
+    present = [name for name in names if getattr(request, name) is not None]
+    if len(present) != 1:
         raise ValueError(
-            f"give exactly one of {', '.join(names)}: {', '.join(given) if given else 'none'} was given"
+            f"send exactly one of {', '.join(names)}: got {', '.join(present) or 'none'}"
         )
 
 
-class MixedFields(RequestFields):
-    """One part of a mixture: a caption, a z_i, or the name of an input image."""
+class MixPart(RequestFields):
+    """One part of a mixture: a prompt, an image embedding or an image."""
 
-    prompt: Prompt | None = Field(None, description="A caption; its z_i is drawn by the prior.")
-    z_i: Embedding | None = Field(
-        None, description="An image embedding, as POST /embeddings gives it."
+    prompt: Prompt | None = Field(
+        None, description="A prompt; the prior samples its image embedding."
     )
-    image: str | None = Field(None, description="An image.")
-    weight: Weight = Field(1.0, description="How much of it; may be negative.")
+    z_i: Embedding | None = Field(
+        None, description="An image embedding, as POST /embeddings returns it."
+    )
+    image: ImageInput | None = Field(None, description=f"An image: {IMAGE_SOURCES}")
+    weight: Weight = Field(1.0, description="Weight of the part; may be negative.")
 
     @model_validator(mode="after")
-    def _one_content(self) -> Self:
-        exactly_one(self, "prompt", "z_i", "image")
+    def _check_content(self) -> Self:
+        require_one(self, "prompt", "z_i", "image")
         return self
 
     @field_validator("weight")
     @classmethod
-    def _some_weight(cls, weight: float) -> float:
+    def _check_weight(cls, weight: float) -> float:
         if weight == 0:
-            raise ValueError("it is 0: leave the part out instead")
+            raise ValueError("must not be 0: leave the part out instead")
         return weight
 
 
-class GenerateFields(BatchFields, SamplingFields, PriorFields):
-    """A caption, an image embedding, or a mixture, to be drawn."""
+class GenerateRequest(BatchFields, SamplingFields, PriorFields):
+    """Images from a prompt, an image embedding or a mixture: one of prompt, z_i and mix."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "a red cube on top of a blue cube", "seed": 1}]}
+    )
 
     prompt: Prompt | None = Field(
         None,
-        description="What the image shows. Beyond 77 CLIP tokens the end is not seen; the job then says what was cut.",
+        description=(
+            "What the image shows. CLIP reads 77 tokens; the job warns about text beyond them."
+        ),
     )
     z_i: Embedding | None = Field(
-        None, description="In place of a prompt: an image embedding, as POST /embeddings gives it."
-    )
-    mix: Annotated[list[MixedFields], Field(min_length=1, max_length=8)] | None = Field(
         None,
-        description="In place of a prompt: captions, images and embeddings, whose weighted sum is drawn.",
+        description="Instead of a prompt: an image embedding, as POST /embeddings returns it.",
+    )
+    mix: Annotated[list[MixPart], Field(min_length=1, max_length=8)] | None = Field(
+        None,
+        description=(
+            "Instead of a prompt: prompts, images and embeddings, whose weighted sum is decoded."
+        ),
     )
 
     @model_validator(mode="after")
-    def _one_content(self) -> Self:
-        exactly_one(self, "prompt", "z_i", "mix")
+    def _check_content(self) -> Self:
+        require_one(self, "prompt", "z_i", "mix")
+        return self
+
+    def image_inputs(self) -> dict[str, ImageInput]:
+        """Return the images of a mixture as mix_0, mix_1, …, by the index of their part."""
+        parts = enumerate(self.mix or [])
+        return {f"mix_{index}": part.image for index, part in parts if part.image is not None}
+
+    def with_named_inputs(self) -> Self:
+        """Return a copy for the job's record: with names for images and without the webhook."""
+        copy = super().with_named_inputs()
+        if self.mix is not None:
+            copy.mix = [
+                part if part.image is None else part.model_copy(update={"image": f"mix_{index}"})
+                for index, part in enumerate(self.mix)
+            ]
+        return copy
+
+
+class VariationsRequest(BatchFields, SamplingFields):
+    """Images with the meaning of an image; the larger eta, the more they differ."""
+
+    image: ImageInput = Field(description=f"The image: {IMAGE_SOURCES}")
+
+
+class InterpolateRequest(SamplingFields, PriorFields):
+    """Frames from one image or prompt to another: each end is exactly one of the two."""
+
+    prompt_a: Prompt | None = Field(
+        None, description="The first end as a prompt; alternatively image_a."
+    )
+    prompt_b: Prompt | None = Field(
+        None, description="The last end as a prompt; alternatively image_b."
+    )
+    frames: Frames = Field(8, description="Number of frames, both ends included.")
+    noise: Literal["slerp", "fixed"] = Field(
+        "slerp",
+        description=(
+            "slerp: the noise is interpolated too, so that the ends equal the input images. "
+            "fixed: one noise, from the seed."
+        ),
+    )
+    animation: Animation | None = Field(
+        None, description="Also make one animated image of the frames."
+    )
+    image_a: ImageInput | None = Field(None, description=f"The first end: {IMAGE_SOURCES}")
+    image_b: ImageInput | None = Field(None, description=f"The last end: {IMAGE_SOURCES}")
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Self:
+        require_one(self, "image_a", "prompt_a")
+        require_one(self, "image_b", "prompt_b")
         return self
 
 
-class VariationsFields(BatchFields, SamplingFields):
-    """An image to be drawn again: the same in what it means, the more different the larger eta."""
-
-
-class InterpolateFields(SamplingFields, PriorFields):
-    """Frames from one image or caption to another."""
-
-    prompt_a: Prompt | None = Field(None, description="The first end, as a caption; or image_a.")
-    prompt_b: Prompt | None = Field(None, description="The last end, as a caption; or image_b.")
-    frames: Frames = Field(8, description="How many images, both ends among them.")
-    noise: Literal["slerp", "fixed"] = Field(
-        "slerp",
-        description="slerp: the noise goes along, so that the ends are the images given. fixed: one noise, from the seed.",
-    )
-    animation: Animation | None = Field(
-        None, description="Also make one animated image of the frames."
-    )
-
-
-class TextDiffFields(SamplingFields):
-    """Frames of an image that moves as one caption differs from another."""
+class TextDiffRequest(SamplingFields):
+    """Frames of an image that changes as one prompt differs from another."""
 
     prompt_from: Prompt | None = Field(
-        None, description="What the image shows. Left out, it moves towards prompt_to itself."
+        None, description="What the image shows. If omitted, it moves towards prompt_to itself."
     )
-    prompt_to: Prompt = Field(description="What it should show.")
-    frames: Frames = Field(8, description="How many images, the given one first.")
+    prompt_to: Prompt = Field(description="What the image should show.")
+    frames: Frames = Field(8, description="Number of frames, the image itself first.")
     theta_max: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
-        0.5, description="How far along the last frame is; 0.25 to 0.5 in the paper."
+        0.5, description="How far the last frame goes; 0.25 to 0.5 in the paper."
     )
     animation: Animation | None = Field(
         None, description="Also make one animated image of the frames."
     )
+    image: ImageInput = Field(description=f"The image: {IMAGE_SOURCES}")
 
     @model_validator(mode="after")
-    def _some_difference(self) -> Self:
+    def _check_difference(self) -> Self:
         if self.prompt_from == self.prompt_to:
             raise ValueError(
-                "prompt_from and prompt_to are the same: the image moves as they differ"
+                "prompt_from and prompt_to are the same: the image changes by their difference"
             )
         return self
 
 
-class EditFields(BatchFields, SamplingFields, PriorFields):
-    """An image to be redrawn where a mask says so."""
+class EditRequest(BatchFields, SamplingFields, PriorFields):
+    """Images that are generated anew where a mask says so."""
 
-    prompt: Prompt = Field(description="What the whole image shows when done.")
+    prompt: Prompt = Field(description="What the whole image shows when the edit is done.")
+    image: ImageInput = Field(description=f"The image: {IMAGE_SOURCES}")
+    mask: ImageInput | None = Field(
+        None,
+        description=(
+            "White or transparent where to generate anew. Default: where the image itself is "
+            f"transparent. {IMAGE_SOURCES}"
+        ),
+    )
 
     @field_validator("sampler")
     @classmethod
-    def _forward_and_back(cls, sampler: Sampler | None) -> Sampler | None:
+    def _check_sampler(cls, sampler: Sampler | None) -> Sampler | None:
         if sampler not in (None, "ddpm", "ddim"):
-            raise ValueError(
-                "it looks back at earlier steps, and an edit makes each step several times: take 'ddpm' or 'ddim'"
-            )
+            raise ValueError("multistep samplers cannot be used for edits; use 'ddpm' or 'ddim'")
         return sampler
 
 
-class ProbeFields(SamplingFields):
-    """An image whose image embedding is looked into."""
+class ProbeRequest(SamplingFields):
+    """What an image embedding holds: probabilities of labels, principal components, or both."""
 
     labels: Annotated[list[Prompt], Field(max_length=64)] = Field(
-        [], description="Captions to choose from: CLIP's probability of each."
+        [], description="Prompts to compare with: CLIP's probability of each."
     )
     components: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=32)] = Field(
-        [], description="For each k, an image drawn from the first k principal components of z_i."
+        [],
+        description="For each k, an image decoded from the first k principal components of z_i.",
     )
+    image: ImageInput = Field(description=f"The image: {IMAGE_SOURCES}")
 
     @model_validator(mode="after")
-    def _some_question(self) -> Self:
+    def _check_content(self) -> Self:
         if not self.labels and not self.components:
-            raise ValueError("nothing is asked: give labels, components, or both")
+            raise ValueError("give labels, components, or both")
         return self
 
 
-class EmbeddingsFields(QueueFields):
-    """A caption to become z_t, or an image to become z_i."""
+class EmbeddingsRequest(QueueFields):
+    """The embedding of a prompt (z_t) or of an image (z_i): exactly one of the two."""
 
-    prompt: Prompt | None = Field(None, description="The caption; or an image as image.")
+    prompt: Prompt | None = Field(None, description="The prompt; alternatively an image.")
+    image: ImageInput | None = Field(None, description=f"The image: {IMAGE_SOURCES}")
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Self:
+        require_one(self, "prompt", "image")
+        return self
 
 
-OPERATIONS: dict[str, type[RequestFields]] = {
-    "generate": GenerateFields,
-    "variations": VariationsFields,
-    "interpolate": InterpolateFields,
-    "text-diff": TextDiffFields,
-    "edit": EditFields,
-    "probe": ProbeFields,
-    "embeddings": EmbeddingsFields,
+OPERATIONS: dict[str, type[QueueFields]] = {
+    "generate": GenerateRequest,
+    "variations": VariationsRequest,
+    "interpolate": InterpolateRequest,
+    "text-diff": TextDiffRequest,
+    "edit": EditRequest,
+    "probe": ProbeRequest,
+    "embeddings": EmbeddingsRequest,
 }
 
 
-def num_images(fields: Any) -> int:
-    """How many images a request asks for."""
-    if isinstance(fields, ProbeFields):
-        return len(fields.components)
-    return int(getattr(fields, "frames", getattr(fields, "n", 0)))
+def num_images(request: RequestFields) -> int:
+    """Return how many images a request generates."""
+    if isinstance(request, ProbeRequest):
+        return len(request.components)
+    return int(getattr(request, "frames", getattr(request, "n", 0)))

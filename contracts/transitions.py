@@ -1,4 +1,4 @@
-"""How a job ends in Redis, whoever ends it: the worker that drew it, or the service where it was cancelled."""
+"""How a job ends in Redis, by the worker that ran it or by the service that cancels it."""
 
 from __future__ import annotations
 
@@ -7,47 +7,56 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from contracts import redis_keys
-from contracts.jobs import Record, now, written
+from contracts.jobs import JobRecord, encode_fields, now
 from contracts.webhooks import schedule_webhook
 
-Ended = Literal["succeeded", "failed", "cancelled"]
-# Why a job failed: the request can never work; the content check stopped it; some of its rows failed; it took too long; its worker
-# failed at it, or died.
-Reason = Literal["invalid", "content", "rows", "timeout", "error", "died"]
-EVENTS_KEPT = 1000
+EndStatus = Literal["succeeded", "failed", "cancelled"]
+# Why a job failed: the request can never succeed; the content filter stopped it; some of its rows
+# failed; it took too long; its worker raised an error, or crashed on every attempt.
+Reason = Literal["invalid", "content", "rows", "timeout", "error", "crashed"]
+MAX_EVENTS = 1000
 
 
 def finish_job(
     pipe: Any,
-    job_id: str,
-    record: Record,
-    status: Ended,
-    ttl: int,
+    record: JobRecord,
+    status: EndStatus,
+    ttl_s: int,
     fields: Mapping[str, str] | None = None,
     reason: Reason | None = None,
 ) -> None:
-    """Queue on a pipeline all that changes when a job ends: its record (with `fields` besides), which from now on lives `ttl`
-    seconds and its Idempotency-Key with it, the images that came with it, the count of outcomes, the last event, and its webhook.
-    `record`: as it was before; `reason`: of one that failed."""
-    ended = now()
-    pipe.hset(
-        redis_keys.job(job_id),
-        mapping={**(fields or {}), **written(status=status, finished_at=ended)},
-    )
-    pipe.expire(redis_keys.job(job_id), ttl)
-    if record.idempotency:
-        pipe.expire(redis_keys.idempotency(record.idempotency), ttl)
-    for name in record.inputs:
-        pipe.delete(redis_keys.input_image(job_id, name))
-    pipe.hincrby(redis_keys.OUTCOMES, redis_keys.outcome(record.operation, status, reason))
-    publish_event(pipe, job_id, "ended", {"status": status}, ttl)
-    schedule_webhook(pipe, job_id, record.webhook, status, ended.timestamp())
+    """Queue on a pipeline everything that changes when a job ends.
+
+    The record gets its last fields and expires, as does its Idempotency-Key. Input images are
+    deleted, the outcome is counted, the last event published, the webhook scheduled.
+
+    record: the job before it ends.
+    ttl_s: seconds until an ended job is deleted.
+    fields: more fields of the record, from `contracts.jobs.encode_fields`.
+    reason: why it failed; None if it did not.
+    """
+    spec = record.spec
+    key = redis_keys.job(record.id)
+    finished_at = now()
+    end = encode_fields(status=status, finished_at=finished_at)
+    pipe.hset(key, mapping={**(fields or {}), **end})
+    pipe.expire(key, ttl_s)
+    if spec.idempotency:
+        pipe.expire(redis_keys.idempotency(spec.idempotency), ttl_s)
+    if spec.inputs:
+        pipe.delete(*(redis_keys.input_image(record.id, name) for name in spec.inputs))
+    pipe.hincrby(redis_keys.OUTCOMES, redis_keys.outcome(spec.operation, status, reason))
+    publish_event(pipe, record.id, "ended", {"status": status}, ttl_s)
+    schedule_webhook(pipe, record.id, spec.webhook, status, finished_at.timestamp())
 
 
-def publish_event(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl: int) -> None:
-    """Queue an event of the job on a pipeline."""
+def publish_event(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl_s: int) -> None:
+    """Queue an event of a job on a pipeline.
+
+    event: progress, preview or ended.
+    ttl_s: seconds until the job's events are deleted, counted from the last one.
+    """
     stream = redis_keys.events(job_id)
-    pipe.xadd(
-        stream, {"event": event, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True
-    )
-    pipe.expire(stream, ttl)
+    fields = {"event": event, "data": json.dumps(data)}
+    pipe.xadd(stream, fields, maxlen=MAX_EVENTS, approximate=True)
+    pipe.expire(stream, ttl_s)

@@ -1,1 +1,1 @@
-"""The HTTP front end. It accepts work and tells of it; it never draws, and starts where torch is not installed."""
+"""The HTTP service. It accepts jobs and returns their state and images; it needs no torch."""

@@ -40,7 +40,11 @@ def serve(arguments: argparse.Namespace, settings: Settings) -> int:
         tracing.start("unclip-service")
     except RuntimeError as error:
         sys.exit(str(error))
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    # Of all settings only the file of the prompt filter is read here.
+    except ValueError as error:
+        sys.exit(f"Invalid settings:\n  UNCLIP_PROMPT_DENY_LIST: {error}")
     asgi_app = wrap_app(app, settings, problem_response)
     # Objects from the start live as long as the process. Collections that scanned them would take
     # as long as several requests.

@@ -1,4 +1,4 @@
-"""What the service does beside answering: for as long as it runs, and not a moment longer."""
+"""Background tasks that run while the service does."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 log = logging.getLogger("service.background")
-Work = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+BackgroundTask = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
-async def background(*work: Work) -> AsyncIterator[None]:
-    """Let these run beside the block. Each is given an event that is set at the block's end, and is awaited then: a cancellation would
-    not do, as redis-py loses some. One that breaks before is logged."""
+async def run_in_background(*tasks: BackgroundTask) -> AsyncIterator[None]:
+    """Run tasks while the block runs.
+
+    Each task gets an event that is set when the block ends, and the block waits for it to return.
+    Tasks are not cancelled, because redis-py loses some cancellations. A task that raises is logged.
+    """
     stop = asyncio.Event()
-    tasks = [asyncio.create_task(_logged(one, stop)) for one in work]
+    running = [asyncio.create_task(_run_logged(task, stop)) for task in tasks]
     try:
         yield
     finally:
         stop.set()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*running)
 
 
-async def rest(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, but not beyond the end."""
+async def sleep_until_stop(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep for `seconds`, or until the event is set."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
 
 
-async def _logged(work: Work, stop: asyncio.Event) -> None:
+async def _run_logged(task: BackgroundTask, stop: asyncio.Event) -> None:
     try:
-        await work(stop)
+        await task(stop)
     except Exception:
-        log.exception("%r ended by an error", work)
+        log.exception("background task %r failed", task)

@@ -1,1 +1,1 @@
-"""HTTP routes, one router a resource."""
+"""HTTP routes, one router for each resource."""

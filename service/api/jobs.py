@@ -1,97 +1,109 @@
-"""`GET /jobs`: jobs, newest first, a page at a time."""
+"""`/jobs`: list, read and cancel jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from contracts.jobs import AnimatedImage, Image, JobStatus, Record
+from contracts.jobs import JobStatus
 from contracts.operations import OPERATIONS
+from service.api.present import present, present_listed
 from service.api.problems import responses
-from service.api.schemas import JobList, ListedJob
+from service.api.schemas import Job, JobList
+from service.dependencies import BaseUrlDep, JobDep, OwnerDep, ServicesDep
 from service.errors import InvalidRequest
 from service.jobs import index
-from service.jobs.repository import Jobs
+
+MAX_QUOTED_CHARACTERS = 80
+router = APIRouter()
 
 
-class Wanted(BaseModel):
-    """Which jobs, and how many."""
+class JobFilter(BaseModel):
+    """Which jobs to list, and how many."""
 
     model_config = ConfigDict(extra="forbid")
 
-    status: JobStatus | None = Field(None, description="Only those that stand so.")
+    status: JobStatus | None = Field(None, description="Only jobs with this status.")
     operation: str | None = Field(
-        None, description=f"Only those of one operation: {', '.join(OPERATIONS)}."
+        None, description=f"Only jobs of one operation: {', '.join(OPERATIONS)}."
     )
     created_after: AwareDatetime | None = Field(
-        None, description="Only those created then or later; ISO 8601 with a time zone."
+        None, description="Only jobs created then or later; ISO 8601 with a time zone."
     )
-    created_before: AwareDatetime | None = Field(None, description="Only those created earlier.")
-    limit: int = Field(20, ge=1, le=100, description="Most jobs of a page.")
+    created_before: AwareDatetime | None = Field(None, description="Only jobs created earlier.")
+    limit: int = Field(20, ge=1, le=100, description="Maximum number of jobs in the page.")
     cursor: str | None = Field(
         None,
         min_length=1,
         max_length=500,
-        description="`next` of the page before; the filters stay the same.",
+        description="`next` of the previous page, with the same filters.",
     )
 
 
-def install(
-    app: FastAPI,
-    jobs: Jobs,
-    base_url: Callable[[Request], str],
-    owner: Callable[[Request], str | None] = lambda _: None,
-) -> None:
-    """Add the route. `owner(request)`: whose jobs the request may see; None for all."""
+@router.get(
+    "/jobs",
+    summary="List jobs, newest first",
+    response_model=JobList,
+    responses=responses(422, 503),
+)
+async def list_jobs(
+    services: ServicesDep,
+    owner: OwnerDep,
+    base_url: BaseUrlDep,
+    job_filter: Annotated[JobFilter, Query()],
+) -> Response:
+    """Return a page of jobs; `next` is the cursor of the page after it.
 
-    @app.get(
-        "/jobs", summary="Jobs, newest first", response_model=JobList, responses=responses(422, 503)
-    )
-    async def list_jobs(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
-        """A page of jobs, and in `next` the cursor of the page after it. Jobs that come in meanwhile do not move it."""
-        if wanted.operation is not None and wanted.operation not in OPERATIONS:
-            raise InvalidRequest.from_field(
-                "operation",
-                f"there is no {wanted.operation[:80]!r}; use one of {', '.join(OPERATIONS)}",
-            )
-        page = await index.page(
-            jobs.redis,
-            wanted.limit,
-            wanted.cursor,
-            owner=owner(request),
-            status=wanted.status,
-            operation=wanted.operation,
-            before=wanted.created_before,
-            after=wanted.created_after,
+    New jobs do not move the following pages.
+    """
+    operation = job_filter.operation
+    if operation is not None and operation not in OPERATIONS:
+        raise InvalidRequest.from_field(
+            "operation",
+            f"there is no {operation[:MAX_QUOTED_CHARACTERS]!r}; "
+            f"use one of {', '.join(OPERATIONS)}",
         )
-        base = f"{base_url(request)}/jobs"
-        told = JobList(
-            jobs=[_listed(job_id, record, f"{base}/{job_id}") for job_id, record in page.jobs],
-            next=page.next,
-        )
-        return Response(told.model_dump_json(), media_type="application/json")
+    page = await index.read_page(
+        services.jobs.redis,
+        job_filter.limit,
+        job_filter.cursor,
+        owner=owner.id if owner else None,
+        status=job_filter.status,
+        operation=operation,
+        before=job_filter.created_before,
+        after=job_filter.created_after,
+    )
+    jobs = JobList(
+        jobs=[present_listed(record, base_url) for record in page.records], next=page.next
+    )
+    return Response(jobs.model_dump_json(), media_type="application/json")
 
 
-def _listed(job_id: str, record: Record, url: str) -> ListedJob:
-    told: dict[str, Any] = record.model_dump(
-        include=ListedJob.model_fields.keys() - {"images", "animation", "error", "progress"}
-    )
-    return ListedJob(
-        id=job_id,
-        url=url,
-        prompt=record.request.get("prompt"),
-        progress=record.progress,
-        images=[
-            Image(url=f"{url}/images/{at}.png", **image.model_dump())
-            for at, image in enumerate(record.images)
-        ],
-        animation=AnimatedImage(format=record.animation, url=f"{url}/animation")
-        if record.animation
-        else None,
-        error=record.error,
-        **told,
-    )
+@router.get(
+    "/jobs/{job_id}",
+    response_model=Job,
+    summary="Get a job",
+    responses=responses(404, 422, 503),
+)
+async def get_job(job: JobDep, base_url: BaseUrlDep) -> Response:
+    """Return a job: its status, progress and parameters, and once it succeeded its images."""
+    return Response(present(job, base_url).model_dump_json(), media_type="application/json")
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    response_model=Job,
+    summary="Cancel a job",
+    responses=responses(404, 422, 503),
+)
+async def cancel_job(job: JobDep, services: ServicesDep, base_url: BaseUrlDep) -> Response:
+    """Cancel a waiting or running job, within two steps and without images.
+
+    An ended job does not change; see `status` of the response.
+    """
+    await services.jobs.cancel(job.record.id)
+    cancelled = await services.jobs.get(job.record.id)
+    return Response(present(cancelled, base_url).model_dump_json(), media_type="application/json")

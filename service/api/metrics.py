@@ -1,6 +1,6 @@
-"""Prometheus metrics of the service: requests as they pass, and what Redis knows of queue, jobs and workers when asked.
+"""Prometheus metrics: requests of this process, and the state of queue, jobs and workers in Redis.
 
-What stands in Redis is the same whichever service is asked: of several, take one's (max), not the sum.
+Every service reports the same state of Redis: of several take one's (max), not the sum.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from importlib.metadata import version
 from typing import Any, get_args
 
@@ -26,17 +25,18 @@ from redis.exceptions import RedisError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts import redis_keys
-from contracts.jobs import now
+from contracts.jobs import JobSpec, now
 from contracts.operations import OPERATIONS
 from contracts.transitions import Reason
-from service.jobs.estimate import beats
-from service.jobs.repository import Jobs
+from service.jobs.estimate import live_workers
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# Routes without metrics of their own, such as paths that no route matches.
+UNKNOWN = "unknown"
 
 
 class Metrics:
-    """The service's own registry."""
+    """Metrics of this process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -48,7 +48,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "unclip_http_request_duration_seconds",
-            "Time to answer, waits that were asked for included.",
+            "Time to the response, including waits that clients request.",
             ["method", "route"],
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
             registry=self.registry,
@@ -57,124 +57,127 @@ class Metrics:
             "unclip_jobs_accepted", "Jobs accepted.", ["operation"], registry=self.registry
         )
         self.webhooks = Counter(
-            "unclip_webhook_attempts", "Attempts at webhooks.", ["outcome"], registry=self.registry
+            "unclip_webhook_attempts", "Webhook attempts.", ["outcome"], registry=self.registry
         )
-        Info("unclip_build", "What runs here.", registry=self.registry).info(
+        Info("unclip_build", "Version of this process.", registry=self.registry).info(
             {"component": "service", "version": version("unclip-service")}
         )
         ProcessCollector(registry=self.registry)
-        for operation in (
-            OPERATIONS
-        ):  # from the start: a series that begins with its first event has no rate for it
+        # A series that begins with its first event has no rate for it, so all begin at 0.
+        for operation in OPERATIONS:
             self.accepted.labels(operation)
 
-    def webhook(self, outcome: str) -> None:
-        """An attempt at a webhook came to this."""
+    def count_accepted(self, operation: str) -> None:
+        """Count an accepted job."""
+        self.accepted.labels(operation).inc()
+
+    def count_webhook(self, outcome: str) -> None:
+        """Count a webhook attempt."""
         self.webhooks.labels(outcome).inc()
 
-    async def exposition(self, jobs: Jobs) -> bytes:
-        """All metrics as text. Without Redis, unclip_redis_up is 0 and what only it knows is left out."""
+    async def exposition(self, redis: Any) -> bytes:
+        """Return all metrics as text. Without Redis, unclip_redis_up is 0 and its state missing."""
         try:
-            facts = await _facts(jobs.redis)
+            state = await _read_state(redis)
         except RedisError:
-            facts = None
-        snapshot = CollectorRegistry()
-        snapshot.register(Snapshot(facts))
-        return generate_latest(self.registry) + generate_latest(snapshot)
+            state = None
+        registry = CollectorRegistry()
+        registry.register(RedisCollector(state))
+        return generate_latest(self.registry) + generate_latest(registry)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What Redis knows at this moment."""
+class RedisState:
+    """State of queue, jobs and workers."""
 
     waiting: int
     running: int
-    head_age: float
+    head_age_s: float
     workers: int
     slots: int
-    last_beat: float | None
-    webhooks: int
-    ended: dict[str, int] = field(default_factory=dict)
+    last_heartbeat: float | None
+    pending_webhooks: int
+    outcomes: dict[str, int] = field(default_factory=dict)
 
 
-async def _facts(redis: Any) -> Facts:
+async def _read_state(redis: Any) -> RedisState:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.llen(redis_keys.QUEUE_LIST).zcard(redis_keys.STARTED).lindex(redis_keys.QUEUE_LIST, 0)
         pipe.get(redis_keys.LAST_HEARTBEAT).zcard(redis_keys.WEBHOOKS).hgetall(redis_keys.OUTCOMES)
-        waiting, running, head, last_beat, webhooks, ended = await pipe.execute()
-    created = await redis.hget(redis_keys.job(head.decode()), "created_at") if head else None
-    alive = await beats(redis)
-    return Facts(
+        waiting, running, head, last_heartbeat, webhooks, outcomes = await pipe.execute()
+    spec = await redis.hget(redis_keys.job(head.decode()), "spec") if head else None
+    head_age_s = 0.0
+    if spec is not None:
+        head_age_s = (now() - JobSpec.model_validate_json(spec).created_at).total_seconds()
+    workers = await live_workers(redis)
+    return RedisState(
         waiting=waiting,
         running=running,
-        head_age=(now() - datetime.fromisoformat(created.decode())).total_seconds()
-        if created
-        else 0.0,
-        workers=len(alive),
-        slots=sum(beat.slots for beat in alive),
-        last_beat=float(last_beat) if last_beat else None,
-        webhooks=webhooks,
-        ended={name.decode(): int(count) for name, count in ended.items()},
+        head_age_s=head_age_s,
+        workers=len(workers),
+        slots=sum(worker.slots for worker in workers),
+        last_heartbeat=float(last_heartbeat) if last_heartbeat else None,
+        pending_webhooks=webhooks,
+        outcomes={name.decode(): int(count) for name, count in outcomes.items()},
     )
 
 
-class Snapshot(Collector):
-    """Facts as metrics; None where Redis does not answer."""
+class RedisCollector(Collector):
+    """State of Redis as metrics; None if Redis is unavailable."""
 
-    def __init__(self, facts: Facts | None) -> None:
-        self.facts = facts
+    def __init__(self, state: RedisState | None) -> None:
+        self.state = state
 
     def collect(self) -> Iterable[Metric]:
-        facts = self.facts
-        yield GaugeMetricFamily("unclip_redis_up", "1 where Redis answers.", int(facts is not None))
-        if facts is None:
+        state = self.state
+        yield _gauge("unclip_redis_up", "1 if Redis is available.", int(state is not None))
+        if state is None:
             return
-        yield GaugeMetricFamily("unclip_queue_jobs", "Jobs waiting for a worker.", facts.waiting)
-        head = "Seconds since the job that runs next was accepted; 0 where none waits."
-        yield GaugeMetricFamily("unclip_queue_head_age_seconds", head, facts.head_age)
-        yield GaugeMetricFamily(
-            "unclip_jobs_running", "Jobs that workers have begun.", facts.running
+        yield _gauge("unclip_queue_jobs", "Jobs that wait for a worker.", state.waiting)
+        yield _gauge(
+            "unclip_queue_head_age_seconds",
+            "Seconds since the first waiting job was accepted; 0 if none waits.",
+            state.head_age_s,
         )
-        yield GaugeMetricFamily(
-            "unclip_workers_alive", "Workers that have given a sign of life lately.", facts.workers
+        yield _gauge("unclip_jobs_running", "Jobs that run.", state.running)
+        yield _gauge("unclip_workers_alive", "Workers with a recent heartbeat.", state.workers)
+        yield _gauge("unclip_worker_slots", "Jobs that live workers run concurrently.", state.slots)
+        yield _gauge(
+            "unclip_webhooks_pending",
+            "Webhook deliveries that are pending.",
+            state.pending_webhooks,
         )
-        yield GaugeMetricFamily(
-            "unclip_worker_slots", "Jobs that the living workers run at once.", facts.slots
-        )
-        yield GaugeMetricFamily(
-            "unclip_webhooks_pending", "Webhooks that are still to be delivered.", facts.webhooks
-        )
-        if facts.last_beat is not None:
-            beat = "When any worker last gave a sign of life; there is none before the first."
-            yield GaugeMetricFamily(
-                "unclip_workers_last_heartbeat_timestamp_seconds", beat, facts.last_beat
+        if state.last_heartbeat is not None:
+            yield _gauge(
+                "unclip_workers_last_heartbeat_timestamp_seconds",
+                "Time of the last heartbeat of any worker; missing before the first.",
+                state.last_heartbeat,
             )
-        yield _ended(facts.ended)
+        yield _ended_jobs(state.outcomes)
 
 
-def _ended(counts: dict[str, int]) -> Metric:
-    """All combinations from the start, those without any too."""
+def _gauge(name: str, description: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, description, value)
+
+
+def _ended_jobs(counts: dict[str, int]) -> Metric:
+    """Return the counter of ended jobs, with all combinations of labels from the start."""
     family = CounterMetricFamily(
         "unclip_jobs_ended",
-        "Jobs ended; reason: why, where they failed.",
+        "Jobs that ended; reason: why, for those that failed.",
         labels=["operation", "outcome", "reason"],
     )
-    outcomes = [
-        ("succeeded", ""),
-        ("cancelled", ""),
-        *(("failed", reason) for reason in get_args(Reason)),
-    ]
+    failures = [("failed", reason) for reason in get_args(Reason)]
+    outcomes = [("succeeded", ""), ("cancelled", ""), *failures]
     for operation in OPERATIONS:
         for outcome, reason in outcomes:
-            family.add_metric(
-                [operation, outcome, reason],
-                counts.get(redis_keys.outcome(operation, outcome, reason), 0),
-            )
+            count = counts.get(redis_keys.outcome(operation, outcome, reason), 0)
+            family.add_metric([operation, outcome, reason], count)
     return family
 
 
-class MeasureRequests:
-    """ASGI middleware: counts and times requests by route template, never by path."""
+class MetricsMiddleware:
+    """Count and time requests by the template of their route, never by their path."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -184,22 +187,21 @@ class MeasureRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started_at = time.perf_counter()
         status = 500
 
-        async def watched(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send_and_note_status)
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
-            # Whatever a client sends as its method must not become a label.
-            method = (
-                scope["method"] if route != "unknown" and scope["method"] in METHODS else "unknown"
-            )
+            route = getattr(scope.get("route"), "path", UNKNOWN)
+            # Clients may send any method, which must not become a label.
+            is_known = route != UNKNOWN and scope["method"] in METHODS
+            method = scope["method"] if is_known else UNKNOWN
             self.metrics.requests.labels(method, route, status).inc()
-            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started)
+            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started_at)

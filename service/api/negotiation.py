@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable
 
 
-def wait_seconds(prefer: Iterable[str], longest: float) -> float | None:
-    """The wait that the Prefer headers ask for, at most `longest`; None without one. What does not parse is ignored, and of
-    several the first counts, as RFC 7240 wants."""
+def wait_seconds(prefer: Iterable[str], max_wait_s: float) -> float | None:
+    """Return the wait that Prefer headers request, at most `max_wait_s`; None without one.
+
+    An invalid wait is ignored, and the first of several counts (RFC 7240).
+    """
     for preference in ",".join(prefer).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         if name.strip().lower() == "wait":
@@ -16,12 +18,12 @@ def wait_seconds(prefer: Iterable[str], longest: float) -> float | None:
                 seconds = float(value.strip().strip('"'))
             except ValueError:
                 return None
-            return min(seconds, longest) if math.isfinite(seconds) and seconds >= 0 else None
+            return min(seconds, max_wait_s) if math.isfinite(seconds) and seconds >= 0 else None
     return None
 
 
 def wants_png(accept: Iterable[str]) -> bool:
-    """True where the Accept headers like image/png (or image/*) better than JSON. `*/*` is content with JSON."""
+    """Return whether Accept headers prefer image/png (or image/*) to JSON. `*/*` means JSON."""
     weights = {"image/png": 0.0, "application/json": 0.0}
     for entry in ",".join(accept).split(","):
         media, *parameters = (part.strip().lower() for part in entry.split(";"))

@@ -1,1 +1,1 @@
-"""Jobs in Redis from the service's side: submit, read, list, cancel, follow."""
+"""Jobs in Redis as the service sees them: submit, read, list, cancel, follow."""

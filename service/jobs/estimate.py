@@ -1,4 +1,4 @@
-"""Where a waiting job stands, and when it may be done."""
+"""Snapshots of jobs: the record, the place in the queue and the estimated time to the end."""
 
 from __future__ import annotations
 
@@ -9,125 +9,132 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts import redis_keys
-from contracts.jobs import Record, WorkerHeartbeat, record_of
+from contracts.jobs import JobRecord, WorkerHeartbeat
 
-UNMEASURED_S = 30  # told where nothing was measured yet, or no worker is alive
-
-
-# All that is told of a job as of one moment, in one round trip and as one JSON text: of redis-py's answers each costs as much again.
-# The place is looked for from the end, where jobs are that have just come.
-_STANDING = """
-local function hash(key)
-  local found, flat = {}, redis.call('HGETALL', key)
-  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
-  return found
+# Retry-After if no job was measured yet or no worker is alive.
+UNMEASURED_S = 30
+_ANY_JOB = redis_keys.mean_duration("any", None)
+# KEYS: the job's record, the queue, the mean durations, the workers' names. ARGV: the job's id, the
+# prefix of heartbeats. Returns the position in the queue, the slots of all live workers and the
+# mean durations; nothing if the job does not wait. New jobs are at the end, so it searches there.
+_PLACE = """
+if redis.call('HGET', KEYS[1], 'status') ~= 'queued' then return {} end
+local position = redis.call('LPOS', KEYS[2], ARGV[1], 'RANK', -1)
+if not position then return {} end
+local slots = 0
+for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+  local heartbeat = redis.call('GET', ARGV[2] .. name)
+  if heartbeat then slots = slots + cjson.decode(heartbeat).slots end
 end
-local told = {record = hash(KEYS[1])}
-if told.record.status == 'queued' then
-  told.position, told.pace, told.beats = redis.call('LPOS', KEYS[2], ARGV[1], 'RANK', -1), hash(KEYS[3]), {}
-  for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
-    local beat = redis.call('GET', ARGV[2] .. name)
-    if beat then told.beats[#told.beats + 1] = beat end
-  end
-end
-return cjson.encode(told)
+return {position, slots, redis.call('HGETALL', KEYS[3])}
 """
 
 
 @dataclass(frozen=True)
-class Place:
-    """Jobs before this one (None where it does not wait any more), and seconds to its end, None where nothing was measured yet."""
+class QueuePlace:
+    """Place of a waiting job.
 
-    position: int | None
-    eta_seconds: float | None
+    `position`: jobs before it, None if it does not wait. `eta_seconds`: seconds to its end, None if
+    nothing was measured yet.
+    """
+
+    position: int | None = None
+    eta_seconds: float | None = None
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A job's record, None where there is none (any more), and its place."""
+class JobSnapshot:
+    """A job and its place in the queue at one moment."""
 
-    record: Record | None
-    place: Place
+    record: JobRecord
+    place: QueuePlace
 
 
-def ask(redis: Any, job_id: str) -> Any:
-    """Ask for a job's standing, of any client or pipeline; `standing_of` reads the answer."""
-    asked = (
+def query_place(redis: Any, job_id: str) -> Any:
+    """Query a job's place on a client or a pipeline; `parse_place` reads the reply."""
+    keys = (
         redis_keys.job(job_id),
         redis_keys.QUEUE_LIST,
         redis_keys.MEAN_DURATIONS,
         redis_keys.WORKERS,
     )
-    return redis.eval(_STANDING, len(asked), *asked, job_id, redis_keys.worker(""))
+    return redis.eval(_PLACE, len(keys), *keys, job_id, redis_keys.worker(""))
 
 
-def standing_of(answer: bytes) -> Standing:
-    """By Little's law: while jobs wait, all slots of all workers are taken, so jobs leave at the rate of slots over the time that one
-    runs. The times were measured under such load, in which images share passes."""
-    told = json.loads(answer)
-    record = record_of(told["record"]) if told["record"] else None
-    position = told.get("position", False)
-    if record is None or position is False:  # Lua's nil
-        return Standing(record, Place(None, None))
-    size = record.parameters.get("size") or record.request.get("size")
-    pace = told["pace"]
-    any_job = pace.get(redis_keys.mean_duration("any", None))
-    slots = sum(WorkerHeartbeat.model_validate_json(beat).slots for beat in told["beats"])
+def parse_place(reply: list[Any], record: JobRecord) -> QueuePlace:
+    """Parse the reply of `query_place` and estimate the time to the job's end.
+
+    The estimate is the job's own mean duration + position * mean duration of any job / slots, by
+    Little's law: all slots are busy while jobs wait. The durations were measured under such load,
+    in which images share batches.
+    """
+    if not reply:
+        return QueuePlace()
+    position, slots, flat = reply
+    durations = {flat[i].decode(): float(flat[i + 1]) for i in range(0, len(flat), 2)}
+    any_job = durations.get(_ANY_JOB)
     if any_job is None or not slots:
-        return Standing(record, Place(position, None))
-    own = pace.get(redis_keys.mean_duration(record.operation, size), any_job)
-    return Standing(
-        record, Place(position, round(float(own) + position * float(any_job) / slots, 1))
-    )
+        return QueuePlace(position)
+    size = record.parameters.get("size") or getattr(record.spec.request, "size", None)
+    own = durations.get(redis_keys.mean_duration(record.spec.operation, size), any_job)
+    return QueuePlace(position, round(own + position * any_job / slots, 1))
 
 
-async def beats(redis: Any) -> list[WorkerHeartbeat]:
-    """Signs of life of the workers that are alive. Names of those that are not are forgotten."""
+async def read_snapshot(redis: Any, job_id: str) -> JobSnapshot | None:
+    """Read a job's snapshot in one transaction; None if the job does not exist."""
+    async with redis.pipeline() as pipe:
+        pipe.hgetall(redis_keys.job(job_id))
+        query_place(pipe, job_id)
+        fields, reply = await pipe.execute()
+    # Progress that arrives just as the job expires leaves a hash without a spec.
+    if b"spec" not in fields:
+        return None
+    record = JobRecord.from_hash(job_id, fields)
+    return JobSnapshot(record, parse_place(reply, record))
+
+
+async def live_workers(redis: Any) -> list[WorkerHeartbeat]:
+    """Return the heartbeats of all live workers, and remove the names of dead ones."""
     names = [name.decode() for name in await redis.smembers(redis_keys.WORKERS)]
     if not names:
         return []
-    found = await redis.mget([redis_keys.worker(name) for name in names])
-    gone = [name for name, beat in zip(names, found, strict=True) if beat is None]
-    if gone:
-        await redis.srem(redis_keys.WORKERS, *gone)
-    return [WorkerHeartbeat.model_validate_json(beat) for beat in found if beat is not None]
+    texts = await redis.mget([redis_keys.worker(name) for name in names])
+    dead = [name for name, text in zip(names, texts, strict=True) if text is None]
+    if dead:
+        await redis.srem(redis_keys.WORKERS, *dead)
+    return [WorkerHeartbeat.model_validate_json(text) for text in texts if text is not None]
 
 
-def room(redis: Any, surplus: int) -> int:
-    """Whole seconds until a full queue has lost so many jobs, for Retry-After. Blocking."""
-    any_job, slots = _measured(redis)
-    return (
-        UNMEASURED_S
-        if any_job is None or not slots
-        else max(1, math.ceil(surplus * any_job / slots))
-    )
+def retry_after_queue_full_s(redis: Any, surplus: int) -> int:
+    """Return whole seconds until the queue is shorter by `surplus` jobs. Blocking."""
+    any_job, slots = _speed(redis)
+    if any_job is None or not slots:
+        return UNMEASURED_S
+    return max(1, math.ceil(surplus * any_job / slots))
 
 
-def first_end(redis: Any, job_ids: Sequence[str]) -> int:
-    """Whole seconds until one of these jobs, which wait or run, has ended, for Retry-After. Blocking."""
-    any_job, slots = _measured(redis)
+def retry_after_first_finish_s(redis: Any, job_ids: Sequence[str]) -> int:
+    """Return whole seconds until the first of these active jobs ends. Blocking."""
+    any_job, slots = _speed(redis)
     with redis.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
             pipe.lpos(redis_keys.QUEUE_LIST, job_id)
             pipe.hget(redis_keys.job(job_id), "progress")
-        found = pipe.execute()
+        replies = pipe.execute()
     times = []
-    for position, progress in zip(found[::2], found[1::2], strict=True):
-        left = (
-            (json.loads(progress or "null") or {}).get("eta_seconds") if position is None else None
-        )
-        if left is not None:
-            times.append(left)
+    for position, progress in zip(replies[::2], replies[1::2], strict=True):
+        eta = json.loads(progress).get("eta_seconds") if progress and position is None else None
+        if eta is not None:
+            times.append(eta)
         elif any_job is not None and slots:
             times.append(any_job * (1 + (position or 0) / slots))
     return max(1, math.ceil(min(times))) if times else UNMEASURED_S
 
 
-def _measured(redis: Any) -> tuple[float | None, int]:
-    """Seconds that a job runs, None where none has run, and how many run at once. Blocking."""
-    any_job = redis.hget(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("any", None))
+def _speed(redis: Any) -> tuple[float | None, int]:
+    """Return the mean duration of a job in seconds, and the slots of all live workers."""
+    any_job = redis.hget(redis_keys.MEAN_DURATIONS, _ANY_JOB)
     names = redis.smembers(redis_keys.WORKERS)
-    found = redis.mget([redis_keys.worker(name.decode()) for name in names]) if names else []
-    return None if any_job is None else float(any_job), sum(
-        WorkerHeartbeat.model_validate_json(beat).slots for beat in found if beat is not None
-    )
+    texts = redis.mget([redis_keys.worker(name.decode()) for name in names]) if names else []
+    slots = [WorkerHeartbeat.model_validate_json(text).slots for text in texts if text is not None]
+    return None if any_job is None else float(any_job), sum(slots)

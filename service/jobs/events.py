@@ -1,6 +1,7 @@
-"""Events of jobs as they happen: one reader a job, however many listen.
+"""Events of jobs: one reader for each job, any number of listeners.
 
-A job's events lie in a Redis stream, so that nothing is missed: who comes late or again reads on from the last event it had.
+A job's events are in a Redis stream, so nothing is lost: a listener that comes late, or comes back,
+continues after the last event that it received.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from redis.exceptions import RedisError
 
 from contracts import redis_keys
 from contracts.jobs import ENDED
-from service.jobs.estimate import Place, ask, standing_of
+from service.jobs.estimate import QueuePlace, read_snapshot
 
-BLOCK_S = 1.0  # a reader asks Redis in turns of this length, well under the socket's timeout
-AGAIN_S = 0.5  # after Redis did not answer
-WATCHED_TTL_S = (
-    5  # longer than a turn: so long after the last listener left, previews are still made
-)
+# One blocking read of Redis, well below the socket's timeout.
+BLOCK_S = 1.0
+RETRY_S = 0.5
+# Longer than one read. Workers make previews this long after the last listener has left.
+PREVIEW_TTL_S = 5
 KEEPALIVE_S = 15.0
-MAX_BEHIND = 1000  # events that a slow listener may be behind before it is let go; it comes back with its Last-Event-ID
+# A listener with more unread events is disconnected; it may resume with its Last-Event-ID.
+MAX_BACKLOG = 1000
 START = "0-0"
 EVENT_ID = r"^\d{1,19}-\d{1,19}$"
 
 
 @dataclass(frozen=True)
 class Event:
-    """`id`: its place in the stream; None for what is not kept there, such as places in the queue."""
+    """An event. `id`: its place in the stream; None if it is not stored, such as a queue place."""
 
     id: str | None
     name: str
@@ -40,12 +42,12 @@ class Event:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Ids compare by their two numbers."""
-        return order(self.id or START)
+        """The id as numbers that compare."""
+        return parse_order(self.id or START)
 
 
-def order(event_id: str) -> tuple[int, ...]:
-    """An id as numbers that compare."""
+def parse_order(event_id: str) -> tuple[int, ...]:
+    """Return an event's id as numbers that compare."""
     return tuple(map(int, event_id.split("-")))
 
 
@@ -57,7 +59,7 @@ class Events:
         self._readers: dict[str, _Reader] = {}
 
     async def close(self) -> None:
-        """End all readers, and so their listeners."""
+        """Stop all readers, which disconnects their listeners."""
         for reader in list(self._readers.values()):
             reader.task.cancel()
             with suppress(asyncio.CancelledError):
@@ -66,145 +68,132 @@ class Events:
     async def listen(
         self, job_id: str, after: str = START, *, previews: bool = False
     ) -> AsyncGenerator[Event, None]:
-        """A job's events after the one with this id, as they come, to the last one. `previews` has the worker make them; without it
-        there are none."""
+        """Yield a job's events after the one with this id, until the last.
+
+        previews: also previews, which the worker makes only while somebody listens for them.
+        """
         reader = self._readers.get(job_id)
-        if reader is None or reader.over:
+        is_first = reader is None or reader.is_over
+        if reader is None or is_first:
             reader = self._readers[job_id] = _Reader(self.redis, job_id)
-        queue = reader.join(previews)
-        last = order(after)
+        queue = reader.subscribe(previews)
+        last = parse_order(after)
         try:
-            await reader.begun.wait()
-            # What came before the reader began; what comes meanwhile is in the queue, and not told twice.
-            for event in await self._kept(job_id, after):
+            # The reader begins with the stream, so its first listener misses nothing. A later one
+            # reads what came before; events that arrive meanwhile are in both and yielded once.
+            for event in () if is_first else await self._stored(job_id, after):
                 last = event.order
                 if previews or event.name != "preview":
                     yield event
                 if event.name == "ended":
                     return
-            while (found := await queue.get()) is not None:
-                if found.id is None or found.order > last:
-                    last = last if found.id is None else found.order
-                    if previews or found.name != "preview":
-                        yield found
+            while (next_event := await queue.get()) is not None:
+                if next_event.id is not None:
+                    if next_event.order <= last:
+                        continue
+                    last = next_event.order
+                if previews or next_event.name != "preview":
+                    yield next_event
         finally:
-            reader.leave(queue, previews)
-            if reader.over and self._readers.get(job_id) is reader:
+            reader.unsubscribe(queue, previews)
+            if reader.is_over and self._readers.get(job_id) is reader:
                 del self._readers[job_id]
 
-    async def _kept(self, job_id: str, after: str) -> list[Event]:
+    async def _stored(self, job_id: str, after: str) -> list[Event]:
+        stream = redis_keys.events(job_id)
         while True:
             try:
-                return [
-                    _event(*entry)
-                    for entry in await self.redis.xrange(redis_keys.events(job_id), min=f"({after}")
-                ]
+                entries = await self.redis.xrange(stream, min=f"({after}")
             except RedisError:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return [_parse_event(*entry) for entry in entries]
 
 
 class _Reader:
-    """Reads one job's stream for as long as anybody listens and the job has not ended."""
+    """Read one job's stream until it ends or its last listener leaves."""
 
     def __init__(self, redis: Any, job_id: str) -> None:
         self.redis = redis
         self.job_id = job_id
-        self.begun = asyncio.Event()
-        self.over = False
+        self.is_over = False
         self.task = asyncio.create_task(self._run())
         self._queues: set[asyncio.Queue[Event | None]] = set()
-        self._watching = 0
-        self._told: Place | None = None
+        self._preview_listeners = 0
+        self._place: QueuePlace | None = None
 
-    def join(self, watch: bool) -> asyncio.Queue[Event | None]:
-        """A listener's own queue; None in it means that nothing more comes."""
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(MAX_BEHIND + 1)
+    def subscribe(self, previews: bool) -> asyncio.Queue[Event | None]:
+        """Return a queue of events for one listener; None in it is the end."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(MAX_BACKLOG + 1)
         self._queues.add(queue)
-        self._watching += watch
+        self._preview_listeners += previews
         return queue
 
-    def leave(self, queue: asyncio.Queue[Event | None], watch: bool) -> None:
-        """Without listeners there is nothing to read for."""
+    def unsubscribe(self, queue: asyncio.Queue[Event | None], previews: bool) -> None:
+        """Remove a listener. The last one stops the reader."""
         self._queues.discard(queue)
-        self._watching -= watch
+        self._preview_listeners -= previews
         if not self._queues:
-            self.over = True
+            self.is_over = True
             self.task.cancel()
 
-    def _tell(self, event: Event | None) -> None:
+    def _publish(self, event: Event | None) -> None:
         for queue in list(self._queues):
-            behind = queue.qsize() >= MAX_BEHIND
-            if behind:
+            is_full = queue.qsize() >= MAX_BACKLOG
+            if is_full:
                 self._queues.discard(queue)
-            queue.put_nowait(None if behind else event)
+            queue.put_nowait(None if is_full else event)
 
     async def _run(self) -> None:
         try:
-            await self._read(await self._last())
+            await self._read()
         finally:
-            self.over = True
-            self.begun.set()
-            self._tell(None)
+            self.is_over = True
+            self._publish(None)
 
-    async def _last(self) -> str:
-        """The id of the newest event; from there on, nothing is missed."""
-        while True:
-            try:
-                newest = await self.redis.xrevrange(redis_keys.events(self.job_id), count=1)
-                self.begun.set()
-                return newest[0][0].decode() if newest else START
-            except RedisError:
-                await asyncio.sleep(AGAIN_S)
-
-    async def _read(self, last: str) -> None:
+    async def _read(self) -> None:
         stream = redis_keys.events(self.job_id)
+        last = START
         while True:
             try:
-                if self._watching:
-                    await self.redis.set(
-                        redis_keys.preview_subscribed(self.job_id), "1", ex=WATCHED_TTL_S
-                    )
-                found = await self.redis.xread({stream: last}, block=int(BLOCK_S * 1000))
-                for entry in found[0][1] if found else ():
-                    event = _event(*entry)
+                if self._preview_listeners:
+                    key = redis_keys.preview_subscribed(self.job_id)
+                    await self.redis.set(key, "1", ex=PREVIEW_TTL_S)
+                reply = await self.redis.xread(
+                    {stream: last}, count=MAX_BACKLOG // 2, block=int(BLOCK_S * 1000)
+                )
+                for entry in reply[0][1] if reply else ():
+                    event = _parse_event(*entry)
                     last = str(event.id)
-                    self._tell(event)
+                    self._publish(event)
                     if event.name == "ended":
                         return
-                if not found and await self._idle():
+                if not reply and await self._check_job():
                     return
             except RedisError:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
 
-    async def _idle(self) -> bool:
-        """Nothing happened for a turn: tell of the job's place in the queue if that changed. True where nothing will happen any more."""
-        standing = standing_of(await ask(self.redis, self.job_id))
-        if standing.record is None or standing.record.status in ENDED:
+    async def _check_job(self) -> bool:
+        """Publish the job's place in the queue if it changed. Return whether the job has ended."""
+        snapshot = await read_snapshot(self.redis, self.job_id)
+        if snapshot is None or snapshot.record.status in ENDED:
             return True
-        if standing.record.status == "queued":
-            found = standing.place
-            if found != self._told:
-                self._told = found
-                self._tell(
-                    Event(
-                        None,
-                        "queued",
-                        json.dumps(
-                            {"queue_position": found.position, "eta_seconds": found.eta_seconds}
-                        ),
-                    )
-                )
+        place = snapshot.place
+        if snapshot.record.status == "queued" and place != self._place:
+            self._place = place
+            data = {"queue_position": place.position, "eta_seconds": place.eta_seconds}
+            self._publish(Event(None, "queued", json.dumps(data)))
         return False
 
 
-def _event(event_id: bytes, fields: dict[bytes, bytes]) -> Event:
+def _parse_event(event_id: bytes, fields: dict[bytes, bytes]) -> Event:
     return Event(event_id.decode(), fields[b"event"].decode(), fields[b"data"].decode())
 
 
-async def paused(
+async def with_pauses(
     events: AsyncGenerator[Event, None], seconds: float
 ) -> AsyncGenerator[Event | None, None]:
-    """Events as they come, and None wherever none came for so long."""
+    """Yield events as they come, and None after every `seconds` without one."""
     async with aclosing(events) as source:
         upcoming = asyncio.ensure_future(anext(source, None))
         try:
@@ -224,10 +213,13 @@ async def paused(
                 await upcoming
 
 
-async def server_sent(events: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
-    """Events in the format of text/event-stream, with a comment now and then, so that nobody on the way thinks the line dead."""
-    yield format_sse_event(comment="the job's events; Last-Event-ID resumes", retry=1000)
-    async with aclosing(paused(events, KEEPALIVE_S)) as source:
+async def to_sse(events: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
+    """Format events as text/event-stream.
+
+    A keep-alive comment every KEEPALIVE_S seconds prevents proxies from closing the connection.
+    """
+    yield format_sse_event(comment="events of the job; Last-Event-ID resumes", retry=1000)
+    async with aclosing(with_pauses(events, KEEPALIVE_S)) as source:
         async for event in source:
             yield (
                 KEEPALIVE_COMMENT

@@ -1,7 +1,7 @@
-"""The index of jobs in Redis: by creation time, a page at a time, and rid of jobs that have expired.
+"""The index of jobs in Redis: by creation time, read page by page, without expired jobs.
 
-An entry is `job:owner` (or `job:`), its score the microsecond the job was created in. The index of all jobs names the owners, so
-whoever clears it clears theirs with it.
+An entry is `job:owner` (or `job:`). Its score is the microsecond in which the job was created. The
+index of all jobs names the owners, so the owners' indexes are pruned along with it.
 """
 
 from __future__ import annotations
@@ -13,74 +13,70 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from contracts import redis_keys
-from contracts.jobs import Record, now, record_of
-from service.background import rest
+from contracts.jobs import JobRecord, now
+from service.background import sleep_until_stop
 from service.errors import InvalidRequest
 
 log = logging.getLogger("service.jobs.index")
-SCANNED = 500  # entries that one page looks at, at most, in search of those that its filters want
-CLEARED = 500  # entries that are looked at in one go for jobs that have expired
-CLEAR_EVERY_S = 60.0
-# What a list shows of a record.
-SHOWN = (
-    "operation",
-    "status",
-    "request",
-    "progress",
-    "images",
-    "animation",
-    "error",
-    "created_at",
-    "started_at",
-    "finished_at",
-)
-# Answers one JSON text, as redis-py takes much longer for an array of a thousand strings. An empty table of Lua's becomes {}.
-# Entries of one score come in the reverse order of their names, so a cursor is a score and a name, and a page begins below both.
+# Entries that one page reads at most in search of those that match its filters.
+MAX_SCANNED = 500
+PRUNED_AT_ONCE = 500
+PRUNE_EVERY_S = 60.0
+LISTED_FIELDS = ("spec", "status", "progress", "outcome", "started_at", "finished_at")
+# KEYS: the index. ARGV: the highest score and name of the page, its lowest score, its length, the
+# entries to scan, the filters status and operation, the prefix of records, the fields to return.
+# Returns the jobs, the last entry and whether more follow, as one JSON text: redis-py parses an
+# array of a thousand strings far more slowly. cjson writes an empty table as {}. Entries of equal
+# score are in reverse order of their names, so a cursor is a score and a name, and a page begins
+# below both.
 _PAGE = """
-local below, name, least, limit, scanned = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local status, operation, jobs = ARGV[6], ARGV[7], ARGV[8]
-local seen = redis.call('ZRANGE', KEYS[1], below, least, 'BYSCORE', 'REV', 'LIMIT', 0, scanned, 'WITHSCORES')
-local found, last, more = {}, {}, #seen == 2 * scanned
-for i = 1, #seen, 2 do
-  if not (name ~= '' and seen[i + 1] == below and seen[i] >= name) then
-    if #found == limit then
+local below, name, least = ARGV[1], ARGV[2], ARGV[3]
+local limit, scanned = tonumber(ARGV[4]), tonumber(ARGV[5])
+local status, operation, prefix = ARGV[6], ARGV[7], ARGV[8]
+local entries = redis.call('ZRANGE', KEYS[1], below, least, 'BYSCORE', 'REV',
+  'LIMIT', 0, scanned, 'WITHSCORES')
+local jobs, last, more = {}, {}, #entries == 2 * scanned
+for i = 1, #entries, 2 do
+  if not (name ~= '' and entries[i + 1] == below and entries[i] >= name) then
+    if #jobs == limit then
       more = true
       break
     end
-    last = {seen[i + 1], seen[i]}
-    local key = jobs .. string.match(seen[i], '^[^:]*')
+    last = {entries[i + 1], entries[i]}
+    local key = prefix .. string.match(entries[i], '^[^:]*')
     if (status == '' or redis.call('HGET', key, 'status') == status) and
        (operation == '' or redis.call('HGET', key, 'operation') == operation) then
-      local told = redis.call('HMGET', key, unpack(ARGV, 9))
-      if told[1] then found[#found + 1] = {seen[i], told} end
+      local values = redis.call('HMGET', key, unpack(ARGV, 9))
+      if values[1] then jobs[#jobs + 1] = {entries[i], values} end
     end
   end
 end
-return cjson.encode({found, last, more})
+return cjson.encode({jobs, last, more})
 """
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some jobs, newest first, and where the next page begins; None where there is none."""
+    """Some jobs, newest first, and the cursor of the next page; None if this is the last."""
 
-    jobs: list[tuple[str, Record]]
+    records: list[JobRecord]
     next: str | None
 
 
-def enter(pipe: Any, job_id: str, created_at: datetime, owner: str | None = None) -> None:
-    """Put a job into the index, in the transaction that records it."""
-    entry = {f"{job_id}:{owner or ''}": _score(created_at)}
+def add(pipe: Any, record: JobRecord) -> None:
+    """Add a job to the index, in the transaction that records it."""
+    owner = record.spec.owner
+    entry = {f"{record.id}:{owner or ''}": _score(record.spec.created_at)}
     for index in {redis_keys.listing(), redis_keys.listing(owner)}:
         pipe.zadd(index, entry)
 
 
-async def page(
+async def read_page(
     redis: Any,
     limit: int,
     cursor: str | None = None,
@@ -91,13 +87,19 @@ async def page(
     before: datetime | None = None,
     after: datetime | None = None,
 ) -> Page:
-    """At most `limit` jobs that were created at `after` or later and before `before`. Where status or operation are rare among
-    SCANNED jobs it has fewer, and a cursor to go on. InvalidRequest for a cursor that is none."""
-    below, name = _below(cursor) if cursor else (f"({_score(before)}" if before else "+inf", "")
+    """Read at most `limit` jobs, created at `after` or later and before `before`.
+
+    A page has fewer jobs, and a cursor to continue, if few of MAX_SCANNED entries match the
+    filters. Raises InvalidRequest if the cursor is not valid.
+    """
+    below = f"({_score(before)}" if before else "+inf"
+    name = ""
+    if cursor:
+        below, name = _parse_cursor(cursor)
     least = str(_score(after)) if after else "-inf"
-    # Without filters only expired jobs are passed over, and those of the very microsecond that the page before ended in.
-    scanned = SCANNED if status or operation else 2 * limit + 100
-    answer = await redis.eval(
+    # Without filters it skips only expired jobs and those of the microsecond of the cursor.
+    scanned = MAX_SCANNED if status or operation else 2 * limit + 100
+    reply = await redis.eval(
         _PAGE,
         1,
         redis_keys.listing(owner),
@@ -109,56 +111,59 @@ async def page(
         status or "",
         operation or "",
         redis_keys.job(""),
-        *SHOWN,
+        *LISTED_FIELDS,
     )
-    found, last, more = json.loads(answer)
-    jobs = [(entry.partition(":")[0], _record(values)) for entry, values in found]
-    return Page(jobs, _cursor(last) if more and last else None)
+    jobs, last, has_more = json.loads(reply)
+    records = [_parse_record(entry, values) for entry, values in jobs]
+    return Page(records, _cursor(last) if has_more and last else None)
 
 
-async def clear(redis: Any, ttl: int) -> int:
-    """Take out jobs that have expired, and tell how many. An ended job is kept for `ttl` seconds, so only entries older than that
-    can be of any; what is older and still there has waited or run for long."""
-    below = _score(now()) - ttl * 1_000_000
-    kept = 0
-    cleared = 0
+async def prune_expired(redis: Any, ttl_s: int) -> int:
+    """Remove expired jobs from the index and return their number.
+
+    Ended jobs stay for `ttl_s` seconds, so only older entries can be expired. An older job that
+    still exists has waited or run for long.
+    """
+    below = _score(now()) - ttl_s * 1_000_000
+    skipped = 0
+    removed = 0
     while entries := await redis.zrange(
-        redis_keys.listing(), "-inf", below, byscore=True, offset=kept, num=CLEARED
+        redis_keys.listing(), "-inf", below, byscore=True, offset=skipped, num=PRUNED_AT_ONCE
     ):
-        there = await _exist(redis, entries)
-        gone = [entry for entry in entries if entry not in there]
+        existing = await _existing(redis, entries)
+        expired = [entry for entry in entries if entry not in existing]
         async with redis.pipeline() as pipe:
-            for entry in gone:
+            for entry in expired:
                 owner = entry.decode().partition(":")[2]
                 for index in {redis_keys.listing(), redis_keys.listing(owner)}:
                     pipe.zrem(index, entry)
             await pipe.execute()
-        kept = kept + len(there)
-        cleared = cleared + len(gone)
-    return cleared
+        skipped = skipped + len(existing)
+        removed = removed + len(expired)
+    return removed
 
 
-async def keep_clear(redis: Any, ttl: int, stop: asyncio.Event) -> None:
-    """Clear the index now and then, until told to stop."""
+async def prune_periodically(redis: Any, ttl_s: int, stop: asyncio.Event) -> None:
+    """Prune the index every PRUNE_EVERY_S seconds until the event is set."""
     while not stop.is_set():
         try:
-            await clear(redis, ttl)
+            await prune_expired(redis, ttl_s)
         except RedisError as error:
-            log.warning("the index of jobs is cleared later, as Redis does not answer: %s", error)
-        await rest(stop, CLEAR_EVERY_S)
+            log.warning("the index of jobs is pruned later, Redis does not respond: %s", error)
+        await sleep_until_stop(stop, PRUNE_EVERY_S)
 
 
-async def _exist(redis: Any, entries: list[bytes]) -> set[bytes]:
+async def _existing(redis: Any, entries: list[bytes]) -> set[bytes]:
     async with redis.pipeline(transaction=False) as pipe:
         for entry in entries:
             pipe.exists(redis_keys.job(entry.decode().partition(":")[0]))
-        return {entry for entry, there in zip(entries, await pipe.execute(), strict=True) if there}
+        replies = await pipe.execute()
+    return {entry for entry, exists in zip(entries, replies, strict=True) if exists}
 
 
-def _record(values: list[str | Literal[False]]) -> Record:
-    return record_of(
-        {name: value for name, value in zip(SHOWN, values, strict=True) if value is not False}
-    )
+def _parse_record(entry: str, values: list[Any]) -> JobRecord:
+    fields = {name: value for name, value in zip(LISTED_FIELDS, values, strict=True) if value}
+    return JobRecord.from_texts(entry.partition(":")[0], fields)
 
 
 def _score(time: datetime) -> int:
@@ -169,11 +174,11 @@ def _cursor(last: list[str]) -> str:
     return base64.urlsafe_b64encode(" ".join(last).encode()).decode().rstrip("=")
 
 
-def _below(cursor: str) -> tuple[str, str]:
+def _parse_cursor(cursor: str) -> tuple[str, str]:
+    """Return the score and the name of a cursor."""
     try:
-        score, name = (
-            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
-        )
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        score, name = text.split(" ")
         int(score)
     except (ValueError, binascii.Error) as error:
         raise InvalidRequest.from_field(

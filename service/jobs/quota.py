@@ -1,7 +1,8 @@
-"""How many jobs an API key may have waiting and running.
+"""Limit the number of active jobs of an API key.
 
-There is no counter that could drift. A slot is the id of a job, entered in the transaction that accepts it, and the job's own record says
-whether it is held: one that has ended or is gone holds none, however that came about. Its id is dropped when slots run out.
+There is no counter that could drift. A job's id is added in the transaction that accepts it, and
+the job's own record says whether it is active. Ids of ended and deleted jobs are removed when the
+limit is reached.
 """
 
 from __future__ import annotations
@@ -12,51 +13,56 @@ from typing import Any
 from contracts import redis_keys
 from contracts.jobs import ENDED
 from service.errors import QuotaExceeded
-from service.jobs.estimate import first_end
+from service.jobs.estimate import retry_after_first_finish_s
 
 
 @dataclass(frozen=True)
 class Owner:
-    """An API key as jobs know it. `max_jobs`: active jobs that it may have; None for no limit."""
+    """An API key as jobs see it. `max_jobs`: limit of its active jobs; None for no limit."""
 
     id: str
     max_jobs: int | None = None
 
 
-def active_jobs(redis: Any, key_id: str) -> set[str]:
-    """Those of the entered jobs that wait or run. Blocking."""
-    entered = [job_id.decode() for job_id in redis.smembers(redis_keys.active_jobs(key_id))]
+def active_jobs(redis: Any, owner_id: str) -> set[str]:
+    """Return the ids of an owner's waiting and running jobs. Blocking."""
+    job_ids = [job_id.decode() for job_id in redis.smembers(redis_keys.active_jobs(owner_id))]
     with redis.pipeline(transaction=False) as pipe:
-        for job_id in entered:
+        for job_id in job_ids:
             pipe.hget(redis_keys.job(job_id), "status")
-        found = pipe.execute()
+        statuses = pipe.execute()
     return {
         job_id
-        for job_id, status in zip(entered, found, strict=True)
+        for job_id, status in zip(job_ids, statuses, strict=True)
         if status is not None and status.decode() not in ENDED
     }
 
 
-def take(redis: Any, owner: Owner) -> set[str] | None:
-    """Make sure that the key has a slot left. The jobs that hold the others, where all had to be looked at; else None. Blocking.
+def check_quota(redis: Any, owner: Owner) -> set[str] | None:
+    """Check that an owner may have one more job. Blocking.
 
-    The caller watches the set, so that nobody else takes the slot meanwhile. QuotaExceeded where none is left."""
+    Returns the active jobs if they had to be counted, otherwise None. The caller watches the set,
+    so that no other request uses the same slot. Raises QuotaExceeded.
+    """
     if owner.max_jobs is None or redis.scard(redis_keys.active_jobs(owner.id)) < owner.max_jobs:
         return None
-    held = active_jobs(redis, owner.id)
-    if len(held) >= owner.max_jobs:
-        detail = (
-            f"API key {owner.id} already has {len(held)} active jobs (limit {owner.max_jobs}). "
-            "Wait for one to finish or cancel one."
+    active = active_jobs(redis, owner.id)
+    if len(active) >= owner.max_jobs:
+        raise QuotaExceeded(
+            f"API key {owner.id} already has {len(active)} active jobs (limit {owner.max_jobs}). "
+            "Wait for one to finish or cancel one.",
+            retry_after_s=retry_after_first_finish_s(redis, sorted(active)),
         )
-        raise QuotaExceeded(detail, retry_after_s=first_end(redis, sorted(held)))
-    return held
+    return active
 
 
-def enter(pipe: Any, owner: Owner, job_id: str, held: set[str] | None) -> None:
-    """Enter a job in the transaction that records it. `held`: what `take` told."""
+def register_job(pipe: Any, owner: Owner, job_id: str, active: set[str] | None) -> None:
+    """Add a job to its owner's, in the transaction that accepts it.
+
+    `active`: what `check_quota` returned; it replaces the set if it was counted.
+    """
     if owner.max_jobs is None:
         return
-    if held is not None:
+    if active is not None:
         pipe.delete(redis_keys.active_jobs(owner.id))
-    pipe.sadd(redis_keys.active_jobs(owner.id), job_id, *(held or ()))
+    pipe.sadd(redis_keys.active_jobs(owner.id), job_id, *(active or ()))

@@ -13,10 +13,11 @@ from starlette.datastructures import UploadFile
 
 from contracts.images import has_alpha, normalize_image
 from contracts.operations import OPERATIONS
+from service.jobs.submit import JobRequest
 from service.openai.errors import OpenAIError, from_validation_error, image_error
 from service.openai.schemas import EditsCall, GenerationsCall, ImagesCall, VariationsCall
-from service.requests.images import ImageError, opened
-from service.requests.parse import Work, json_body, media_type
+from service.requests.body import media_type, read_json
+from service.requests.images import ImageError, open_image
 from service.settings import Settings
 
 MAX_FILES = 20
@@ -44,7 +45,9 @@ CALLS = {
 }
 
 
-async def parse_call(request: Request, name: str, settings: Settings) -> tuple[ImagesCall, Work]:
+async def parse_call(
+    request: Request, name: str, settings: Settings
+) -> tuple[ImagesCall, JobRequest]:
     """Parse a call, and make the job that it requests.
 
     Raises OpenAIError 400 if a field or an image cannot be used, BadRequest for invalid JSON.
@@ -57,19 +60,20 @@ async def parse_call(request: Request, name: str, settings: Settings) -> tuple[I
     try:
         # The fields of a form are text, so numbers are parsed; in JSON a number must be a number.
         call = call_type.schema.model_validate(fields, strict=not call_type.files)
-        parameters = {"n": call.count, "size": call.generated_px, "seed": call.seed}
+        parameters: dict[str, Any] = {"n": call.count, "size": call.generated_px, "seed": call.seed}
         parameters |= call.model_dump(include={"prompt"})
+        parameters |= {file: file for file in call_type.files}
         job_fields = OPERATIONS[call_type.operation].model_validate(parameters)
     except ValidationError as error:
         raise from_validation_error(error) from error
     images = await run_in_threadpool(_normalize_images, files, name, settings)
-    return call, Work(call_type.operation, job_fields, images)
+    return call, JobRequest(call_type.operation, job_fields, images)
 
 
 async def _read_json(request: Request) -> tuple[Any, Uploads]:
     if media_type(request) != "application/json":
         raise _unsupported_media_type(request, "application/json")
-    return await json_body(request), {}
+    return await read_json(request), {}
 
 
 async def _read_form(
@@ -146,7 +150,7 @@ def _open_image(name: str, contents: list[bytes], settings: Settings) -> Image.I
     if len(contents) > 1:
         raise image_error(name, f"there are {len(contents)} files; send one")
     try:
-        return opened(contents[0], settings.max_image_bytes, settings.max_image_pixels)
+        return open_image(contents[0], settings.max_image_bytes, settings.max_image_pixels)
     except ImageError as error:
         raise image_error(name, str(error)) from error
 

@@ -10,14 +10,14 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import URL
 
-from contracts.jobs import Image, Job
-from service.jobs.estimate import beats
-from service.jobs.quota import Owner
-from service.jobs.repository import Jobs
+from contracts.jobs import JobRecord
+from service.dependencies import BaseUrlDep, OwnerDep, ServicesDep
+from service.jobs.estimate import live_workers
+from service.jobs.repository import JobRepository
+from service.jobs.urls import JobUrls
 from service.openai.errors import OpenAIError
 from service.openai.parse import CALLS, parse_call
 from service.openai.schemas import (
@@ -29,8 +29,6 @@ from service.openai.schemas import (
     OpenAIModels,
 )
 from service.openai.stream import OutputOptions, succeeded_job, to_sse, wait_for_end
-from service.security.middleware import current_owner
-from service.settings import Settings
 
 # The name that code written for OpenAI's API requests.
 DALLE2 = "dall-e-2"
@@ -117,22 +115,20 @@ class CallContext:
     """What a call needs of the application. A dependency."""
 
     def __init__(
-        self, request: Request, owner: Annotated[Owner | None, Depends(current_owner)]
+        self, request: Request, services: ServicesDep, owner: OwnerDep, base_url: BaseUrlDep
     ) -> None:
         self.request = request
+        self.services = services
+        self.jobs = services.jobs
         self.owner = owner
-        self.jobs: Jobs = request.app.state.jobs
-        self.settings: Settings = request.app.state.settings
-        self.metrics: Any = request.app.state.metrics
-        self.base_url = str(self.settings.public_url or request.base_url).rstrip("/")
+        self.base_url = base_url
 
     async def submit(self, name: str) -> tuple[ImagesCall, str]:
         """Parse a call and submit its job. Return the call and the job's id."""
-        call, work = await parse_call(self.request, name, self.settings)
+        call, job_request = await parse_call(self.request, name, self.services.settings)
         await find_model(self.jobs, call.model or DALLE2)
-        accepted = await run_in_threadpool(self.jobs.accept, work, None, self.owner)
-        self.metrics.accepted.labels(work.operation).inc()
-        return call, accepted.job_id
+        job = await self.services.acceptor.accept(job_request, None, self.owner)
+        return call, job.job_id
 
     def headers(self, job_id: str) -> dict[str, str]:
         """Return the headers of a response about a job."""
@@ -196,14 +192,14 @@ async def get_model(context: Context, model_id: str) -> OpenAIModel:
     return await find_model(context.jobs, model_id)
 
 
-async def find_model(jobs: Jobs, name: str) -> OpenAIModel:
+async def find_model(jobs: JobRepository, name: str) -> OpenAIModel:
     """Return a model by name. Raises OpenAIError 404 if there is none, 503 if it is unknown."""
     models = await _models(jobs)
     for model in models:
         if model.id == name:
             return model
     quoted = repr(name[:MAX_QUOTED_CHARACTERS])
-    if len(models) == 1 and not await jobs.workers_alive():
+    if len(models) == 1 and not await jobs.has_live_worker():
         raise OpenAIError(
             503,
             f"No worker is alive, so the model {quoted} cannot be looked up. Retry shortly.",
@@ -216,8 +212,8 @@ async def find_model(jobs: Jobs, name: str) -> OpenAIModel:
     )
 
 
-async def _models(jobs: Jobs) -> list[OpenAIModel]:
-    names = {worker.checkpoint for worker in await beats(jobs.redis) if worker.checkpoint}
+async def _models(jobs: JobRepository) -> list[OpenAIModel]:
+    names = {worker.checkpoint for worker in await live_workers(jobs.redis) if worker.checkpoint}
     return [
         OpenAIModel(id=name, created=STARTED_AT, owned_by="unclip-service")
         for name in (DALLE2, *sorted(names - {DALLE2}))
@@ -234,25 +230,25 @@ async def _respond(context: CallContext, name: str, event_prefix: str | None) ->
     if event_prefix is not None and getattr(call, "stream", False):
         has_previews = bool(getattr(call, "partial_images", 0))
         events = wait_for_end(context.request, context.jobs, job_id, previews=has_previews)
-        content = to_sse(events, context.jobs, job_id, event_prefix, call, context.base_url)
+        content = to_sse(events, context.services, job_id, event_prefix, call, context.base_url)
         headers |= {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(content, 200, headers, "text/event-stream")
     async with aclosing(wait_for_end(context.request, context.jobs, job_id)) as events:
         async for _ in events:
             pass
-    job = await succeeded_job(context.jobs, job_id, context.base_url, call)
-    images = await _present_images(context.jobs, job, OutputOptions.from_call(call))
+    record = await succeeded_job(context.jobs, job_id, context.base_url, call)
+    images = await _present_images(context, record, OutputOptions.from_call(call))
     return JSONResponse(images.model_dump(exclude_none=True), 200, headers)
 
 
-async def _present_images(jobs: Jobs, job: Job, options: OutputOptions) -> OpenAIImages:
-    data = [
-        await _present_image(jobs, job.id, index, image, options)
-        for index, image in enumerate(job.images)
-    ]
-    width_px = options.width_px or job.images[0].width
+async def _present_images(
+    context: CallContext, record: JobRecord, options: OutputOptions
+) -> OpenAIImages:
+    images = record.outcome.images
+    data = [await _present_image(context, record, index, options) for index in range(len(images))]
+    width_px = options.width_px or images[0].width
     return OpenAIImages(
-        created=int((job.finished_at or job.created_at).timestamp()),
+        created=int((record.finished_at or record.spec.created_at).timestamp()),
         data=data,
         output_format=options.output_format,
         size=f"{width_px}x{width_px}",
@@ -260,12 +256,12 @@ async def _present_images(jobs: Jobs, job: Job, options: OutputOptions) -> OpenA
 
 
 async def _present_image(
-    jobs: Jobs, job_id: str, index: int, image: Image, options: OutputOptions
+    context: CallContext, record: JobRecord, index: int, options: OutputOptions
 ) -> OpenAIImage:
     if not options.by_url:
-        content = await options.encode(await jobs.read_image(job_id, index))
-        return OpenAIImage(b64_json=content)
-    url = URL(image.url)
-    if options.width_px not in (None, image.width):
+        png = await context.services.images.read(record, index)
+        return OpenAIImage(b64_json=await options.encode(png))
+    url = URL(JobUrls(context.base_url, record.id, record.spec.link).image(index))
+    if options.width_px not in (None, record.outcome.images[index].width):
         url = url.include_query_params(size=options.width_px)
     return OpenAIImage(url=str(url))

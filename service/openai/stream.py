@@ -16,11 +16,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from redis.exceptions import RedisError
 
-from contracts.jobs import ENDED, Job
+from contracts.jobs import ENDED, JobRecord
+from service.dependencies import Services
 from service.errors import ServiceError
-from service.jobs.events import START, Event, paused
+from service.jobs.events import START, Event, with_pauses
 from service.jobs.images import convert_image
-from service.jobs.repository import Jobs
+from service.jobs.repository import JobRepository
 from service.openai.errors import OpenAIError, from_service_error
 from service.openai.schemas import ImagesCall, OutputFormat
 
@@ -73,7 +74,7 @@ class OutputOptions:
 
 
 async def wait_for_end(
-    request: Request, jobs: Jobs, job_id: str, *, previews: bool = False
+    request: Request, jobs: JobRepository, job_id: str, *, previews: bool = False
 ) -> AsyncGenerator[Event | None, None]:
     """Yield the job's events until it ends, and None after each `POLL_S` without one.
 
@@ -86,7 +87,7 @@ async def wait_for_end(
     try:
         while not is_ended:
             listener = jobs.events.listen(job_id, last_id, previews=previews)
-            async with aclosing(paused(listener, POLL_S)) as events:
+            async with aclosing(with_pauses(listener, POLL_S)) as events:
                 async for event in events:
                     if await request.is_disconnected():
                         return
@@ -101,37 +102,40 @@ async def wait_for_end(
                         )
                     last_id = (event and event.id) or last_id
                     yield event
-            is_ended = (await jobs.find(job_id, "")).status in ENDED
+            is_ended = (await jobs.get(job_id)).record.status in ENDED
     finally:
         if not is_ended:
             with anyio.CancelScope(shield=True):
                 await jobs.cancel(job_id)
 
 
-async def _is_worker_alive(jobs: Jobs) -> bool:
+async def _is_worker_alive(jobs: JobRepository) -> bool:
     """Return whether a worker is alive, True if Redis does not say."""
     try:
-        return await jobs.workers_alive() > 0
+        return await jobs.has_live_worker()
     except RedisError:
         return True
 
 
-async def succeeded_job(jobs: Jobs, job_id: str, base_url: str, call: ImagesCall) -> Job:
+async def succeeded_job(
+    jobs: JobRepository, job_id: str, base_url: str, call: ImagesCall
+) -> JobRecord:
     """Return an ended job that has images. Raises OpenAIError with the reason if it has none."""
-    job = await jobs.find(job_id, base_url)
-    if job.error is None and job.status == "succeeded":
-        return job
+    record = (await jobs.get(job_id)).record
+    error = record.outcome.error
+    if error is None and record.status == "succeeded":
+        return record
     # The service has already retried what is worth it, so the client must not.
     headers = {"Location": f"{base_url}/jobs/{job_id}", "x-should-retry": "false"}
-    if job.error is None:
+    if error is None:
         message = f"Job {job_id} was cancelled before it had an image."
         raise OpenAIError(409, message, code="job_cancelled", headers=headers)
-    message = f"{job.error.title}: {job.error.detail}."
-    if job.error.kind == "internal":
+    message = f"{error.title}: {error.detail}."
+    if error.kind == "internal":
         raise OpenAIError(500, message, headers=headers)
-    if job.error.kind == "content":
+    if error.kind == "content":
         raise OpenAIError(400, message, code="content_policy_violation", headers=headers)
-    message = job.error.detail
+    message = error.detail
     is_size_error = message.startswith("size ")
     if is_size_error and call.width_px == 512:
         message += "; 512x512 is generated at 1024 and reduced"
@@ -141,7 +145,7 @@ async def succeeded_job(jobs: Jobs, job_id: str, base_url: str, call: ImagesCall
 
 async def to_sse(
     events: AsyncGenerator[Event | None, None],
-    jobs: Jobs,
+    services: Services,
     job_id: str,
     prefix: str,
     call: Any,
@@ -160,8 +164,9 @@ async def to_sse(
                     yield KEEPALIVE_COMMENT
                 elif event.name == "preview" and (partial := await stream.partial_image(event)):
                     yield partial
-        (image,) = (await succeeded_job(jobs, job_id, base_url, call)).images
-        yield await stream.completed(await jobs.read_image(job_id, 0), image.width)
+        record = await succeeded_job(services.jobs, job_id, base_url, call)
+        (image,) = record.outcome.images
+        yield await stream.completed(await services.images.read(record, 0), image.width)
     except OpenAIError as error:
         yield _error_event(error)
     except ServiceError as error:

@@ -1,7 +1,8 @@
-"""Captions that this service does not draw: those in which a word of its operator's list stands.
+"""The prompt filter: reject prompts that contain a word of the operator's list.
 
-The list is a file with a word or phrase a line, found as whole words, or a regular expression between slashes, found anywhere;
-lines that begin with # are comments. Captions are compared as CLIP reads them, so that what it does not tell apart is the same here too.
+The list is a file with one word or phrase a line, matched as whole words, or a regular expression
+between slashes, matched anywhere. Lines that begin with # are comments. Prompts are compared as
+CLIP reads them, so that texts which are equal to CLIP are equal here.
 """
 
 from __future__ import annotations
@@ -19,63 +20,75 @@ from contracts.fields import RequestFields
 from service.errors import FieldProblem, InvalidRequest
 
 log = structlog.stdlib.get_logger("service.requests.prompt_filter")
-_CAPTIONS = ("prompt", "negative_prompt", "prompt_a", "prompt_b", "prompt_from", "prompt_to")
-# Unicode's Default_Ignorable_Code_Point, which nobody sees.
+_PROMPT_FIELDS = ("prompt", "negative_prompt", "prompt_a", "prompt_b", "prompt_from", "prompt_to")
+# Unicode's Default_Ignorable_Code_Point: characters without a shape.
 _IGNORABLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
-    "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 
-def captions(fields: RequestFields) -> Iterator[tuple[str, str]]:
-    """What is drawn from, with its field's path. The negative prompt is, where guidance is 0; a probe's labels are not, and whoever
-    looks for something unwanted in an image has to name it."""
-    for name in _CAPTIONS:
-        if text := getattr(fields, name, None):
+def prompts_of(request: RequestFields) -> Iterator[tuple[str, str]]:
+    """Yield the path and text of each prompt of a request.
+
+    The negative prompt is one, because guidance 0 follows it. A probe's labels are not: a search
+    for unwanted content has to name it.
+    """
+    for name in _PROMPT_FIELDS:
+        if text := getattr(request, name, None):
             yield name, text
-    for index, part in enumerate(getattr(fields, "mix", None) or []):
+    for index, part in enumerate(getattr(request, "mix", None) or []):
         if part.prompt is not None:
             yield f"mix.{index}.prompt", part.prompt
 
 
-def as_read(text: str) -> str:
-    """A caption as CLIP's tokenizer cleans it (mended by ftfy, HTML entities twice undone), and with all that looks alike made the
-    same: NFKC, without case, without what is invisible, one space between words."""
-    text = unicodedata.normalize(
-        "NFKC", html.unescape(html.unescape(ftfy.fix_text(text)))
-    ).casefold()
+def normalize_prompt(text: str) -> str:
+    """Clean a prompt as CLIP's tokenizer does, and make texts that look alike equal.
+
+    ftfy repairs it and HTML entities are unescaped twice; then NFKC, case folding, no invisible
+    characters, and single spaces.
+    """
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", _IGNORABLE.sub("", text)).split())
 
 
-class DenyList:
-    """The list, read again whenever its file has changed."""
+class PromptFilter:
+    """A list of rejected words, read again when its file changes."""
 
     def __init__(self, path: Path) -> None:
-        """ValueError for a file that cannot be read, or has a line that will not do."""
+        """Read the list. Raises ValueError if the file cannot be read or has an invalid line."""
         self.path = path
         self._phrases: dict[tuple[str, ...], int] = {}
         self._patterns: list[tuple[re.Pattern[str], int]] = []
-        self._stamp = self._stamped()
+        self._stat = self._fingerprint()
         self._read()
 
-    def check(self, fields: RequestFields) -> None:
-        """InvalidRequest that names the captions which the list denies, and not why; the log tells the list's lines."""
-        self._keep_up()
-        denied = [
-            (name, line) for name, text in captions(fields) if (line := self.line(text)) is not None
-        ]
-        if not denied:
-            return
-        log.info("captions denied", lines=dict(denied))
-        errors = [
-            FieldProblem(field=name, message="This prompt is blocked by the operator's policy")
-            for name, _ in denied
-        ]
-        raise InvalidRequest.from_problems(errors)
+    def check(self, request: RequestFields) -> None:
+        """Check all prompts of a request. Raises InvalidRequest if the list contains one.
 
-    def line(self, text: str) -> int | None:
-        """The line of the list that denies this caption; None where none does."""
-        text = as_read(text)
+        The error names the prompts, the log names the lines of the list.
+        """
+        self._reload_if_changed()
+        lines = {
+            name: line
+            for name, text in prompts_of(request)
+            if (line := self.matching_line(text)) is not None
+        }
+        if not lines:
+            return
+        log.info("prompts blocked", lines=lines)
+        raise InvalidRequest.from_problems(
+            [
+                FieldProblem(field=name, message="This prompt is blocked by the operator's policy")
+                for name in lines
+            ]
+        )
+
+    def matching_line(self, text: str) -> int | None:
+        """Return the number of the first line that matches a prompt; None if none does."""
+        text = normalize_prompt(text)
         words = _words(text)
         for length in {len(phrase) for phrase in self._phrases}:
             for start in range(len(words) - length + 1):
@@ -83,30 +96,30 @@ class DenyList:
                     return line
         return next((line for pattern, line in self._patterns if pattern.search(text)), None)
 
-    def _keep_up(self) -> None:
-        stamp = self._stamped()
-        if stamp == self._stamp:
+    def _reload_if_changed(self) -> None:
+        stat = self._fingerprint()
+        if stat == self._stat:
             return
-        self._stamp = stamp
+        self._stat = stat
         try:
             self._read()
         except ValueError as error:
-            log.error("the deny-list stays as it was", reason=str(error))
+            log.error("prompt filter not reloaded", reason=str(error))
         else:
-            log.info("the deny-list was read again", lines=len(self._phrases) + len(self._patterns))
+            log.info("prompt filter reloaded", lines=len(self._phrases) + len(self._patterns))
 
-    def _stamped(self) -> tuple[int, int] | None:
+    def _fingerprint(self) -> tuple[int, int] | None:
         try:
-            found = self.path.stat()
+            stat = self.path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size
+        return stat.st_mtime_ns, stat.st_size
 
     def _read(self) -> None:
         try:
             lines = self.path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"it cannot be read: {error}") from error
+            raise ValueError(f"cannot read {self.path}: {error}") from error
         phrases = {}
         patterns = []
         for number, line in enumerate(map(str.strip, lines), 1):
@@ -116,12 +129,14 @@ class DenyList:
                 try:
                     patterns.append((re.compile(line[1:-1], re.IGNORECASE), number))
                 except re.error as error:
-                    raise ValueError(f"line {number} is no regular expression: {error}") from error
-            elif words := _words(as_read(line)):
+                    raise ValueError(
+                        f"line {number} is not a regular expression: {error}"
+                    ) from error
+            elif words := _words(normalize_prompt(line)):
                 phrases[words] = number
             else:
                 raise ValueError(
-                    f"line {number} has no word in it: write signs between slashes, as a regular expression"
+                    f"line {number} has no word; write signs as a regular expression between slashes"
                 )
         self._phrases = phrases
         self._patterns = patterns

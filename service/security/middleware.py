@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RateLimited, ServiceError
 from service.jobs.quota import Owner
-from service.jobs.repository import Jobs
+from service.jobs.repository import JobRepository
 from service.security import rate_limit
 from service.security.api_keys import ApiKey, authenticate
 
@@ -39,7 +39,7 @@ SECURITY_SCHEMES = {
 class ApiKeyMiddleware:
     """Authenticate each request and count it against its key's rate."""
 
-    def __init__(self, app: ASGIApp, jobs: Jobs) -> None:
+    def __init__(self, app: ASGIApp, jobs: JobRepository) -> None:
         self.app = app
         self.jobs = jobs
         self.redis = jobs.redis
@@ -79,7 +79,7 @@ class ApiKeyMiddleware:
         if match is None:
             return False
         link = QueryParams(scope["query_string"]).get("link")
-        return link is not None and await self.jobs.linked(match[1], link)
+        return link is not None and await self.jobs.is_linked(match[1], link)
 
     async def _consume_rate_limit(self, key: ApiKey, rate: str) -> dict[str, str]:
         """Count one request and return the RateLimit headers. Raises RateLimited."""
@@ -113,20 +113,15 @@ def current_owner(request: Request) -> Owner | None:
 
 
 async def require_api_key(request: Request) -> None:
-    """Reject requests without a valid key, and requests for another key's job. A dependency.
+    """Reject requests without a valid key or over its rate. A dependency.
 
-    Raises what the middleware found: Unauthorized or RateLimited, or a RedisError. Raises
-    JobNotFound for a job of another key.
+    Raises what the middleware found: Unauthorized, RateLimited, or a RedisError. Whether a job
+    belongs to the key is checked where the job is read.
     """
     if request.scope["path"] in OPEN_PATHS or getattr(request.state, "is_linked", False):
         return
     if error := getattr(request.state, "access_error", None):
         raise error
-    key: ApiKey = request.state.api_key
-    job_id = request.path_params.get("job_id")
-    if job_id is not None:
-        jobs: Jobs = request.app.state.jobs
-        await jobs.belongs(job_id, key.id)
 
 
 def describe_security(document: dict[str, Any], responses: dict[int | str, Any]) -> None:

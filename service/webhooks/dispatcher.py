@@ -19,10 +19,10 @@ import httpcore
 from redis.exceptions import RedisError
 
 from contracts import redis_keys
-from contracts.webhooks import Webhook
-from service.background import rest
+from service.background import sleep_until_stop
 from service.errors import JobNotFound
-from service.jobs.repository import Jobs
+from service.jobs.estimate import JobSnapshot
+from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.webhooks import signing
 from service.webhooks.policy import rejection_reason
@@ -64,15 +64,18 @@ class WebhookDispatcher:
     def __init__(
         self,
         settings: Settings,
-        jobs: Jobs,
+        jobs: JobRepository,
+        render: Callable[[JobSnapshot, str], bytes],
         count_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         """Prepare the connection pool.
 
+        render: makes the body of a delivery from the job and the base of its links.
         count_outcome: called with the outcome of each attempt.
         """
         self.settings = settings
         self.jobs = jobs
+        self.render = render
         self.count_outcome = count_outcome
         self._secrets = settings.webhook_keys()
         self._pool = httpcore.AsyncConnectionPool(
@@ -90,7 +93,7 @@ class WebhookDispatcher:
                 task = asyncio.create_task(self._deliver(delivery, attempt))
                 sending.add(task)
                 task.add_done_callback(sending.discard)
-            await rest(stop, POLL_S)
+            await sleep_until_stop(stop, POLL_S)
         if sending:
             await asyncio.wait(sending)
         await self._pool.aclose()
@@ -130,15 +133,15 @@ class WebhookDispatcher:
 
     async def _attempt(self, job_id: str, event: str, attempt: int) -> Outcome:
         """Send one delivery with the job's current state."""
-        text = await self.jobs.redis.hget(redis_keys.job(job_id), "webhook")
-        if text is None:
-            return "expired"
-        webhook = Webhook.model_validate_json(text)
         try:
+            snapshot = await self.jobs.get(job_id)
+            webhook = snapshot.record.spec.webhook
+            if webhook is None:
+                return "expired"
             # The settings may have changed since the request was accepted.
             if reason := rejection_reason(webhook.url, self.settings):
                 raise AddressNotAllowedError(reason)
-            body = (await self.jobs.find(job_id, webhook.base_url)).model_dump_json().encode()
+            body = self.render(snapshot, webhook.base_url)
             async with asyncio.timeout(self.settings.webhook_timeout_s):
                 status = await self._post(webhook.url, f"msg_{job_id}_{event}", body)
         except JobNotFound:

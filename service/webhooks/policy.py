@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from contracts.webhooks import ENDS, Webhook, WebhookFields
+from contracts.fields import WebhookFields
+from contracts.webhooks import END_EVENTS, Webhook
 from service.errors import InvalidRequest
 from service.settings import Settings
 from service.webhooks import ssrf
@@ -25,7 +26,7 @@ def webhook_from_request(
     if reason := rejection_reason(request.webhook, settings):
         raise InvalidRequest.from_field("webhook", reason)
     return Webhook(
-        url=request.webhook, events=request.webhook_events or list(ENDS), base_url=base_url
+        url=request.webhook, events=request.webhook_events or list(END_EVENTS), base_url=base_url
     )
 
 

@@ -7,8 +7,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from service.requests.models import REQUESTS
 
+from contracts.operations import OPERATIONS
 from unclip_client import options
 from unclip_client.client import Operations
 
@@ -40,13 +40,13 @@ def test_every_operation_has_a_method() -> None:
     functions = inspect.getmembers(Operations, inspect.isfunction)
     methods = {name.replace("_", "-") for name, _ in functions if not name.startswith("_")}
     assert methods == OPTIONS.keys()
-    assert methods == REQUESTS.keys()
+    assert methods == OPERATIONS.keys()
 
 
 @pytest.mark.parametrize("operation", OPTIONS)
 def test_every_field_has_its_type(operation: str) -> None:
     """Each field is an option or an argument of the method; the key is sent as a header."""
-    fields = REQUESTS[operation].model_fields
+    fields = OPERATIONS[operation].model_fields
     hints = get_type_hints(OPTIONS[operation], include_extras=True)
     method = inspect.signature(getattr(Operations, operation.replace("-", "_"))).parameters
     names = hints.keys() | method.keys() - {"self", "options"}

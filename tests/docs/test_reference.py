@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.documents import ROOT, written_files
 
+from contracts.operations import OPERATIONS
 from devtools.deployment import LocalDeployment
 from service.app import create_app
-from service.requests.models import REQUESTS
 from service.settings import Settings as ServiceSettings
 from training.presets import PRESETS
 from worker.settings import Settings as WorkerSettings
@@ -82,7 +82,7 @@ def routes() -> set[tuple[str, str]]:
 def test_fields_page_lists_every_field() -> None:
     """Each field of each request is on the page, with a meaning."""
     page = rows(GENERATOR.fields_page())
-    names = {name for request in REQUESTS.values() for name in request.model_fields}
+    names = {name for request in OPERATIONS.values() for name in request.model_fields}
     assert names - set(page) == set()
     assert [name for name, cells in page.items() if not cells[-1]] == []
 

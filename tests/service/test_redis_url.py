@@ -32,7 +32,7 @@ from infra.redis import wait_for_redis
 from service.jobs.repository import Jobs
 from service.requests.parse import Work
 from service.settings import Settings
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 from worker.queue.worker import ThreadWorker, connect
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ def working(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     connection = connect(url)
 
     def draw(job_id: str) -> None:
-        record = JobRecord(connection, job_id, 100)
+        record = JobRepository(connection, job_id, 100)
         assert record.start({})
         assert record.succeed([], [], [], WHOLE)
 

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from contracts.jobs import ImageInfo, Progress
 from devtools.redis_server import RedisServer
 from service.api.images import formed
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 
 
 def png(size: int) -> bytes:
@@ -58,7 +58,7 @@ async def test_a_jobs_image_comes_reduced(
     job_id = (await client.post("/generate", json={"prompt": "a", "size": 64})).json()["id"]
     with redis.Redis.from_url(redis_server.url) as connection:
         whole = Progress(stage="decoder", step=1, steps=1, fraction=1.0)
-        JobRecord(connection, job_id, 100).succeed(
+        JobRepository(connection, job_id, 100).succeed(
             [png(64)], [ImageInfo(seed=1, width=64, height=64)], [], whole
         )
     url = f"/jobs/{job_id}/images/0.png"

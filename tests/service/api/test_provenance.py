@@ -16,7 +16,7 @@ from contracts.provenance import Provenance
 from devtools.redis_server import RedisServer
 from infra.object_store import ObjectStore
 from worker.jobs.images import png
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 
 pytestmark = pytest.mark.anyio
 WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
@@ -45,7 +45,7 @@ async def ended(
 
     def work() -> None:
         with redis.Redis.from_url(server.url) as connection:
-            record = JobRecord(connection, job_id, 100, store)
+            record = JobRepository(connection, job_id, 100, store)
             record.start({})
             assert record.succeed(
                 images, [ImageInfo(seed=0, width=4, height=4)] * len(images), [], WHOLE

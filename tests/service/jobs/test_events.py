@@ -16,7 +16,7 @@ from contracts import redis_keys
 from contracts.jobs import Preview, Progress, WorkerHeartbeat, now, written
 from devtools.redis_server import RedisServer
 from service.jobs.events import Event, Events
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 
 pytestmark = pytest.mark.anyio
 CUBE = {"prompt": "a red cube", "seed": 5}
@@ -28,8 +28,8 @@ def step(number: int) -> Progress:
     return Progress(stage="prior", step=number, steps=4, fraction=number / 4)
 
 
-def record(server: RedisServer, job_id: str) -> JobRecord:
-    return JobRecord(redis.Redis.from_url(server.url), job_id, 100)
+def record(server: RedisServer, job_id: str) -> JobRepository:
+    return JobRepository(redis.Redis.from_url(server.url), job_id, 100)
 
 
 def told(text: str) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from devtools.redis_server import RedisServer
 from service.jobs.repository import Accepted, Jobs
 from service.requests.parse import Work
 from service.settings import Settings
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 
 pytestmark = pytest.mark.anyio
 CUBE = {"prompt": "a red cube", "seed": 5}
@@ -30,19 +30,19 @@ WHOLE = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
 
 
 async def as_worker(
-    server: RedisServer, job_id: str, act: Callable[[JobRecord], object], after: float = 0
+    server: RedisServer, job_id: str, act: Callable[[JobRepository], object], after: float = 0
 ) -> None:
     """Do what a worker does to a job's record, some seconds from now."""
 
     def work() -> None:
         with redis.Redis.from_url(server.url) as client:
-            act(JobRecord(client, job_id, 100))
+            act(JobRepository(client, job_id, 100))
 
     await asyncio.sleep(after)
     await asyncio.to_thread(work)
 
 
-def succeed(record: JobRecord) -> None:
+def succeed(record: JobRepository) -> None:
     record.start({"size": 64, "eta": 0.0})
     record.succeed([b"\x89PNG"], [ImageInfo(seed=5, width=64, height=64)], ["cut"], WHOLE)
 
@@ -134,7 +134,7 @@ async def test_a_job_is_told_as_it_goes(
     await as_worker(
         redis_server,
         job_id,
-        lambda record: (record.start({"size": 64, "eta": 0.0}), record.progress(HALF)),
+        lambda record: (record.start({"size": 64, "eta": 0.0}), record.update_progress(HALF)),
     )
     running = (await client.get(path)).json()
     assert running["status"] == "running"
@@ -328,7 +328,7 @@ class TestWait:
     ) -> Any:
         """Posts with headers, while the job is ended as told beside it."""
 
-        async def post(act: Callable[[JobRecord], object], **headers: str) -> httpx.Response:
+        async def post(act: Callable[[JobRepository], object], **headers: str) -> httpx.Response:
             posted = asyncio.create_task(client.post("/generate", json=CUBE, headers=headers))
             while not (waiting := await store.lrange(redis_keys.QUEUE_LIST, 0, -1)):
                 await asyncio.sleep(0.01)
@@ -465,7 +465,7 @@ async def test_many_may_wait_at_once(
         def end() -> None:
             with redis.Redis.from_url(redis_server.url) as client:
                 for job_id in ids:
-                    succeed(JobRecord(client, job_id, 100))
+                    succeed(JobRepository(client, job_id, 100))
 
         thread = threading.Thread(target=end)
         thread.start()

@@ -23,7 +23,7 @@ from devtools.redis_server import RedisServer
 from infra.object_store import ObjectStore, ObjectStoreError
 from service.jobs.result_store import ResultStore
 from service.settings import Settings
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 from worker.settings import Settings as WorkerSettings
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +46,7 @@ async def finish_job(
 
     def work() -> None:
         with redis.Redis.from_url(server.url) as connection:
-            record = JobRecord(connection, job_id, 100, store)
+            record = JobRepository(connection, job_id, 100, store)
             record.start({})
             infos = [ImageInfo(seed=at, width=64, height=64) for at in range(len(images))]
             assert record.succeed(images, infos, [], LAST, animation=("webp", animation))
@@ -166,7 +166,7 @@ async def test_a_job_whose_result_cannot_be_stored_is_retried(
     async with serve(object_store_url=url) as client:
         job_id = (await client.post("/generate", json={"prompt": "a"})).json()["id"]
         with redis.Redis.from_url(redis_server.url) as connection:
-            record = JobRecord(connection, job_id, 100, ObjectStore(url, retry_for_s=1))
+            record = JobRepository(connection, job_id, 100, ObjectStore(url, retry_for_s=1))
             record.start({})
             with pytest.raises(ObjectStoreError, match=r"refused jobs/.*/0.png"):
                 record.succeed([b"one"], IMAGE, [], LAST)
@@ -184,7 +184,7 @@ async def test_an_ended_job_is_not_overwritten(
     async with serve(object_store_url=url) as client:
         job_id = await finish_job(client, redis_server, ObjectStore(url), [b"one"], b"RIFF")
         with redis.Redis.from_url(redis_server.url) as connection:
-            late = JobRecord(connection, job_id, 100, ObjectStore(url))
+            late = JobRepository(connection, job_id, 100, ObjectStore(url))
             assert late.succeed([b"late"], IMAGE, [], LAST) is False
         assert (await client.get(f"/jobs/{job_id}/images/0.png")).content == b"one"
 

@@ -35,7 +35,7 @@ from service.errors import Unauthorized
 from service.openai import stream
 from service.security.headers import wrap_app
 from service.settings import Settings
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 
 LONG_S = 60.0
 CUBE = "a red cube"
@@ -90,8 +90,8 @@ class House:
         """Wait for a job, and take it out of the queue."""
         return str(wait_until(lambda: self.store.lpop(redis_keys.QUEUE_LIST)).decode())
 
-    def record(self, job_id: str) -> JobRecord:
-        return JobRecord(self.store, job_id, 100)
+    def record(self, job_id: str) -> JobRepository:
+        return JobRepository(self.store, job_id, 100)
 
     def request(self, job_id: str) -> dict[str, Any]:
         found = self.record(job_id).read()
@@ -354,7 +354,7 @@ class TestStream:
                 Image.new("RGB", (64, 64), (40 * step, 0, 0)).save(buffer, "WEBP", lossless=True)
                 image = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
                 progress = Progress(stage="decoder", step=step, steps=6, fraction=step / 6)
-                assert record.previews([Preview(index=0, image=image)], progress)
+                assert record.publish_previews([Preview(index=0, image=image)], progress)
             house.draw(job_id)
 
         return show
@@ -648,7 +648,7 @@ class TestErrors:
         ],
     )
     def test_what_the_worker_could_not_do(
-        self, house: House, end: Callable[[JobRecord], Any], raised: type[Exception], message: str
+        self, house: House, end: Callable[[JobRepository], Any], raised: type[Exception], message: str
     ) -> None:
         """Its reason, and no retries: the service has made those that make sense. A size is named by its parameter."""
         with (

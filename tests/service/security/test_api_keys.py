@@ -23,7 +23,7 @@ from devtools.redis_server import RedisServer
 from service.app import create_app
 from service.security import api_keys
 from service.settings import Settings
-from worker.jobs.record import JobRecord
+from worker.jobs.record import JobRepository
 
 pytestmark = pytest.mark.anyio
 CUBE = {"prompt": "a red cube", "size": 64}
@@ -64,7 +64,7 @@ def id_of(header: dict[str, str]) -> str:
 
 def drawn(blocking: redis.Redis, job_id: str, png: bytes = b"\x89PNG") -> None:
     """The job has succeeded with one image."""
-    record = JobRecord(blocking, job_id, 100)
+    record = JobRepository(blocking, job_id, 100)
     record.start({})
     assert record.succeed(
         [png],
@@ -483,7 +483,7 @@ class TestJobs:
         ends: list[Any] = [
             lambda job_id: asyncio.to_thread(drawn, blocking, job_id),
             lambda job_id: asyncio.to_thread(
-                JobRecord(blocking, job_id, 100).fail, "internal", "because"
+                JobRepository(blocking, job_id, 100).fail, "internal", "because"
             ),
             cancel,
             lambda job_id: asyncio.to_thread(blocking.delete, redis_keys.job(job_id)),
@@ -509,8 +509,8 @@ class TestJobs:
         job_id = (await house.post("/generate", json=CUBE, headers=header)).json()["id"]
         program = f"""
 import redis, time
-from worker.jobs.record import JobRecord
-JobRecord(redis.Redis.from_url({redis_server.url!r}), {job_id!r}, 100).start({{}})
+from worker.jobs.record import JobRepository
+JobRepository(redis.Redis.from_url({redis_server.url!r}), {job_id!r}, 100).start({{}})
 print("begun", flush=True)
 time.sleep(600)
 """
@@ -526,7 +526,7 @@ time.sleep(600)
         process.stdout.close()
         assert (await house.get(f"/jobs/{job_id}", headers=header)).json()["status"] == "running"
         assert (await house.post("/generate", json=CUBE, headers=header)).status_code == 429
-        JobRecord(blocking, job_id, 100).requeue()
+        JobRepository(blocking, job_id, 100).requeue()
         assert (await house.post("/generate", json=CUBE, headers=header)).status_code == 429
         drawn(blocking, job_id)
         assert (await house.post("/generate", json=CUBE, headers=header)).status_code == 202
@@ -552,7 +552,7 @@ time.sleep(600)
         blocking.hset(redis_keys.MEAN_DURATIONS, redis_keys.mean_duration("any", None), "40.0")
         assert await told() == "40"
         blocking.lrem(redis_keys.QUEUE_LIST, 1, ids[0])
-        record = JobRecord(blocking, ids[0], 100)
+        record = JobRepository(blocking, ids[0], 100)
         record.start({})
-        record.progress(Progress(stage="decoder", step=1, steps=2, fraction=0.5, eta_seconds=7.2))
+        record.update_progress(Progress(stage="decoder", step=1, steps=2, fraction=0.5, eta_seconds=7.2))
         assert await told() == "8"

@@ -1,0 +1,52 @@
+"""Probes, metrics, and the start page."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from redis.exceptions import RedisError
+
+from service.api.metrics import Metrics
+from service.api.problems import responses
+from service.dependencies import ServicesDep
+from service.errors import NoWorker, RedisDown
+
+METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+router = APIRouter()
+
+
+@router.get("/healthz", summary="Check the process", response_class=PlainTextResponse)
+async def healthz() -> str:
+    """Respond as long as the process runs."""
+    return "ok\n"
+
+
+@router.get(
+    "/readyz",
+    summary="Check that jobs can run",
+    response_class=PlainTextResponse,
+    responses=responses(503),
+)
+async def readyz(services: ServicesDep) -> str:
+    """Respond if Redis is available and a worker is alive."""
+    try:
+        is_ready = await services.jobs.has_live_worker()
+    except RedisError as error:
+        raise RedisDown("Redis is unavailable.") from error
+    if not is_ready:
+        raise NoWorker("No worker is alive: jobs are accepted and wait for one.")
+    return "ready\n"
+
+
+@router.get("/metrics", summary="Get metrics", response_class=PlainTextResponse)
+async def get_metrics(request: Request, services: ServicesDep) -> Response:
+    """Return all metrics in the text format of Prometheus."""
+    metrics: Metrics = request.app.state.metrics
+    text = await metrics.exposition(services.jobs.redis)
+    return Response(text, media_type=METRICS_MEDIA_TYPE)
+
+
+@router.get("/", include_in_schema=False)
+async def home() -> RedirectResponse:
+    """Redirect to the documentation of the API."""
+    return RedirectResponse("/docs")

@@ -1,0 +1,98 @@
+"""Request bodies: JSON and multipart/form-data."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+
+from contracts.fields import IMAGE_FIELDS
+from service.errors import BadRequest, InvalidRequest, ServiceError
+
+MAX_FILES = 4
+MAX_FORM_FIELDS = 200
+# How a form's text becomes a value. Fields that are in none of these sets are JSON.
+TEXT_FIELDS = {
+    "animation",
+    "negative_prompt",
+    "noise",
+    "prior",
+    "prompt",
+    "prompt_a",
+    "prompt_b",
+    "prompt_from",
+    "prompt_to",
+    "sampler",
+    "webhook",
+}
+# Lists of text: a JSON array, or the field several times.
+TEXT_LIST_FIELDS = {"labels", "webhook_events"}
+LIST_FIELDS = TEXT_LIST_FIELDS | {"components"}
+
+
+def media_type(request: Request) -> str:
+    """Return the body's media type without parameters; empty if there is none."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def read_json(request: Request) -> Any:
+    """Return the body as JSON. Raises BadRequest if it is not."""
+    try:
+        return json.loads(await request.body())
+    except json.JSONDecodeError as error:
+        raise BadRequest(
+            f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."
+        ) from error
+    # Not UTF-8, a number of a million digits, or too many brackets.
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(
+            "The body could not be read as JSON. Send one JSON object, in UTF-8."
+        ) from error
+
+
+async def read_form(request: Request) -> dict[str, Any]:
+    """Return a form as the JSON object of the same meaning, with files as base64.
+
+    Raises BadRequest if the form cannot be read, InvalidRequest if a field comes too often.
+    """
+    try:
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FORM_FIELDS) as form:
+            values = {name: [await _parse(name, v) for v in form.getlist(name)] for name in form}
+    except ServiceError:
+        raise
+    # Starlette and the parser raise various errors.
+    except Exception as error:
+        reason = str(getattr(error, "detail", error))[:200]
+        raise BadRequest(
+            f"The form could not be read ({reason}). Send it as multipart/form-data."
+        ) from error
+    return {name: _combine(name, parts) for name, parts in values.items()}
+
+
+def _combine(name: str, parts: list[Any]) -> Any:
+    """Return a field's value from all its parts."""
+    if name in LIST_FIELDS and not (len(parts) == 1 and isinstance(parts[0], list)):
+        return parts
+    if len(parts) > 1:
+        raise InvalidRequest.from_field(name, f"it came {len(parts)} times; send it once")
+    return parts[0]
+
+
+async def _parse(name: str, value: str | UploadFile) -> Any:
+    if isinstance(value, UploadFile):
+        return base64.b64encode(await value.read()).decode()
+    is_text = (
+        name in TEXT_FIELDS
+        or (name in IMAGE_FIELDS and not value.startswith("{"))
+        or (name in TEXT_LIST_FIELDS and not value.startswith("["))
+    )
+    if is_text:
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        # The field's own validation reports the wrong type.
+        return value
