@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,7 @@ from mkdocs.structure.files import File, Files
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parents[1]
-METRIC_KINDS = {
-    "Counter": "counter",
-    "CounterMetricFamily": "counter",
-    "Gauge": "gauge",
-    "GaugeMetricFamily": "gauge",
-    "Histogram": "histogram",
-    "Info": "info",
-}
-# Schemas that describe one request body; the form variants repeat their fields.
-REQUEST_SCHEMA = re.compile(r"(\w+)Request$")
+METRIC_KINDS = ("counter", "gauge", "histogram", "info")
 # Pages that repeat a file of the root, and the links in them that lead somewhere else there.
 ROOT_FILES = {
     "development/contributing.md": "CONTRIBUTING.md",
@@ -116,12 +106,10 @@ def fields_page() -> str:
         "A field that is omitted or null takes the checkpoint's default. The job returns the "
         "values that were used. Unknown fields are rejected with 422.",
     ]
-    for path, (name, schema) in bodies.items():
+    for path, schema in bodies.items():
         parts += [f"## `POST {path}`", schema.get("description", ""), _fields(schema)]
-        del name
-    for name in ("MixedRequest", "MixPart", "ImageRef"):
-        if schema := schemas.get(name):
-            parts += [f"## {name}", schema.get("description", ""), _fields(schema)]
+    for name in sorted(_references(bodies, schemas)):
+        parts += [f"## {name}", schemas[name].get("description", ""), _fields(schemas[name])]
     return _join(parts)
 
 
@@ -185,9 +173,8 @@ def metrics_of(package: str) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
                 continue
             kind = "gauge"
             if isinstance(node, ast.Call):
-                function = node.func
-                callee = function.id if isinstance(function, ast.Name) else ""
-                kind = METRIC_KINDS.get(callee, "")
+                callee = ast.unparse(node.func).lower()
+                kind = next((each for each in METRIC_KINDS if each in callee), "")
             if kind:
                 yield str(strings[0]), kind, tuple(_labels(node)), strings[1] or ""
 
@@ -202,6 +189,8 @@ def redis_keys() -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.FunctionDef):
             names = [argument.arg.upper() for argument in node.args.args]
             text = (ast.get_docstring(node) or "").replace("\n", " ")
+            if optional := len(node.args.defaults):
+                yield str(getattr(module, node.name)(*names[:-optional])), text
             yield str(getattr(module, node.name)(*names)), text
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             value = getattr(module, node.targets[0].id)
@@ -259,15 +248,26 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
             yield method.upper(), path, route
 
 
-def _body(route: dict[str, Any], schemas: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return name and schema of a route's JSON body, or of its form where it has no JSON body."""
+def _body(route: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the schema of a route's JSON body, or of its form if it has no JSON body."""
     content = route.get("requestBody", {}).get("content", {})
     for kind in ("application/json", "multipart/form-data"):
         if kind in content:
-            schema = content[kind]["schema"]
-            name = schema.get("$ref", "").rpartition("/")[2]
-            return name, schemas[name] if name else schema
+            schema: dict[str, Any] = content[kind]["schema"]
+            return dict(schemas[_name(schema)]) if "$ref" in schema else schema
     return None
+
+
+def _references(schema: Any, schemas: dict[str, Any]) -> set[str]:
+    """Return the names of all schemas that a schema refers to."""
+    if isinstance(schema, list):
+        return set().union(*(_references(each, schemas) for each in schema))
+    if not isinstance(schema, dict):
+        return set()
+    if isinstance(schema.get("$ref"), str):
+        name = _name(schema)
+        return {name} | _references(schemas[name], schemas)
+    return set().union(*(_references(each, schemas) for each in schema.values()))
 
 
 def _fields(schema: dict[str, Any]) -> str:
