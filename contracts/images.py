@@ -1,5 +1,8 @@
-"""What an image that comes with a request is taken to be, whatever it was sent as: a square RGB PNG (a mask: L). The service makes it so
-before it queues it; who draws an image again does the same to the files he was given."""
+"""Input images in their normal form: a square RGB PNG, or L for a mask.
+
+The service normalizes images before it queues a job. `python -m worker reproduce` does the same to
+the files that it gets.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +12,52 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-MAX_SIDE = 1024  # the largest image drawn; more is not seen
+# The largest image that is generated; more pixels have no effect.
+MAX_SIDE_PX = 1024
 Kind = Literal["image", "mask"]
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """True where some of the image may be transparent."""
+    """Return whether an image may have transparent parts."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def normalize_image(image: Image.Image, kind: Kind) -> bytes:
-    """The centre square, at most MAX_SIDE wide, as PNG: RGB on white; a mask as L, white where to redraw (what is transparent, or
-    else what is bright)."""
+    """Return the centre square of an image as PNG, at most MAX_SIDE_PX wide.
+
+    An image becomes RGB, on white where it is transparent. A mask becomes L, white where to
+    generate anew: where it is transparent, or where it is bright if it has no alpha channel.
+    """
     if kind == "mask":
-        image = (
-            ImageOps.invert(_alpha(image)) if has_alpha(image) else _eight_bit(image).convert("L")
-        )
+        if has_alpha(image):
+            image = ImageOps.invert(_alpha(image))
+        else:
+            image = _to_eight_bits(image).convert("L")
         image = image.point(lambda value: 255 if value > 127 else 0)
     elif has_alpha(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     else:
-        image = _eight_bit(image).convert("RGB")
+        image = _to_eight_bits(image).convert("RGB")
     side = min(image.size)
     left = (image.width - side) // 2
     top = (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    # Of a mask every touched pixel counts, so it is not averaged away.
-    resample = Image.Resampling.NEAREST if kind == "mask" else Image.Resampling.LANCZOS
-    image = (
-        image.crop(box).resize((MAX_SIDE, MAX_SIDE), resample)
-        if side > MAX_SIDE
-        else image.crop(box)
-    )
+    image = image.crop((left, top, left + side, top + side))
+    if side > MAX_SIDE_PX:
+        # Every marked pixel of a mask counts, so it is not averaged away.
+        resample = Image.Resampling.NEAREST if kind == "mask" else Image.Resampling.LANCZOS
+        image = image.resize((MAX_SIDE_PX, MAX_SIDE_PX), resample)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def image_digest(png: bytes) -> str:
-    """SHA-256, in hex, of a normalized image: its mode and width as text, then its pixels. So it is the same for the file that was sent,
-    for one that was saved anew without loss, and whatever compressed it."""
+    """Return the SHA-256 of a normalized image, in hex.
+
+    It hashes the mode and width as text, then the pixels. So it is equal for the original file and
+    for any lossless copy of it.
+    """
     image = Image.open(io.BytesIO(png))
     return hashlib.sha256(f"{image.mode} {image.width}\n".encode() + image.tobytes()).hexdigest()
 
@@ -58,8 +66,8 @@ def _alpha(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").getchannel("A")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16 bits a channel become 8; Pillow's own conversion would cut them off at 255."""
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16 bits a channel to 8. Pillow's own conversion clips them at 255."""
     if image.mode.startswith("I;16") or image.mode == "I":
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     return image

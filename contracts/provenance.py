@@ -1,4 +1,4 @@
-"""What an image says of how it was drawn, in the text chunk `unclip` of its PNG."""
+"""The provenance of an image, in the text chunk `unclip` of its PNG."""
 
 from __future__ import annotations
 
@@ -12,50 +12,60 @@ TEXT_KEY = "unclip"
 
 
 class Provenance(BaseModel):
-    """Everything needed to draw this one image again, but for the weights and the images that came with the request: of those it has
-    the SHA-256. The request's own fields, such as prompt, stand beside these."""
+    """Everything needed to generate one image again, apart from weights and input images.
+
+    The fields of the request, such as prompt, are extra fields.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     operation: str
     seed: int = Field(
-        description="Of this image. Its job's is `index` less, where it drew `n` images."
+        description="Seed of this image. If the job generated `n` images, its own is seed - index."
     )
     index: int = Field(
-        description="Which of the images that its job drew, those among it that were left out."
+        description="Index among the images that the job generated, dropped ones included."
     )
-    parameters: dict[str, Any] = Field(description="Every parameter, with nothing left open.")
+    parameters: dict[str, Any] = Field(description="Every parameter, resolved.")
     inputs: dict[str, str] = Field(
-        description="Of each image that came with the request, by name, the SHA-256 of what was drawn from: "
-        "its mode and width, as in 'RGB 256' and a line feed, then its pixels."
+        description=(
+            "SHA-256 of each normalized input image by name: of its mode and width, as in "
+            "'RGB 256' and a line feed, then of its pixels."
+        )
     )
     prior_candidate: int | None = Field(
         None,
-        description="Which z_i the diffusion prior kept, of prior_num_candidates; null where it drew none for this image alone.",
+        description=(
+            "Index of the z_i that the diffusion prior chose of prior_num_candidates; null if it "
+            "sampled none for this image alone."
+        ),
     )
-    checkpoint: str = Field(description="The checkpoint's name.")
+    checkpoint: str = Field(description="Name of the checkpoint.")
     checkpoint_digest: str = Field(
-        description="SHA-256 of the lines that sha256sum prints for its .json and weight files, by path."
+        description=(
+            "SHA-256 of the lines that sha256sum prints for its .json and weight files, by path."
+        )
     )
-    version: str = Field(description="Of this software.")
-    torch: str = Field(description="Its version.")
-    device: str = Field(description="cpu, or the GPU's name.")
-    dtype: str = Field(description="What the networks computed in.")
+    version: str = Field(description="Version of this software.")
+    torch: str = Field(description="Version of torch.")
+    device: str = Field(description="cpu, or the name of the GPU.")
+    dtype: str = Field(description="Type of the decoder's weights.")
 
     @property
     def request(self) -> dict[str, Any]:
-        """The request's own fields, without the seed."""
+        """The fields of the request, without the seed."""
         return dict(self.model_extra or {})
 
 
 def read_provenance(png: bytes) -> Provenance:
-    """An image's provenance. ValueError where it has none, or is no PNG."""
+    """Return an image's provenance. Raises ValueError if it has none, or is not a PNG."""
     try:
         text = getattr(Image.open(io.BytesIO(png), formats=("PNG",)), "text", {}).get(TEXT_KEY)
     except OSError as error:
-        raise ValueError("it is no PNG") from error
+        raise ValueError("it is not a PNG") from error
     if text is None:
         raise ValueError(
-            f"it has no text chunk {TEXT_KEY!r}: it was not drawn here, or was saved anew without its metadata"
+            f"it has no text chunk {TEXT_KEY!r}: another program generated it, or saved it again "
+            "without its metadata"
         )
     return Provenance.model_validate_json(text)

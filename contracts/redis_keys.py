@@ -1,97 +1,118 @@
-"""What things are called in Redis and in the object store, and the task that service and worker meet in."""
+"""Names of Redis keys, of objects in the object store, and of the task in RQ's queue."""
 
 from __future__ import annotations
 
 QUEUE = "unclip"
-TASK = "worker.jobs.runner.draw"  # called with the job's id
-QUEUE_LIST = f"rq:queue:{QUEUE}"  # where RQ keeps the ids of waiting jobs
-STARTED = f"rq:wip:{QUEUE}"  # sorted set: where RQ keeps those that run
-WORKERS = "unclip:workers"  # set: names of workers, living or not
-LAST_HEARTBEAT = "unclip:last-heartbeat"  # string: when any worker last gave a sign of life, in seconds since 1970
-OUTCOMES = (
-    "unclip:outcomes"  # hash: jobs ended, by operation, outcome and reason, since Redis was set up
-)
-WEBHOOKS = (
-    "unclip:webhooks"  # sorted set: deliveries `job:event`, by the time at which they are due
-)
-WEBHOOK_TRIES = "unclip:webhooks:tries"  # hash: how often a delivery was tried
-RESULTS_PREFIX = "jobs"  # folder of the object store that holds all results
-CLEANUP_LOCK = "unclip:cleanup-lock"  # string with a short life: the object store was swept lately
-CANCELLED = "unclip:cancelled"  # channel: ids of running jobs that were cancelled just now
-API_KEYS = "unclip:api-keys"  # hash: API keys as JSON, by their ids; of their tokens only hashes
-MEAN_DURATIONS = "unclip:mean-durations"  # hash: seconds that jobs ran lately, by operation and size, and over all
+# Label of the task in RQ's jobs. Its argument is the job's id; the worker decides what runs.
+TASK = "unclip.run_job"
+# List: RQ's ids of waiting jobs.
+QUEUE_LIST = f"rq:queue:{QUEUE}"
+# Sorted set: RQ's running jobs.
+STARTED = f"rq:wip:{QUEUE}"
+# Set: names of workers, live and dead.
+WORKERS = "unclip:workers"
+# String: time of the last heartbeat of any worker, in seconds since 1970.
+LAST_HEARTBEAT = "unclip:last-heartbeat"
+# Hash: number of ended jobs by operation, outcome and reason, since Redis was set up.
+OUTCOMES = "unclip:outcomes"
+# Sorted set: deliveries `job:event`, by the time when they are due.
+WEBHOOKS = "unclip:webhooks"
+# Hash: number of attempts of each delivery.
+WEBHOOK_TRIES = "unclip:webhooks:tries"
+# Folder of the object store that holds all results.
+RESULTS_PREFIX = "jobs"
+# String that expires: the object store was cleaned up recently.
+CLEANUP_LOCK = "unclip:cleanup-lock"
+# Channel: ids of running jobs that are cancelled.
+CANCELLED = "unclip:cancelled"
+# Hash: API keys as JSON by id, with hashes of their tokens.
+API_KEYS = "unclip:api-keys"
+# Hash: mean duration of recent jobs in seconds, by operation and size, and of all.
+MEAN_DURATIONS = "unclip:mean-durations"
 
 
 def job(job_id: str) -> str:
-    """Hash: the job's record."""
+    """Return the key of a job's record, a hash."""
     return f"unclip:job:{job_id}"
 
 
 def listing(owner: str | None = None) -> str:
-    """Sorted set: jobs, by when they were created; all of them, or one owner's."""
+    """Return the key of the index of jobs by creation time, a sorted set.
+
+    `owner`: id of an API key, for its jobs only.
+    """
     return f"unclip:jobs:{owner}" if owner else "unclip:jobs"
 
 
 def active_jobs(key_id: str) -> str:
-    """Set: jobs of an API key that had not ended when its limit was last looked at."""
+    """Return the key of the active jobs of an API key, a set.
+
+    It may hold ended jobs too; they are removed when the limit is reached.
+    """
     return f"unclip:api-keys:{key_id}:active-jobs"
 
 
 def rate_limit(key_id: str) -> str:
-    """String with a short life: when all requests of an API key's rate may be made again, in microseconds since 1970."""
+    """Return the key of an API key's rate limit, a string that expires.
+
+    It holds the time when the whole rate is available again, in microseconds since 1970.
+    """
     return f"unclip:api-keys:{key_id}:rate-limit"
 
 
 def image(job_id: str, index: int) -> str:
-    """String: an image's PNG."""
+    """Return the key of an image's PNG, a string."""
     return f"unclip:job:{job_id}:image:{index}"
 
 
 def input_image(job_id: str, name: str) -> str:
-    """String: an image that came with the request, as PNG."""
+    """Return the key of an input image's PNG, a string."""
     return f"unclip:job:{job_id}:input:{name}"
 
 
 def animation(job_id: str) -> str:
-    """String: the frames as one animated image."""
+    """Return the key of the animated image, a string."""
     return f"unclip:job:{job_id}:animation"
 
 
 def events(job_id: str) -> str:
-    """Stream: the job's progress, previews and end, as fields `event` (progress, preview or ended) and `data` (JSON)."""
+    """Return the key of a job's events, a stream.
+
+    An entry has the fields `event` (progress, preview or ended) and `data` (JSON).
+    """
     return f"unclip:job:{job_id}:events"
 
 
 def preview_subscribed(job_id: str) -> str:
-    """String with a short life: somebody looks at this job's previews."""
+    """Return the key that exists while a client watches a job's previews, a string."""
     return f"unclip:job:{job_id}:preview-subscribed"
 
 
 def mean_duration(operation: str, size: int | None) -> str:
-    """Field of MEAN_DURATIONS: one operation at one size."""
+    """Return the field of MEAN_DURATIONS for one operation at one size."""
     return f"{operation}:{size}"
 
 
 def outcome(operation: str, status: str, reason: str | None = None) -> str:
-    """Field of OUTCOMES. `reason`: of those that failed."""
+    """Return the field of OUTCOMES. `reason`: why a job failed."""
     return f"{operation}:{status}:{reason}" if reason else f"{operation}:{status}"
 
 
 def idempotency(key_hash: str) -> str:
-    """String: the job that a request with this Idempotency-Key started."""
+    """Return the key of the job that an Idempotency-Key started, a string with JSON."""
     return f"unclip:idempotency:{key_hash}"
 
 
 def worker(name: str) -> str:
-    """String with a short life: a worker is alive; a Beat as JSON."""
+    """Return the key of a live worker's heartbeat, a string with JSON that expires."""
     return f"unclip:worker:{name}"
 
 
 def stored_image(job_id: str, index: int) -> str:
-    """Object store: an image's PNG."""
+    """Return the name of an image's PNG in the object store."""
     return f"{RESULTS_PREFIX}/{job_id}/{index}.png"
 
 
 def stored_animation(job_id: str, kind: str) -> str:
-    """Object store: the frames as one animated image, webp or apng."""
+    """Return the name of the animated image in the object store. `kind`: webp or apng."""
     return f"{RESULTS_PREFIX}/{job_id}/animation.{kind}"

@@ -14,7 +14,6 @@ from service.api import events, health, images, jobs, operations, problems
 from service.api.metrics import Metrics, MetricsMiddleware
 from service.api.openapi import describe
 from service.api.present import present
-from service.api.tracing import instrument
 from service.background import run_in_background
 from service.dependencies import Services
 from service.jobs import index
@@ -30,6 +29,7 @@ from service.requests.prompt_filter import PromptFilter
 from service.security.body_limit import BodyLimitMiddleware
 from service.security.middleware import ApiKeyMiddleware, require_api_key
 from service.settings import Settings
+from service.tracing import instrument
 from service.webhooks.dispatcher import WebhookDispatcher
 
 ROUTERS = (operations.router, jobs.router, events.router, images.router, health.router)

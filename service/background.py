@@ -17,7 +17,8 @@ async def run_in_background(*tasks: BackgroundTask) -> AsyncIterator[None]:
     """Run tasks while the block runs.
 
     Each task gets an event that is set when the block ends, and the block waits for it to return.
-    Tasks are not cancelled, because redis-py loses some cancellations. A task that raises is logged.
+    Tasks are not cancelled, because redis-py loses some cancellations. An error of a task is
+    logged.
     """
     stop = asyncio.Event()
     running = [asyncio.create_task(_run_logged(task, stop)) for task in tasks]

@@ -35,8 +35,8 @@ async def get_events(
     """Send the events of a job until it ends.
 
     `queued` has queue_position and eta_seconds, `progress` the progress, `preview` a small image as
-    data URL, and `ended`, the last, the job's status. A client that reconnects with `Last-Event-ID`,
-    as browsers do, misses nothing.
+    data URL, and `ended`, the last, the job's status. A client that reconnects with
+    `Last-Event-ID`, as browsers do, misses nothing.
     """
     events = services.jobs.events.listen(job.record.id, last_event_id, previews=previews)
     return StreamingResponse(

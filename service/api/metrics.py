@@ -130,34 +130,36 @@ class RedisCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         state = self.state
-        yield _gauge("unclip_redis_up", "1 if Redis is available.", int(state is not None))
+        yield GaugeMetricFamily(
+            "unclip_redis_up", "1 if Redis is available.", int(state is not None)
+        )
         if state is None:
             return
-        yield _gauge("unclip_queue_jobs", "Jobs that wait for a worker.", state.waiting)
-        yield _gauge(
+        yield GaugeMetricFamily("unclip_queue_jobs", "Jobs that wait for a worker.", state.waiting)
+        yield GaugeMetricFamily(
             "unclip_queue_head_age_seconds",
             "Seconds since the first waiting job was accepted; 0 if none waits.",
             state.head_age_s,
         )
-        yield _gauge("unclip_jobs_running", "Jobs that run.", state.running)
-        yield _gauge("unclip_workers_alive", "Workers with a recent heartbeat.", state.workers)
-        yield _gauge("unclip_worker_slots", "Jobs that live workers run concurrently.", state.slots)
-        yield _gauge(
+        yield GaugeMetricFamily("unclip_jobs_running", "Jobs that run.", state.running)
+        yield GaugeMetricFamily(
+            "unclip_workers_alive", "Workers with a recent heartbeat.", state.workers
+        )
+        yield GaugeMetricFamily(
+            "unclip_worker_slots", "Jobs that live workers run concurrently.", state.slots
+        )
+        yield GaugeMetricFamily(
             "unclip_webhooks_pending",
             "Webhook deliveries that are pending.",
             state.pending_webhooks,
         )
         if state.last_heartbeat is not None:
-            yield _gauge(
+            yield GaugeMetricFamily(
                 "unclip_workers_last_heartbeat_timestamp_seconds",
                 "Time of the last heartbeat of any worker; missing before the first.",
                 state.last_heartbeat,
             )
         yield _ended_jobs(state.outcomes)
-
-
-def _gauge(name: str, description: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, description, value)
 
 
 def _ended_jobs(counts: dict[str, int]) -> Metric:

@@ -136,7 +136,8 @@ class PromptFilter:
                 phrases[words] = number
             else:
                 raise ValueError(
-                    f"line {number} has no word; write signs as a regular expression between slashes"
+                    f"line {number} has no word; "
+                    "write signs as a regular expression between slashes"
                 )
         self._phrases = phrases
         self._patterns = patterns

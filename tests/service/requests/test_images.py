@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contracts.images import MAX_SIDE, has_alpha, normalize_image
+from contracts.images import MAX_SIDE_PX, has_alpha, normalize_image
 from service.requests.images import FORMATS, ImageError, from_base64, opened
 
 RED = (255, 0, 0)
@@ -123,7 +123,7 @@ def test_an_image_just_over_the_bound_is_refused_with_its_size() -> None:
 def test_small_ones_stay_and_large_ones_shrink() -> None:
     """1×1 is an image."""
     assert read(file(Image.new("RGB", (1, 1), RED))).shape == (1, 1, 3)
-    assert read(file(halves(3000, 2000))).shape == (MAX_SIDE, MAX_SIDE, 3)
+    assert read(file(halves(3000, 2000))).shape == (MAX_SIDE_PX, MAX_SIDE_PX, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
