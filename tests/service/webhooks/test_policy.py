@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from support.jobs import fail_job, submit, submit_and_end
+from support.http_jobs import fail_job, submit, submit_and_end
 from support.webhooks import LOCAL, wait_until_delivered
 
 from devtools.redis_server import RedisServer

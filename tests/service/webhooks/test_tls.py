@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 import trustme
-from support.jobs import submit_and_end
+from support.http_jobs import submit_and_end
 from support.webhooks import LOCAL, wait_until_delivered
 
 from devtools.redis_server import RedisServer
