@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,15 +18,14 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from support.jobs import running
 
-from contracts import redis_keys
 from devtools.ports import free_port
+from devtools.redis_server import RedisServer
 from models import UnCLIP
 from service.app import create_app
 from service.settings import Settings
-from worker.engine.core import Engine, batch_limits
-from worker.jobs.cancellation import Cancellations
-from worker.jobs.runner import Context, draw, install
+from worker.jobs.runner import JobRunner
 
 pytestmark = pytest.mark.anyio
 CUBE = {"prompt": "a secret cube", "size": 64, "seed": 1, "n": 2}
@@ -60,21 +58,18 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
 
 
 @pytest.fixture
-def store(redis_server: Any, pipeline: UnCLIP) -> Iterator[redis.Redis]:
-    """Return Redis, with a worker's task in this process."""
-    store = redis.Redis.from_url(redis_server.url)
-    engine = Engine(pipeline, batch_limits(8))
-    engine.start()
-    install(Context(pipeline, engine, store, Cancellations(store, engine), 100))
-    yield store
-    install(None)
-    engine.stop()
-    store.close()
+def runner(redis_server: RedisServer, pipeline: UnCLIP) -> Iterator[JobRunner]:
+    """Return a worker's job runner in this process."""
+    with (
+        redis.Redis.from_url(redis_server.url) as connection,
+        running(connection, pipeline) as runner,
+    ):
+        yield runner
 
 
 @pytest.fixture
 async def client(
-    redis_server: Any, spans: InMemorySpanExporter, anyio_backend: str
+    redis_server: RedisServer, spans: InMemorySpanExporter, anyio_backend: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(Settings(redis_url=redis_server.url))
     async with (
@@ -90,17 +85,17 @@ def spans_by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 
 
 async def test_one_trace_leads_from_the_request_to_the_stages(
-    client: httpx.AsyncClient, store: redis.Redis, spans: InMemorySpanExporter
+    client: httpx.AsyncClient, runner: JobRunner, spans: InMemorySpanExporter
 ) -> None:
     """The trace continues the caller's, and each span has the one before as its parent."""
     caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     response = await client.post("/generate", json=CUBE, headers={"traceparent": caller})
     job_id = response.json()["id"]
-    await asyncio.to_thread(draw, job_id)
+    await asyncio.to_thread(runner.run, job_id)
     by_name = spans_by_name(spans)
     request = by_name["POST /generate"]
     enqueue = by_name["enqueue generate"]
-    job = by_name["draw generate"]
+    job = by_name["run generate"]
     trace_ids = {span.context.trace_id for span in by_name.values()}
     assert trace_ids == {0x0AF7651916CD43DD8448EB211C80319C}
     assert request.kind == SpanKind.SERVER
@@ -130,11 +125,11 @@ def check_order(job: ReadableSpan, stages: list[ReadableSpan]) -> None:
 
 
 async def test_no_span_contains_the_prompt(
-    client: httpx.AsyncClient, store: redis.Redis, spans: InMemorySpanExporter
+    client: httpx.AsyncClient, runner: JobRunner, spans: InMemorySpanExporter
 ) -> None:
     """Prompts are private; and a trace's id is not part of the public job."""
     job_id = (await client.post("/generate", json=CUBE)).json()["id"]
-    await asyncio.to_thread(draw, job_id)
+    await asyncio.to_thread(runner.run, job_id)
     job = (await client.get(f"/jobs/{job_id}")).json()
     assert job["status"] == "succeeded"
     assert "trace" not in job
@@ -142,13 +137,14 @@ async def test_no_span_contains_the_prompt(
 
 
 async def test_a_failed_job_is_an_error_with_its_reason(
-    client: httpx.AsyncClient, store: redis.Redis, spans: InMemorySpanExporter
+    client: httpx.AsyncClient, runner: JobRunner, spans: InMemorySpanExporter
 ) -> None:
     """The reason is in the span; the message is not, since it may quote the prompt."""
-    job_id = (await client.post("/generate", json=CUBE)).json()["id"]
-    store.hset(redis_keys.job(job_id), "request", '{"prompt": "a secret cube", "size": 7}')
-    await asyncio.to_thread(draw, job_id)
-    span = spans_by_name(spans)["draw generate"]
+    short_embedding = [1.0, 2.0]
+    request = {"mix": [{"prompt": "a secret cube"}, {"z_i": short_embedding}], "size": 64}
+    job_id = (await client.post("/generate", json=request)).json()["id"]
+    await asyncio.to_thread(runner.run, job_id)
+    span = spans_by_name(spans)["run generate"]
     assert span.status.status_code == StatusCode.ERROR
     assert span.status.description == "invalid"
     assert "secret" not in span.to_json()
