@@ -1,4 +1,4 @@
-"""What the worker's log says of a job is found by its id and its request's, the engine's lines too."""
+"""The worker's log lines carry the ids of job and request, those of the engine too."""
 
 from __future__ import annotations
 
@@ -11,72 +11,66 @@ from typing import Any
 import pytest
 import redis
 import structlog
+from support.jobs import running
 
 from contracts import redis_keys
-from contracts.jobs import now, written
+from contracts.jobs import JobRecord, JobSpec, now
+from contracts.operations import GenerateRequest
+from devtools.redis_server import RedisServer
 from infra import logging as logs
 from models import UnCLIP
-from worker.engine.core import Engine, batch_limits
-from worker.jobs.cancellation import Cancellations
-from worker.jobs.runner import Context, draw, install
 
 
 @pytest.fixture
-def unlogged() -> Iterator[None]:
-    """No logging but what the test sets up."""
+def own_logging() -> Iterator[None]:
+    """Remove pytest's handlers during the test, and what the test sets up after it."""
     root = logging.getLogger()
-    before = root.handlers[:]
+    handlers = root.handlers[:]
     level = root.level
-    root.handlers.clear()  # pytest's own are not to be closed
+    # Cleared, because `configure` would close them.
+    root.handlers.clear()
     yield
-    root.handlers[:] = before
+    root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
 
-@pytest.mark.usefixtures("unlogged")
-def test_a_job_that_fails_is_found_by_its_request(
-    redis_server: Any,
+@pytest.mark.usefixtures("own_logging")
+def test_lines_of_a_failed_job_carry_its_ids(
+    redis_server: RedisServer,
     tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Both ids are on the engine's line with the trace as on the task's; what was asked for is on none."""
+    """The engine's line has the traceback; the prompt is in no line."""
     logs.configure("info", "json", "worker")
     pipeline = UnCLIP.load(tiny_checkpoint)
 
-    def failing(rows: Any) -> None:
+    def failing_step(rows: Any) -> None:
         raise RuntimeError("a cosmic ray")
 
-    monkeypatch.setattr(pipeline, "step", failing)
-    client = redis.Redis.from_url(redis_server.url)
-    engine = Engine(pipeline, batch_limits(8))
-    engine.start()
-    install(Context(pipeline, engine, client, Cancellations(client, engine), 100))
-    try:
-        for job_id, n in (("alone", 1), ("several", 2)):
-            fields = written(
+    monkeypatch.setattr(pipeline, "step", failing_step)
+    num_rows = {"single": 1, "several": 2}
+    with (
+        redis.Redis.from_url(redis_server.url) as client,
+        running(client, pipeline) as runner,
+    ):
+        for job_id, n in num_rows.items():
+            spec = JobSpec(
                 operation="generate",
-                status="queued",
-                request={"prompt": "a zebra", "n": n, "seed": 1},
+                request=GenerateRequest(prompt="a zebra", n=n, seed=1),
+                request_id=f"request {job_id}",
                 created_at=now(),
             )
-            client.hset(redis_keys.job(job_id), mapping=fields | written(request_id=f"of {job_id}"))
-            draw(job_id)
-    finally:
-        install(None)
-        engine.stop()
-        client.close()
-    found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    for job_id, rows in (("alone", 1), ("several", 2)):
-        mine = [line for line in found if line.get("job_id") == job_id]
-        assert {line["request_id"] for line in mine} == {f"of {job_id}"}
-        assert [line["event"] for line in mine] == [
-            "job started",
-            *["a row failed in text"] * rows,
-            "job failed",
-        ]
-        assert "a cosmic ray" in mine[1]["exception"]
-        assert mine[-1]["kind"] == "internal"
-    assert "zebra" not in json.dumps(found)
+            client.hset(redis_keys.job(job_id), mapping=JobRecord(job_id, spec).to_hash())
+            runner.run(job_id)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    for job_id, n in num_rows.items():
+        own = [line for line in lines if line.get("job_id") == job_id]
+        assert {line["request_id"] for line in own} == {f"request {job_id}"}
+        row_failures = ["a row failed in stage text"] * n
+        assert [line["event"] for line in own] == ["job started", *row_failures, "job failed"]
+        assert "a cosmic ray" in own[1]["exception"]
+        assert own[-1]["kind"] == "internal"
+    assert "zebra" not in json.dumps(lines)

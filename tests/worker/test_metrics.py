@@ -1,124 +1,124 @@
-"""What the worker tells Prometheus of its passes."""
+"""Prometheus metrics of one worker."""
 
 from __future__ import annotations
 
 import threading
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 import torch
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from support.engine import WAIT_S, FakePipeline, FakeRow
 
 from devtools.ports import free_port
-from models.row import STAGES, Row
+from models.row import STAGES
 from worker import metrics
 from worker.engine.core import Engine
-
-
-class OneStepPipeline:
-    """Ends every row at once, when allowed to."""
-
-    def __init__(self) -> None:
-        self.allowed = threading.Event()
-
-    def step(self, rows: Sequence[Row]) -> None:
-        self.allowed.wait(20)
-        for row in rows:
-            row.end(error="over")
+from worker.engine.observer import MetricsObserver
 
 
 def value(name: str, **labels: str) -> float:
+    """Present value of a metric; 0 if it does not exist."""
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def test_passes_their_rows_and_their_time_are_counted_by_stage() -> None:
-    """And the rows in the making are those the engine holds at the moment of asking."""
-    pipeline = OneStepPipeline()
-    engine = Engine(pipeline, dict.fromkeys(STAGES, 8), metrics.observe)
-    metrics.watch(engine)
-    names = ("unclip_ticks_total", "unclip_stage_seconds_total", "unclip_batch_rows_sum")
-    before = [value(name, stage="decoder") for name in names]
-    ticket = engine.submit([Row("a", 0, None, {"decoder": 1}) for _ in range(3)])  # type: ignore[arg-type]
-    engine.start()
-    try:
-        assert value("unclip_rows_in_flight") == 3
-        pipeline.allowed.set()
-        assert ticket.done.wait(20)
-    finally:
-        engine.stop()
-    ticks, seconds, rows = (
-        after - earlier
-        for earlier, after in zip(
-            before, (value(name, stage="decoder") for name in names), strict=True
+class ObservedEngine:
+    """An engine whose passes are counted, with a pipeline that waits until it is allowed to run."""
+
+    def __init__(self) -> None:
+        self.pipeline = FakePipeline(on_pass=lambda number: self._wait())
+        self.allowed = threading.Event()
+        # Any: fake rows are no `models.row.Row`.
+        self.engine: Any = Engine(
+            self.pipeline,  # type: ignore[arg-type]
+            dict.fromkeys(STAGES, 8),
+            MetricsObserver(),
         )
+        metrics.watch_engine(lambda: self.engine.num_rows, self.engine.limits)
+        self.engine.start()
+
+    def _wait(self) -> None:
+        self.allowed.wait(WAIT_S)
+
+
+@pytest.fixture
+def observed() -> Iterator[ObservedEngine]:
+    observed = ObservedEngine()
+    yield observed
+    observed.allowed.set()
+    observed.engine.stop()
+
+
+def test_passes_are_counted_by_stage(observed: ObservedEngine) -> None:
+    """With their rows and seconds; the gauge has the images in the engine at the scrape."""
+    names = (
+        "unclip_forward_passes_total",
+        "unclip_stage_seconds_total",
+        "unclip_batch_size_sum",
     )
-    assert ticks == 1
+    before = [value(name, stage="decoder") for name in names]
+    ticket = observed.engine.submit([FakeRow(name, decoder=1) for name in "abc"])
+    assert value("unclip_images_in_flight") == 3
+    observed.allowed.set()
+    assert ticket.done.wait(WAIT_S)
+    observed.engine.stop()
+    after = [value(name, stage="decoder") for name in names]
+    passes, seconds, rows = (new - old for new, old in zip(after, before, strict=True))
+    assert passes == 1
     assert seconds > 0
     assert rows == 3
-    assert value("unclip_rows_in_flight") == 0
-    first, last = ticket.times["decoder"]
-    assert first < last
-    assert list(ticket.times) == ["decoder"]
+    assert value("unclip_images_in_flight") == 0
 
 
-def test_passes_that_fail_are_counted_by_kind_and_the_halved_limit_is_told() -> None:
-    """One that did not fit into memory, and one that failed otherwise."""
+def test_failed_passes_are_counted_by_kind(observed: ObservedEngine) -> None:
+    """One that runs out of memory, which halves the limit, and two that fail otherwise."""
 
-    class FailingPipeline(OneStepPipeline):
-        def step(self, rows: Sequence[Row]) -> None:
-            if len(rows) > 4:
-                raise torch.OutOfMemoryError("too many")
-            if len(rows) > 1:
-                raise RuntimeError("too many still")
-            super().step(rows)
+    def fail_when(stage: str, names: list[str]) -> Exception | None:
+        if len(names) > 4:
+            return torch.OutOfMemoryError("too many")
+        return RuntimeError("still too many") if len(names) > 1 else None
 
-    pipeline = FailingPipeline()
-    pipeline.allowed.set()
-    engine = Engine(pipeline, dict.fromkeys(STAGES, 8), metrics.observe, on_error=metrics.failed)
-    metrics.watch(engine)
+    observed.pipeline.fail_when = fail_when
     kinds = ("out_of_memory", "other")
-    before = [value("unclip_pass_errors_total", stage="prior", kind=kind) for kind in kinds]
-    ticket = engine.submit([Row("a", 0, None, {"prior": 1}) for _ in range(8)])  # type: ignore[arg-type]
-    assert value("unclip_batch_limit_rows", stage="prior") == 8
-    engine.start()
-    try:
-        assert ticket.done.wait(20)
-    finally:
-        engine.stop()
-    after = [value("unclip_pass_errors_total", stage="prior", kind=kind) for kind in kinds]
+    name = "unclip_forward_pass_errors_total"
+    before = [value(name, stage="prior", kind=kind) for kind in kinds]
+    assert value("unclip_batch_size_limit", stage="prior") == 8
+    ticket = observed.engine.submit([FakeRow(str(number), prior=1) for number in range(8)])
+    observed.allowed.set()
+    assert ticket.done.wait(WAIT_S)
+    after = [value(name, stage="prior", kind=kind) for kind in kinds]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2]
-    assert value("unclip_batch_limit_rows", stage="prior") == 4
-    assert value("unclip_batch_limit_rows", stage="decoder") == 8
+    assert value("unclip_batch_size_limit", stage="prior") == 4
+    assert value("unclip_batch_size_limit", stage="decoder") == 8
 
 
-def test_waits_and_times_of_jobs_are_told_by_operation() -> None:
-    """A clock that is behind the service's does not make a wait negative."""
+def test_waits_and_durations_are_observed_by_operation() -> None:
+    """A wait is never negative, even if the service's clock is ahead."""
     names = [
         f"unclip_{name}_{part}"
         for name in ("queue_wait_seconds", "job_duration_seconds")
         for part in ("count", "sum")
     ]
     before = [value(name, operation="edit") for name in names]
-    metrics.waited("edit", 3.0)
-    metrics.waited("edit", -0.5)
-    metrics.drawn("edit", 7.0)
-    assert [
-        value(name, operation="edit") - old for name, old in zip(names, before, strict=True)
-    ] == [2, 3.0, 1, 7.0]
+    metrics.observe_queue_wait("edit", 3.0)
+    metrics.observe_queue_wait("edit", -0.5)
+    metrics.observe_job("edit", 7.0)
+    after = [value(name, operation="edit") for name in names]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 3.0, 1, 7.0]
 
 
-def test_the_worker_answers_on_its_own_port_and_says_what_it_is() -> None:
-    """No memory of a GPU where there is none; and a port that is taken ends the start with the setting's name."""
-    metrics.describe("tiny", "cpu")
+def test_the_worker_serves_its_metrics_on_a_port() -> None:
+    """With versions, checkpoint and device, and without GPU memory on a CPU."""
+    metrics.set_build_info("tiny", "cpu")
     port = free_port()
     metrics.serve(port)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
-        families = {
-            family.name: family for family in text_string_to_metric_families(answer.read().decode())
-        }
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as response:
+        text = response.read().decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["unclip_build_info"].samples[0].labels == {
         "component": "worker",
         "version": version("unclip-service"),
@@ -128,28 +128,27 @@ def test_the_worker_answers_on_its_own_port_and_says_what_it_is() -> None:
     }
     assert "process_resident_memory_bytes" in families
     assert not [name for name in families if "gpu" in name]
-    with pytest.raises(
-        SystemExit, match=f"UNCLIP_WORKER_METRICS_PORT: Address already in use, got {port}"
-    ):
+
+
+def test_a_port_in_use_ends_the_start() -> None:
+    """With the name of the setting."""
+    port = free_port()
+    metrics.serve(port)
+    message = f"UNCLIP_WORKER_METRICS_PORT: Address already in use, got {port}"
+    with pytest.raises(SystemExit, match=message):
         metrics.serve(port)
 
 
-def test_a_gpu_s_memory_is_told_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch gives it, of the worker's own device."""
-    for name, answer in {
-        "mem_get_info": (3, 16),
-        "memory_reserved": 8,
-        "memory_allocated": 5,
-    }.items():
-        monkeypatch.setattr(
-            torch.cuda,
-            name,
-            lambda device, answer=answer: answer if device == torch.device("cuda:1") else None,
-        )
-    told = {
-        family.name: family.samples[0].value for family in metrics.GpuMemory("cuda:1").collect()
-    }
-    assert told == {
-        f"unclip_gpu_memory_{name}_bytes": size
-        for name, size in (("total", 16), ("free", 3), ("reserved", 8), ("allocated", 5))
+def test_gpu_memory_is_reported_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch reports it for the worker's device, and for no other."""
+    device = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", {device: (3, 16)}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", {device: 8}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", {device: 5}.__getitem__)
+    families = list(metrics.GpuMemoryCollector("cuda:1").collect())
+    assert {family.name: family.samples[0].value for family in families} == {
+        "unclip_gpu_memory_total_bytes": 16,
+        "unclip_gpu_memory_free_bytes": 3,
+        "unclip_gpu_memory_reserved_bytes": 8,
+        "unclip_gpu_memory_allocated_bytes": 5,
     }

@@ -1,4 +1,4 @@
-"""Images drawn again from what they say of themselves: the same ones, or a plain word why not."""
+"""The command `reproduce`: the same image again, or a reason why not."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ import torch
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from contracts.fields import IMAGE_FIELDS
 from contracts.images import image_digest, normalize_image
 from contracts.operations import OPERATIONS
 from contracts.provenance import read_provenance
 from models import UnCLIP, operations
 from models.checkpoints.checkpoint import digest as checkpoint_digest
-from service.api.images import formed
-from worker.jobs.images import png, tensor
-from worker.jobs.operations import begin
-from worker.jobs.provenance import provenance
+from service.jobs.images import convert_image
+from worker.jobs.images import decode_png, encode_png
+from worker.jobs.operations import start_operation
+from worker.jobs.provenance import describe_image
 from worker.reproduce import run
 
 SMALL = {"size": 64, "decoder_num_inference_steps": 4}
-ASKED: list[tuple[str, dict[str, Any], list[str], int]] = [
+# Operation, request, names of input images, index of the image.
+REQUESTS: list[tuple[str, dict[str, Any], list[str], int]] = [
     (
         "generate",
         {"prompt": "a red cube", "n": 3, "prior_num_candidates": 4, "negative_prompt": "grass"},
@@ -49,6 +51,7 @@ ASKED: list[tuple[str, dict[str, Any], list[str], int]] = [
     ("edit", {"prompt": "a cone", "size": 256}, ["image", "mask"], 0),
     ("probe", {"labels": ["a cone"], "components": [1, 3]}, ["image"], 1),
 ]
+Reproduce = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
@@ -58,71 +61,76 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with a photograph, wide and on its side, and an image with a hole, as people send them."""
+    """A folder with a wide photograph turned by EXIF, and an image with a transparent hole."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.effect_noise((120, 80), 90).convert("RGB").save(tmp_path / "photo.jpg", exif=exif)
-    holed = Image.effect_noise((64, 64), 90).convert("RGBA")
-    holed.paste((0, 0, 0, 0), (16, 16, 48, 48))
-    holed.save(tmp_path / "holed.png")
+    with_hole = Image.effect_noise((64, 64), 90).convert("RGBA")
+    with_hole.paste((0, 0, 0, 0), (16, 16, 48, 48))
+    with_hole.save(tmp_path / "hole.png")
     return tmp_path
 
 
-def sent(files: Path, names: list[str]) -> tuple[dict[str, bytes], list[Path]]:
-    """Input images as the service would queue them, and the files that they came in: the hole of an edit's image is its mask."""
-    path = files / ("holed.png" if "mask" in names else "photo.jpg")
+def normalize_inputs(files: Path, names: list[str]) -> tuple[dict[str, bytes], list[Path]]:
+    """Input images as the service stores them, and their files; the hole of an edit is its mask."""
+    path = files / ("hole.png" if "mask" in names else "photo.jpg")
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image)
-        return {
-            name: normalize_image(upright, "mask" if name == "mask" else "image") for name in names
-        }, [path] if names else []
+    inputs = {
+        name: normalize_image(upright, "mask" if name == "mask" else "image") for name in names
+    }
+    return inputs, [path] if names else []
 
 
-def drawn(
+def generate_png(
     pipeline: UnCLIP,
     operation: str,
     request: dict[str, Any],
     inputs: dict[str, bytes],
-    index: int,
-    delivered: int | None = None,
+    index: int = 0,
+    delivered_index: int | None = None,
 ) -> bytes:
-    """One of a job's images, as a worker draws it: the whole job, moved together. `delivered`: as which of them."""
-    fields = OPERATIONS[operation].model_validate({"seed": 5, **SMALL, **request})
-    parameters = pipeline.resolve(operation, **fields.given_parameters())
-    images = {name: tensor(content) for name, content in inputs.items()}
-    row = operations.run(pipeline, begin(pipeline, operation, fields, images, parameters)).rows[
-        index
-    ]
-    digests = {name: image_digest(content) for name, content in inputs.items()}
+    """One image of a job that generates all of them together, as a worker encodes it.
+
+    `delivered_index`: its position if the content filter dropped images before it.
+    """
+    names = {name: name for name in inputs if name in IMAGE_FIELDS}
+    fields = OPERATIONS[operation].model_validate({"seed": 5, **SMALL, **request, **names})
+    parameters = pipeline.resolve(operation, **fields.requested_parameters())
+    images = {name: decode_png(content) for name, content in inputs.items()}
+    started = start_operation(pipeline, operation, fields, images, parameters)
+    row = operations.run(pipeline, started).rows[index]
     assert row.image is not None
-    at = index if delivered is None else delivered
-    return png(
-        row.image,
-        provenance(pipeline, operation, fields.model_dump(), row, at, parameters, digests),
+    provenance = describe_image(
+        pipeline,
+        operation,
+        fields.to_dict(),
+        row,
+        index if delivered_index is None else delivered_index,
+        parameters,
+        {name: image_digest(content) for name, content in inputs.items()},
     )
+    return encode_png(row.image, provenance.model_dump())
 
 
 @pytest.fixture
-def redraw(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., int]:
-    """The command on an image's bytes: its exit status. The new image is again.png in the test's folder."""
+def reproduce(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reproduce:
+    """Run the command on a PNG and return its exit status; the new image is again.png."""
     monkeypatch.setenv("UNCLIP_DEVICE", "cpu")
     monkeypatch.setenv("UNCLIP_CHECKPOINT", str(tiny_checkpoint))
 
-    def call(content: bytes, *images: Path) -> int:
-        (tmp_path / "out.png").write_bytes(content)
-        return run(
-            Namespace(png=tmp_path / "out.png", output=tmp_path / "again.png", inputs=list(images))
-        )
+    def call(png: bytes, *inputs: Path) -> int:
+        path = tmp_path / "original.png"
+        path.write_bytes(png)
+        return run(Namespace(png=path, output=tmp_path / "again.png", inputs=list(inputs)))
 
     return call
 
 
-@pytest.mark.parametrize(("operation", "request_", "names", "index"), ASKED)
-def test_every_operations_image_is_drawn_again(
+@pytest.mark.parametrize(("operation", "request_", "names", "index"), REQUESTS)
+def test_the_image_of_every_operation_is_reproduced(
     pipeline: UnCLIP,
-    redraw: Any,
+    reproduce: Reproduce,
     files: Path,
     capsys: Any,
     operation: str,
@@ -130,22 +138,21 @@ def test_every_operations_image_is_drawn_again(
     names: list[str],
     index: int,
 ) -> None:
-    """From its own text chunk and the files as they were sent, alone instead of beside the job's others, to rounding."""
-    inputs, paths = sent(files, names)
-    content = drawn(pipeline, operation, request_, inputs, index)
-    assert redraw(content, *paths) == 0, capsys.readouterr().err
-    told = capsys.readouterr()
-    assert re.fullmatch(
-        r"the same image: it differs by [012] of 255 at most, by \d\.\d{3} in the mean\n", told.out
-    )
-    assert not told.err
-    assert read_provenance((files / "again.png").read_bytes()) == read_provenance(content)
+    """From its text chunk and the files that were sent, alone, to rounding."""
+    inputs, paths = normalize_inputs(files, names)
+    png = generate_png(pipeline, operation, request_, inputs, index)
+    assert reproduce(png, *paths) == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    verdict = r"same image: maximum difference [012] of 255, mean \d\.\d{3}\n"
+    assert re.fullmatch(verdict, printed.out)
+    assert not printed.err
+    assert read_provenance((files / "again.png").read_bytes()) == read_provenance(png)
 
 
-def test_the_weights_files_have_the_digest_that_sha256sum_would_give(
+def test_the_digest_of_a_checkpoint_is_of_its_contents(
     tiny_checkpoint: Path, pipeline: UnCLIP, tmp_path: Path
 ) -> None:
-    """Whatever the folder is called; the card does not count, a weight does."""
+    """The folder's name and the card do not count, a weight does."""
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     (copy / "CARD.md").write_text("another")
     assert checkpoint_digest(copy) == pipeline.digest
@@ -156,15 +163,15 @@ def test_the_weights_files_have_the_digest_that_sha256sum_would_give(
     assert checkpoint_digest(copy) != pipeline.digest
 
 
-def test_another_checkpoint_of_the_same_name_is_named_and_the_images_differ(
+def test_a_different_checkpoint_is_reported(
     pipeline: UnCLIP,
-    redraw: Any,
+    reproduce: Reproduce,
     tiny_checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:
-    """By digest; the image is drawn all the same, and the exit status tells."""
+    """By its digest, even with the same name; the image is generated and compared all the same."""
     from safetensors.torch import load_file, save_file
 
     other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
@@ -174,78 +181,75 @@ def test_another_checkpoint_of_the_same_name_is_named_and_the_images_differ(
     }
     save_file(changed, other / "decoder.safetensors")
     monkeypatch.setenv("UNCLIP_CHECKPOINT", str(other))
-    assert redraw(drawn(pipeline, "generate", {"prompt": "a red cube"}, {}, 0)) == 1
-    told = capsys.readouterr()
-    assert "ANOTHER CHECKPOINT" in told.err
-    assert pipeline.digest in told.err
-    assert checkpoint_digest(other) in told.err
-    assert told.out.startswith("another image: it differs by")
-    assert read_provenance(
-        (tmp_path / "again.png").read_bytes()
-    ).checkpoint_digest == checkpoint_digest(other)
+    assert reproduce(generate_png(pipeline, "generate", {"prompt": "a red cube"}, {})) == 1
+    printed = capsys.readouterr()
+    assert "DIFFERENT CHECKPOINT" in printed.err
+    assert pipeline.digest in printed.err
+    assert checkpoint_digest(other) in printed.err
+    assert printed.out.startswith("different image: maximum difference")
+    again = read_provenance((tmp_path / "again.png").read_bytes())
+    assert again.checkpoint_digest == checkpoint_digest(other)
 
 
-def test_what_cannot_be_drawn_again_is_told(
-    pipeline: UnCLIP, redraw: Any, files: Path, capsys: Any
+def test_an_image_that_cannot_be_reproduced_has_a_reason(
+    pipeline: UnCLIP, reproduce: Reproduce, files: Path, capsys: Any
 ) -> None:
-    """Without a chunk, without its input images, with others, and a chunk that contradicts itself."""
-    inputs, (photo,) = sent(files, ["image"])
-    varied = drawn(pipeline, "variations", {}, inputs, 0)
+    """No PNG, no provenance, input images that are missing or different, a forged index."""
+    inputs, (photo,) = normalize_inputs(files, ["image"])
+    variation = generate_png(pipeline, "variations", {}, inputs)
     plain = io.BytesIO()
     Image.new("RGB", (4, 4)).save(plain, "PNG")
-    forged = json.loads(Image.open(io.BytesIO(varied)).text["unclip"]) | {"index": 9}  # type: ignore[attr-defined]
+    chunk = Image.open(io.BytesIO(variation)).text["unclip"]  # type: ignore[attr-defined]
     info = PngInfo()
-    info.add_text("unclip", json.dumps(forged))
-    forgery = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(forgery, "PNG", pnginfo=info)
-    for content, images, reason in (
-        (b"hello", (), "it is no PNG"),
-        (plain.getvalue(), (), "no text chunk 'unclip'"),
-        (varied, (), "give image, each by --input FILE"),
-        (varied, (files / "holed.png",), "holed.png is none of the images"),
-        (forgery.getvalue(), (photo,), "seed"),
+    info.add_text("unclip", json.dumps(json.loads(chunk) | {"index": 9}))
+    forged = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(forged, "PNG", pnginfo=info)
+    for png, paths, reason in (
+        (b"hello", (), "PNG"),
+        (plain.getvalue(), (), "'unclip'"),
+        (variation, (), "input images are missing: image. Pass each with --input FILE."),
+        (variation, (files / "hole.png",), "hole.png is not an input image of the request"),
+        (forged.getvalue(), (photo,), "seed"),
     ):
-        assert redraw(content, *images) == 2
+        assert reproduce(png, *paths) == 2
         assert reason in capsys.readouterr().err
     assert not (files / "again.png").exists()
 
 
-def test_the_prior_tells_which_candidate_it_kept(pipeline: UnCLIP) -> None:
-    """One of those asked for: the one whose z_i says most of the caption."""
+def test_the_candidate_of_the_prior_is_recorded(pipeline: UnCLIP) -> None:
+    """One of those that the request has; none for the autoregressive prior."""
     request = {"prompt": "a cone", "prior_num_candidates": 8, "n": 4}
-    kept = {
-        read_provenance(drawn(pipeline, "generate", request, {}, index)).prior_candidate
+    candidates = {
+        read_provenance(generate_png(pipeline, "generate", request, {}, index)).prior_candidate
         for index in range(4)
     }
-    assert len(kept) > 1
-    assert all(each in range(8) for each in kept)
-    assert (
-        read_provenance(
-            drawn(pipeline, "generate", {"prompt": "a cone", "prior": "autoregressive"}, {}, 0)
-        ).prior_candidate
-        is None
-    )
+    assert len(candidates) > 1
+    assert candidates <= set(range(8))
+    autoregressive = {"prompt": "a cone", "prior": "autoregressive"}
+    png = generate_png(pipeline, "generate", autoregressive, {})
+    assert read_provenance(png).prior_candidate is None
 
 
-def test_a_reduced_image_is_compared_reduced(pipeline: UnCLIP, redraw: Any) -> None:
-    """As the service gives it out where it is asked for fewer pixels."""
-    assert redraw(formed(drawn(pipeline, "generate", {"prompt": "a red cube"}, {}, 0), 32)) == 0
+def test_a_reduced_image_is_compared_at_its_size(pipeline: UnCLIP, reproduce: Reproduce) -> None:
+    """The service delivers images with fewer pixels on request."""
+    png = generate_png(pipeline, "generate", {"prompt": "a red cube"}, {})
+    assert reproduce(convert_image(png, 32)) == 0
 
 
-def test_an_image_knows_its_place_where_others_were_left_out(pipeline: UnCLIP, redraw: Any) -> None:
-    """The third of a mix, delivered as the first: the mix's caption is drawn from the job's first seed all the same."""
+def test_an_image_after_dropped_ones_is_reproduced(pipeline: UnCLIP, reproduce: Reproduce) -> None:
+    """The third image of a mix, delivered first: the mix's prompts use the job's first seed."""
     request = {"mix": [{"prompt": "a cone"}, {"prompt": "a cube", "weight": 0.5}], "n": 3}
-    content = drawn(pipeline, "generate", request, {}, 2, delivered=0)
-    assert (read_provenance(content).index, read_provenance(content).seed) == (2, 7)
-    assert redraw(content) == 0
+    png = generate_png(pipeline, "generate", request, {}, 2, delivered_index=0)
+    provenance = read_provenance(png)
+    assert provenance.index == 2
+    assert provenance.seed == 7
+    assert reproduce(png) == 0
 
 
-def test_a_changed_pixel_is_found(
-    pipeline: UnCLIP, redraw: Any, tmp_path: Path, capsys: Any
-) -> None:
-    """The chunk is as it was, the image is not."""
-    content = drawn(pipeline, "generate", {"prompt": "a red cube"}, {}, 0)
-    pixels = tensor(content)
+def test_a_changed_pixel_is_noticed(pipeline: UnCLIP, reproduce: Reproduce, capsys: Any) -> None:
+    """The provenance is unchanged, the image is not."""
+    png = generate_png(pipeline, "generate", {"prompt": "a red cube"}, {})
+    pixels = decode_png(png)
     pixels[:, 3, 3] = torch.where(pixels[:, 3, 3] > 0, -1.0, 1.0)
-    assert redraw(png(pixels, read_provenance(content).model_dump())) == 1
-    assert "another image" in capsys.readouterr().out
+    assert reproduce(encode_png(pixels, read_provenance(png).model_dump())) == 1
+    assert "different image" in capsys.readouterr().out

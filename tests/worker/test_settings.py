@@ -1,4 +1,4 @@
-"""A worker that cannot work says so at its start, by the setting's name, and ends."""
+"""A worker with an invalid setting exits at start and names the setting."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ import pytest
     ("name", "value", "message"),
     [
         (
-            "UNCLIP_MAX_BATCH",
+            "UNCLIP_MAX_BATCH_SIZE",
             "0",
-            "Invalid settings:\n  UNCLIP_MAX_BATCH: Input should be greater than or equal to 1, got '0'",
+            "Invalid settings:\n  UNCLIP_MAX_BATCH_SIZE: "
+            "Input should be greater than or equal to 1, got '0'",
         ),
         (
             "UNCLIP_CHECKPOINT",
             "{folder}",
-            "The checkpoint will not do: {folder} is not a checkpoint folder: it has no config.json",
+            "Cannot load checkpoint: {folder} is not a checkpoint folder: it has no config.json",
         ),
         (
-            "UNCLIP_CONTENT_CHECK",
+            "UNCLIP_CONTENT_FILTER",
             "{folder}",
-            "UNCLIP_CONTENT_CHECK: Value error, it cannot be read: [Errno 21]",
+            "Invalid settings:\n  UNCLIP_CONTENT_FILTER: it cannot be read: [Errno 21]",
         ),
         (
             "UNCLIP_UPSAMPLER",
             "{folder}/x4.pth",
             "{folder}/x4.pth is neither a checkpoint folder nor a file of a x4 model",
         ),
-        (
-            "UNCLIP_DEVICE",
-            "abacus",
-            "The device will not do: UNCLIP_DEVICE is 'abacus', and torch says: ",
-        ),
+        ("UNCLIP_DEVICE", "abacus", "Cannot use UNCLIP_DEVICE='abacus': "),
     ],
 )
-def test_what_will_not_do_ends_the_start_and_is_named(
+def test_an_invalid_setting_ends_the_start(
     tmp_path: Path, name: str, value: str, message: str
 ) -> None:
-    """Without a traceback, and before Redis is looked for."""
+    """Without a traceback, and before the worker connects to Redis."""
     folder = str(tmp_path)
     environment = os.environ | {
         "UNCLIP_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
         name: value.format(folder=folder),
     }
-    command = [sys.executable, "-m", "worker"]
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    completed = subprocess.run(
+        [sys.executable, "-m", "worker"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
-    assert ended.returncode == 1
-    assert message.format(folder=folder) in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert completed.returncode == 1
+    assert message.format(folder=folder) in completed.stderr
+    assert "Traceback" not in completed.stderr
