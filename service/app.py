@@ -14,8 +14,10 @@ from service.api import events, health, images, jobs, operations, problems
 from service.api.metrics import Metrics, MetricsMiddleware
 from service.api.openapi import describe
 from service.api.present import present
-from service.background import run_in_background
+from service.background import BackgroundTask, run_in_background
 from service.dependencies import Services
+from service.gallery import routes as gallery
+from service.gallery.cleanup import delete_orphans_periodically, open_gallery
 from service.jobs import index
 from service.jobs.estimate import JobSnapshot
 from service.jobs.images import JobImages
@@ -29,10 +31,18 @@ from service.requests.prompt_filter import PromptFilter
 from service.security.body_limit import BodyLimitMiddleware
 from service.security.middleware import ApiKeyMiddleware, require_api_key
 from service.settings import Settings
+from service.studio import routes as studio
 from service.tracing import instrument
 from service.webhooks.dispatcher import WebhookDispatcher
 
-ROUTERS = (operations.router, jobs.router, events.router, images.router, health.router)
+ROUTERS = (
+    operations.router,
+    jobs.router,
+    events.router,
+    images.router,
+    health.router,
+    gallery.router,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -71,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     openai.install(app)
+    studio.install(app)
     instrument(app)
     describe(app, keys_required=keys_required)
     return app
@@ -85,7 +96,10 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
     acceptor = JobAcceptor(
         submitter, PromptFilter(deny_list) if deny_list else None, settings.log_prompts
     )
-    return Services(settings, jobs, JobImages(jobs, store), acceptor)
+    kept = None
+    if settings.gallery_url:
+        kept = open_gallery(settings.gallery_url, settings.gallery_files_url)
+    return Services(settings, jobs, JobImages(jobs, store), acceptor, kept)
 
 
 @asynccontextmanager
@@ -96,7 +110,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     jobs = services.jobs
     dispatcher = WebhookDispatcher(settings, jobs, _render, metrics.count_webhook)
     prune = partial(index.prune_periodically, jobs.redis, settings.result_ttl_s)
-    async with run_in_background(prune, dispatcher.run):
+    tasks: list[BackgroundTask] = [prune, dispatcher.run]
+    if services.gallery is not None:
+        tasks.append(partial(delete_orphans_periodically, services.gallery))
+    async with run_in_background(*tasks):
         yield
     await jobs.close()
     await run_in_threadpool(tracing.flush)

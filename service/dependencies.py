@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from service.gallery.repository import Gallery
 from service.jobs.estimate import JobSnapshot
 from service.jobs.images import JobImages
 from service.jobs.quota import Owner
@@ -26,6 +27,7 @@ class Services:
     jobs: JobRepository
     images: JobImages
     acceptor: JobAcceptor
+    gallery: Gallery | None = None
 
     def base_url(self, request: Request) -> str:
         """Return the URL by which the client reaches the service, without a slash at the end."""

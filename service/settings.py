@@ -55,6 +55,20 @@ class Settings(CommonSettings):
         ge=1,
         description="Limit of an input image's pixels, checked before it is decoded.",
     )
+    gallery_url: str | None = Field(
+        None,
+        description=(
+            "Database of kept images: sqlite:///file.db or postgresql+psycopg://user@host/name. "
+            "Default: no gallery."
+        ),
+    )
+    gallery_files_url: str | None = Field(
+        None,
+        description=(
+            "Where kept images are: file:///folder or s3://bucket/prefix. "
+            "Default: a folder beside an SQLite file."
+        ),
+    )
     job_timeout_s: int = Field(
         600, ge=1, description="Seconds after which a running job is stopped and fails."
     )

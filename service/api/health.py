@@ -1,9 +1,9 @@
-"""Probes, metrics, and the start page."""
+"""Probes and metrics."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from redis.exceptions import RedisError
 
 from service.api.metrics import Metrics
@@ -44,9 +44,3 @@ async def get_metrics(request: Request, services: ServicesDep) -> Response:
     metrics: Metrics = request.app.state.metrics
     text = await metrics.exposition(services.jobs.redis)
     return Response(text, media_type=METRICS_MEDIA_TYPE)
-
-
-@router.get("/", include_in_schema=False)
-async def home() -> RedirectResponse:
-    """Redirect to the documentation of the API."""
-    return RedirectResponse("/docs")

@@ -23,7 +23,9 @@ from service.security import rate_limit
 from service.security.api_keys import ApiKey, authenticate
 
 _IMAGE_PATH = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
+_KEPT_IMAGE_PATH = re.compile(r"/gallery/images/[0-9a-f]{32}\.png")
 # Probes, and pages that say how to send requests. None of them shows a job.
+OPEN_PREFIX = "/studio/"  # scripts and styles of the page
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: unclip_…"},
@@ -45,7 +47,7 @@ class ApiKeyMiddleware:
         self.redis = jobs.redis
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
@@ -75,11 +77,16 @@ class ApiKeyMiddleware:
 
     async def _has_link(self, scope: Scope) -> bool:
         """Return whether the URL is an image's and carries its job's link token."""
-        match = _IMAGE_PATH.fullmatch(scope["path"]) if scope["method"] == "GET" else None
-        if match is None:
+        if scope["method"] != "GET":
             return False
         link = QueryParams(scope["query_string"]).get("link")
-        return link is not None and await self.jobs.is_linked(match[1], link)
+        if link is None:
+            return False
+        # The route compares the link of a kept image, which is in another database.
+        if _KEPT_IMAGE_PATH.fullmatch(scope["path"]):
+            return True
+        match = _IMAGE_PATH.fullmatch(scope["path"])
+        return match is not None and await self.jobs.is_linked(match[1], link)
 
     async def _consume_rate_limit(self, key: ApiKey, rate: str) -> dict[str, str]:
         """Count one request and return the RateLimit headers. Raises RateLimited."""
@@ -100,6 +107,11 @@ class ApiKeyMiddleware:
         return headers
 
 
+def is_open(path: str) -> bool:
+    """Return whether a path needs no API key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+
+
 def current_api_key(request: Request) -> ApiKey | None:
     """Return the API key of a request, None if keys are not required. A dependency."""
     key: ApiKey | None = getattr(request.state, "api_key", None)
@@ -118,7 +130,7 @@ async def require_api_key(request: Request) -> None:
     Raises what the middleware found: Unauthorized, RateLimited, or a RedisError. Whether a job
     belongs to the key is checked where the job is read.
     """
-    if request.scope["path"] in OPEN_PATHS or getattr(request.state, "is_linked", False):
+    if is_open(request.scope["path"]) or getattr(request.state, "is_linked", False):
         return
     if error := getattr(request.state, "access_error", None):
         raise error

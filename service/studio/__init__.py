@@ -1,0 +1,1 @@
+"""The studio: a page in the browser for everything that the service does."""
