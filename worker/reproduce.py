@@ -116,8 +116,8 @@ def regenerate(
     """
     fields_class = OPERATIONS.get(original.operation)
     if fields_class is None:
-        known = ", ".join(OPERATIONS)
-        raise ValueError(f"operation {original.operation!r} is unknown; known are {known}")
+        supported = ", ".join(OPERATIONS)
+        raise ValueError(f"operation {original.operation!r} is unknown; supported: {supported}")
     seeds = {"seed": original.seed}
     if "n" in fields_class.model_fields:
         # Image i has seed + i. Rows before the images, such as a mix's prompts, have the first one.

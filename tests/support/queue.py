@@ -12,12 +12,25 @@ from rq import Queue, Retry
 from support.jobs import TTL_S, store_job
 
 from contracts import redis_keys
-from contracts.jobs import JobRecord
+from contracts.jobs import JobRecord, Progress
 from devtools.wait import wait_until
 from worker.jobs.record import JobRepository
 from worker.queue.worker import Runner, ThreadWorker
 
 WAIT_S = 120.0
+WHOLE = Progress(stage="text", step=1, steps=1, fraction=1.0)
+
+
+class EmptyRunner:
+    """A runner whose every job succeeds at once, without an image."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+
+    def run(self, job_id: str) -> None:
+        jobs = JobRepository(self.client, job_id, TTL_S)
+        assert jobs.start({})
+        assert jobs.succeed([], [], [], WHOLE)
 
 
 class WorkerInThread(ThreadWorker):

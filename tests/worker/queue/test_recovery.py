@@ -8,28 +8,13 @@ from collections.abc import Iterator
 import pytest
 import redis
 from support.jobs import TTL_S
-from support.queue import WorkerInThread, enqueue, wait_for_end, working
+from support.queue import EmptyRunner, WorkerInThread, enqueue, wait_for_end, working
 
 from contracts import redis_keys
-from contracts.jobs import Progress
 from devtools.redis_server import RedisServer
 from devtools.wait import wait_until
 from worker.jobs.record import JobRepository
 from worker.queue.worker import connect_patiently
-
-WHOLE = Progress(stage="text", step=1, steps=1, fraction=1.0)
-
-
-class EmptyRunner:
-    """A runner whose every job succeeds at once, without an image."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self.client = client
-
-    def run(self, job_id: str) -> None:
-        jobs = JobRepository(self.client, job_id, TTL_S)
-        assert jobs.start({})
-        assert jobs.succeed([], [], [], WHOLE)
 
 
 @pytest.fixture
