@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.openai_service import ServiceUnderTest, running_service
+from support.service.openai_service import ServiceUnderTest, running_service
 
 from devtools.ports import free_port
 from devtools.redis_server import RedisServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.openai_service import PROMPT, ServiceUnderTest, input_png, load_image
+from support.service.openai_service import PROMPT, ServiceUnderTest, input_png, load_image
 
 from contracts import redis_keys
 

@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 from fastapi import Depends
-from support.openai_service import PROMPT, TIMEOUT_S, ServiceUnderTest
+from support.service.openai_service import PROMPT, TIMEOUT_S, ServiceUnderTest
 
 from contracts import redis_keys
 from contracts.jobs import FailureKind

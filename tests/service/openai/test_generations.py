@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import openai
-from support.openai_service import (
+from support.service.openai_service import (
     PROMPT,
     TIMEOUT_S,
     ServiceUnderTest,

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from support.openai_service import PROMPT, ServiceUnderTest, input_png
+from support.service.openai_service import PROMPT, ServiceUnderTest, input_png
 
 JSON = {"content-type": "application/json"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from support.openai_service import PROMPT, ServiceUnderTest
+from support.service.openai_service import PROMPT, ServiceUnderTest
 
 from contracts import redis_keys
 from contracts.jobs import WorkerHeartbeat

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from PIL import Image
-from support.openai_service import (
+from support.service.openai_service import (
     PROMPT,
     TIMEOUT_S,
     ServiceUnderTest,

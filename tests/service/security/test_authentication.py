@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 import redis
-from support.keys import CUBE, GUARDED, MISSING_ID, OPEN_PATHS, bearer, key_id
+from support.service.keys import CUBE, GUARDED, MISSING_ID, OPEN_PATHS, bearer, key_id
 
 from contracts import redis_keys
 from contracts.jobs import now

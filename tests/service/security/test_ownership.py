@@ -10,8 +10,8 @@ import pytest
 import redis
 from fastapi import APIRouter
 from PIL import Image
-from support.http_jobs import PNG, succeed_job
-from support.keys import CUBE, GUARDED, MISSING_ID, bearer, key_id
+from support.service.http_jobs import PNG, succeed_job
+from support.service.keys import CUBE, GUARDED, MISSING_ID, bearer, key_id
 
 from contracts import redis_keys
 from devtools.redis_server import RedisServer

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from support.http_jobs import fail_job, succeed_job
-from support.keys import CUBE, bearer, key_id
+from support.service.http_jobs import fail_job, succeed_job
+from support.service.keys import CUBE, bearer, key_id
 
 from contracts import redis_keys
 from contracts.jobs import Progress, WorkerHeartbeat
@@ -23,7 +23,7 @@ from worker.jobs.record import JobRepository
 pytestmark = pytest.mark.anyio
 START_AND_WAIT = """
 import sys, time
-from support.http_jobs import start_job
+from support.service.http_jobs import start_job
 start_job(*sys.argv[1:])
 print("started", flush=True)
 time.sleep(600)

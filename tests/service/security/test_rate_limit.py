@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from support.keys import CUBE, MISSING_ID, bearer, key_id
+from support.service.keys import CUBE, MISSING_ID, bearer, key_id
 
 from contracts import redis_keys
 from contracts.jobs import now

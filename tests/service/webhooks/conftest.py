@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.webhooks import Receiver
+from support.service.webhooks import Receiver
 
 from service.webhooks import dispatcher
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 from standardwebhooks import Webhook as Verifier
-from support.http_jobs import fail_job, submit, submit_and_end
-from support.webhooks import LOCAL, SECOND_SECRET, SECRET, WAIT_S, wait_until_delivered
+from support.service.http_jobs import fail_job, submit, submit_and_end
+from support.service.webhooks import LOCAL, SECOND_SECRET, SECRET, WAIT_S, wait_until_delivered
 
 from contracts import redis_keys
 from devtools.ports import free_port

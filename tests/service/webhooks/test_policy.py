@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from support.http_jobs import fail_job, submit, submit_and_end
-from support.webhooks import LOCAL, wait_until_delivered
+from support.service.http_jobs import fail_job, submit, submit_and_end
+from support.service.webhooks import LOCAL, wait_until_delivered
 
 from devtools.redis_server import RedisServer
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 import trustme
-from support.http_jobs import submit_and_end
-from support.webhooks import LOCAL, wait_until_delivered
+from support.service.http_jobs import submit_and_end
+from support.service.webhooks import LOCAL, wait_until_delivered
 
 from devtools.redis_server import RedisServer
 from service.webhooks import dispatcher
