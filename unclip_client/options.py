@@ -29,7 +29,7 @@ class SamplingOptions(QueueOptions, total=False):
 
     size: Annotated[Literal[64, 256, 1024], "width and height in pixels"]
     seed: Annotated[int, "random seed (default: chosen by the service and returned with the job)"]
-    sampler: Annotated[Literal["ddpm", "ddim", "dpm++", "unipc", "heun"], "sampler of the decoder"]
+    sampler: Annotated[str, "sampler of the decoder, such as ddim or dpm++"]
     eta: Annotated[float, "0 to 1: noise of the ddim sampler"]
     decoder_num_inference_steps: Annotated[int, "denoising steps of the decoder"]
     upsampler_num_inference_steps: Annotated[int, "denoising steps of each upsampler"]

@@ -1,7 +1,7 @@
 // Parameters of the request: common ones in a row, the others folded away.
-import { html } from "../vendor/preact-htm.js";
+import { html, useEffect, useState } from "../vendor/preact-htm.js";
+import { getJson } from "../core/api.js";
 
-const SAMPLERS = ["ddpm", "ddim", "dpm++", "unipc", "heun"];
 const NUMBERS = [
   ["decoder_num_inference_steps", "Decoder steps", 1, 1000, 1],
   ["decoder_guidance_scale", "Decoder guidance", 0, 30, 0.5],
@@ -10,7 +10,16 @@ const NUMBERS = [
   ["prior_num_candidates", "Prior candidates", 1, 16, 1],
 ];
 
+/** The samplers that the service accepts, from its OpenAPI document. */
+async function loadSamplers() {
+  const { components } = await getJson("openapi.json");
+  return components.schemas.GenerateRequest.properties.sampler.anyOf.flatMap((choice) => choice.enum || []);
+}
+
 export function Settings({ form, setForm }) {
+  const [samplers, setSamplers] = useState(form.sampler ? [form.sampler] : []);
+  // Without the document the checkpoint's default remains.
+  useEffect(() => { loadSamplers().then(setSamplers).catch(() => {}); }, []);
   const number = (name) => (event) => setForm({ [name]: event.target.value === "" ? "" : Number(event.target.value) });
   const text = (name) => (event) => setForm({ [name]: event.target.value });
   return html`<div class="settings">
@@ -34,7 +43,7 @@ export function Settings({ form, setForm }) {
         </label>
         <label>Sampler
           <select value=${form.sampler} onChange=${text("sampler")}>
-            ${["", ...SAMPLERS].map((name) => html`<option value=${name} selected=${name === form.sampler}>${name || "default"}</option>`)}
+            ${["", ...samplers].map((name) => html`<option value=${name} selected=${name === form.sampler}>${name || "default"}</option>`)}
           </select>
         </label>
         ${NUMBERS.map(
