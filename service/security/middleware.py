@@ -23,9 +23,10 @@ from service.security import rate_limit
 from service.security.api_keys import ApiKey, authenticate
 
 _IMAGE_PATH = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
-_KEPT_IMAGE_PATH = re.compile(r"/gallery/images/[0-9a-f]{32}\.png")
+_GALLERY_IMAGE_PATH = re.compile(r"/gallery/images/[0-9a-f]{32}\.png")
+# Scripts and styles of the page.
+OPEN_PREFIX = "/studio/"
 # Probes, and pages that say how to send requests. None of them shows a job.
-OPEN_PREFIX = "/studio/"  # scripts and styles of the page
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: unclip_…"},
@@ -82,8 +83,8 @@ class ApiKeyMiddleware:
         link = QueryParams(scope["query_string"]).get("link")
         if link is None:
             return False
-        # The route compares the link of a kept image, which is in another database.
-        if _KEPT_IMAGE_PATH.fullmatch(scope["path"]):
+        # The gallery's route compares the link, which is in another database.
+        if _GALLERY_IMAGE_PATH.fullmatch(scope["path"]):
             return True
         match = _IMAGE_PATH.fullmatch(scope["path"])
         return match is not None and await self.jobs.is_linked(match[1], link)
@@ -127,8 +128,8 @@ def current_owner(request: Request) -> Owner | None:
 async def require_api_key(request: Request) -> None:
     """Reject requests without a valid key or over its rate. A dependency.
 
-    Raises what the middleware found: Unauthorized, RateLimited, or a RedisError. Whether a job
-    belongs to the key is checked where the job is read.
+    Raises the error that the middleware stored: Unauthorized, RateLimited, or a RedisError. The
+    owner of a job is checked when the job is read.
     """
     if is_open(request.scope["path"]) or getattr(request.state, "is_linked", False):
         return
