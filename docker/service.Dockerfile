@@ -26,7 +26,8 @@ FROM python:3.11-slim-bookworm
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN groupadd --gid 10001 unclip && \
-    useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unclip
+    useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unclip && \
+    install --directory --owner=10001 --group=10001 /gallery
 COPY --from=build /project/requirements.txt /app/requirements.txt
 RUN pip install -r /app/requirements.txt
 COPY --from=build /app /app
