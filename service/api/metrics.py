@@ -130,36 +130,35 @@ class RedisCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         state = self.state
-        yield GaugeMetricFamily(
-            "unclip_redis_up", "1 if Redis is available.", int(state is not None)
-        )
+        is_up = int(state is not None)
+        yield GaugeMetricFamily("unclip_redis_up", "1 if Redis is available.", is_up)
         if state is None:
             return
-        yield GaugeMetricFamily("unclip_queue_jobs", "Jobs that wait for a worker.", state.waiting)
-        yield GaugeMetricFamily(
+        for name, description, value in _gauges(state):
+            if value is not None:
+                yield GaugeMetricFamily(name, description, value)
+        yield _ended_jobs(state.outcomes)
+
+
+def _gauges(state: RedisState) -> list[tuple[str, str, float | None]]:
+    """Return name, description and value of each gauge."""
+    return [
+        ("unclip_queue_jobs", "Jobs that wait for a worker.", state.waiting),
+        (
             "unclip_queue_head_age_seconds",
             "Seconds since the first waiting job was accepted; 0 if none waits.",
             state.head_age_s,
-        )
-        yield GaugeMetricFamily("unclip_jobs_running", "Jobs that run.", state.running)
-        yield GaugeMetricFamily(
-            "unclip_workers_alive", "Workers with a recent heartbeat.", state.workers
-        )
-        yield GaugeMetricFamily(
-            "unclip_worker_slots", "Jobs that live workers run concurrently.", state.slots
-        )
-        yield GaugeMetricFamily(
-            "unclip_webhooks_pending",
-            "Webhook deliveries that are pending.",
-            state.pending_webhooks,
-        )
-        if state.last_heartbeat is not None:
-            yield GaugeMetricFamily(
-                "unclip_workers_last_heartbeat_timestamp_seconds",
-                "Time of the last heartbeat of any worker; missing before the first.",
-                state.last_heartbeat,
-            )
-        yield _ended_jobs(state.outcomes)
+        ),
+        ("unclip_jobs_running", "Jobs that run.", state.running),
+        ("unclip_workers_alive", "Workers with a recent heartbeat.", state.workers),
+        ("unclip_worker_slots", "Jobs that live workers run concurrently.", state.slots),
+        ("unclip_webhooks_pending", "Webhook deliveries to come.", state.pending_webhooks),
+        (
+            "unclip_workers_last_heartbeat_timestamp_seconds",
+            "Time of the last heartbeat of any worker; missing before the first.",
+            state.last_heartbeat,
+        ),
+    ]
 
 
 def _ended_jobs(counts: dict[str, int]) -> Metric:

@@ -1,4 +1,4 @@
-"""Settings come from the environment and are checked at the start."""
+"""Settings: read from the environment and checked at start."""
 
 from __future__ import annotations
 
@@ -8,64 +8,51 @@ import sys
 
 import pytest
 
+INVALID = [
+    ("REDIS_URL", "localhost", ""),
+    ("PORT", "0", "Input should be greater than or equal to 1, got '0'"),
+    ("MAX_WAIT_S", "long", ""),
+    ("RESULT_TTL_S", "1", "Input should be greater than or equal to 60, got '1'"),
+    (
+        "OBJECT_STORE_URL",
+        "images",
+        "Value error, it is not a URL; use file:///folder or s3://bucket/prefix",
+    ),
+    (
+        "CORS_ORIGINS",
+        "https://a.example/",
+        "Value error, 'https://a.example/' is not an origin; use https://host",
+    ),
+    ("PROMPT_DENY_LIST", "/missing", "cannot read /missing: [Errno 2]"),
+    ("WEBHOOK_SECRET", "whsec_AAAA", "Value error, it has 3 bytes, and must have 24 to 64; create"),
+    ("WEBHOOK_SECRET", "geheim!", "Value error, it is not whsec_ and base64"),
+]
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("UNCLIP_REDIS_URL", "localhost", "UNCLIP_REDIS_URL: "),
-        ("UNCLIP_PORT", "0", "UNCLIP_PORT: Input should be greater than or equal to 1, got '0'"),
-        ("UNCLIP_MAX_WAIT", "long", "UNCLIP_MAX_WAIT: "),
-        (
-            "UNCLIP_RESULT_TTL_S",
-            "1",
-            "UNCLIP_RESULT_TTL_S: Input should be greater than or equal to 60, got '1'",
-        ),
-        (
-            "UNCLIP_OBJECT_STORE_URL",
-            "images",
-            "UNCLIP_OBJECT_STORE_URL: Value error, it is not a URL; use file:///folder or s3://bucket/prefix",
-        ),
-        (
-            "UNCLIP_CORS_ORIGINS",
-            "https://a.example/",
-            "UNCLIP_CORS_ORIGINS: Value error, 'https://a.example/' is no origin; name https://host",
-        ),
-        (
-            "UNCLIP_DENY_LIST",
-            "/none",
-            "UNCLIP_DENY_LIST: Value error, it cannot be read: [Errno 2]",
-        ),
-        (
-            "UNCLIP_WEBHOOK_HOSTS",
-            "*",
-            "UNCLIP_WEBHOOK_SECRET: Value error, UNCLIP_WEBHOOK_HOSTS is set",
-        ),
-        (
-            "UNCLIP_WEBHOOK_SECRET",
-            "whsec_AAAA",
-            "UNCLIP_WEBHOOK_SECRET: Value error, it holds 3 bytes, and 24 to 64 would do; make one: ",
-        ),
-        (
-            "UNCLIP_WEBHOOK_SECRET",
-            "geheim!",
-            "UNCLIP_WEBHOOK_SECRET: Value error, it is not whsec_ and base64",
-        ),
-    ],
-)
-def test_a_setting_that_will_not_do_ends_the_start_and_is_named(
-    name: str, value: str, message: str
-) -> None:
-    """With the value got and what would do, and without a traceback."""
-    ended = subprocess.run(
+
+def start_service(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Start the service with these environment variables, and wait for its end."""
+    return subprocess.run(
         [sys.executable, "-m", "service"],
-        env={**os.environ, name: value},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
     )
-    assert ended.returncode == 1
-    assert message in ended.stderr
-    assert "The settings will not do" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert "SECRET" not in name or value not in ended.stderr
+
+
+@pytest.mark.parametrize(("name", "value", "message"), INVALID)
+def test_an_invalid_setting_ends_the_start(name: str, value: str, message: str) -> None:
+    """The output has the setting's name, the value and the remedy, and no traceback."""
+    process = start_service(**{f"UNCLIP_{name}": value})
+    assert process.returncode == 1
+    assert "Invalid settings:" in process.stderr
+    assert f"UNCLIP_{name}: {message}" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_webhooks_need_a_secret() -> None:
+    """The output names the setting that is missing."""
+    process = start_service(UNCLIP_WEBHOOK_HOSTS="*")
+    assert process.returncode == 1
+    assert "UNCLIP_WEBHOOK_SECRET: Value error, UNCLIP_WEBHOOK_HOSTS needs" in process.stderr

@@ -1,4 +1,4 @@
-"""What a client prefers, read from its headers."""
+"""Prefer and Accept headers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from service.api.negotiation import wait_seconds, wants_png
         ([",;=,"], None),
     ],
 )
-def test_the_wait_is_read_as_rfc_7240_has_it(prefer: list[str], seconds: float | None) -> None:
-    """The first wait of all headers counts, bounded; what does not parse is as if it were not there."""
+def test_the_wait_follows_rfc_7240(prefer: list[str], seconds: float | None) -> None:
+    """The first wait of all headers counts, up to a limit; an invalid one is ignored."""
     assert wait_seconds(prefer, 60) == seconds
 
 
@@ -56,6 +56,6 @@ def test_the_wait_is_read_as_rfc_7240_has_it(prefer: list[str], seconds: float |
         (["image/jpeg"], False),
     ],
 )
-def test_a_png_is_sent_only_to_those_who_like_it_better(accept: list[str], png: bool) -> None:
-    """Weights decide, and in doubt it is JSON."""
+def test_a_png_needs_the_higher_weight(accept: list[str], png: bool) -> None:
+    """A response is a PNG only if the client prefers it to JSON."""
     assert wants_png(accept) is png

@@ -1,123 +1,145 @@
-"""Events of a job, as they are heard over HTTP and by many at once, on a real Redis."""
+"""Events of a job over HTTP, and with many listeners, on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
-import redis
 import redis.asyncio
+from support.service_jobs import as_worker, submit
 
 from contracts import redis_keys
-from contracts.jobs import Preview, Progress, WorkerHeartbeat, now, written
+from contracts.jobs import JobRecord, JobSpec, Preview, Progress, WorkerHeartbeat, now
+from contracts.operations import GenerateRequest
 from devtools.redis_server import RedisServer
 from service.jobs.events import Event, Events
-from worker.jobs.record import JobRepository
 
 pytestmark = pytest.mark.anyio
-CUBE = {"prompt": "a red cube", "seed": 5}
-LONG_S = 60.0
-RUNNING = written(operation="generate", status="running", request={}, created_at=now())
+TIMEOUT_S = 60.0
+PREVIEW = Preview(index=0, image="data:image/webp;base64,AA==")
 
 
-def step(number: int) -> Progress:
+def prior_step(number: int) -> Progress:
+    """Return the progress after a step of the prior."""
     return Progress(stage="prior", step=number, steps=4, fraction=number / 4)
 
 
-def record(server: RedisServer, job_id: str) -> JobRepository:
-    return JobRepository(redis.Redis.from_url(server.url), job_id, 100)
+def parse_sse(text: str) -> list[dict[str, Any]]:
+    """Return the events of a text/event-stream with id, event and data."""
+    events = []
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if not line.startswith(":")]
+        event: dict[str, Any] = dict(line.split(": ", 1) for line in lines)
+        if "event" in event:
+            events.append(event | {"data": json.loads(event["data"])})
+    return events
 
 
-def told(text: str) -> list[dict[str, Any]]:
-    """The events of a text/event-stream: id, event, data."""
-    blocks = [
-        dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        for block in text.split("\n\n")
-    ]
-    return [block | {"data": json.loads(block["data"])} for block in blocks if "event" in block]
+async def wait_for_preview_listener(store: redis.asyncio.Redis, job_id: str) -> None:
+    """Wait until a listener wants previews of the job."""
+    while not await store.exists(redis_keys.preview_subscribed(job_id)):
+        await asyncio.sleep(0.02)
 
 
-async def posted(client: httpx.AsyncClient) -> str:
-    return str((await client.post("/generate", json=CUBE)).json()["id"])
+@pytest.fixture
+async def running_job(store: redis.asyncio.Redis) -> str:
+    """Return the id of a running job that has no events."""
+    spec = JobSpec(operation="generate", request=GenerateRequest(prompt="a"), created_at=now())
+    await store.hset(redis_keys.job("j"), mapping=JobRecord("j", spec, "running").to_hash())
+    return "j"
+
+
+@pytest.fixture
+async def events(store: redis.asyncio.Redis) -> AsyncIterator[Events]:
+    """Return the readers of a service."""
+    events = Events(store)
+    yield events
+    await events.close()
+
+
+async def collect(events: Events, job_id: str) -> list[Event]:
+    """Return all events of a job when it has ended."""
+    async with aclosing(events.listen(job_id)) as listener:
+        return [event async for event in listener]
 
 
 async def test_a_job_is_followed_to_its_end(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis, redis_server: RedisServer
+) -> None:
+    """Progress, previews and the end come in order, and the response ends with the job."""
+    job_id = await submit(client)
+    listening = asyncio.create_task(client.get(f"/jobs/{job_id}/events"))
+    await wait_for_preview_listener(store, job_id)
+    await as_worker(redis_server, job_id, lambda jobs: jobs.start({}))
+    for number in (1, 2):
+        step = prior_step(number)
+        await as_worker(redis_server, job_id, lambda jobs, step=step: jobs.update_progress(step))
+    step = prior_step(2)
+    await as_worker(redis_server, job_id, lambda jobs: jobs.publish_previews([PREVIEW], step))
+    await as_worker(redis_server, job_id, lambda jobs: jobs.fail("internal", "why"))
+    response = await asyncio.wait_for(listening, TIMEOUT_S)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    received = [event for event in parse_sse(response.text) if event["event"] != "queued"]
+    names = [event["event"] for event in received]
+    assert names == ["progress", "progress", "preview", "ended"]
+    assert received[1]["data"] == step.model_dump()
+    assert received[2]["data"] == PREVIEW.model_dump() | step.model_dump()
+    assert received[3]["data"] == {"status": "failed"}
+
+
+async def test_a_client_resumes_after_the_last_event(
     client: httpx.AsyncClient, redis_server: RedisServer
 ) -> None:
-    """Progress, previews and the end, in order, each with the id that resumes after it; the answer ends with the job."""
-    job_id = await posted(client)
-    listening = asyncio.create_task(client.get(f"/jobs/{job_id}/events"))
-    job = record(redis_server, job_id)
-    while not await asyncio.to_thread(job.watched):  # so that the worker knows that somebody looks
-        await asyncio.sleep(0.02)
-    await asyncio.to_thread(job.start, {})
-    for number in (1, 2):
-        await asyncio.to_thread(job.progress, step(number))
-    await asyncio.to_thread(
-        job.previews, [Preview(index=0, image="data:image/webp;base64,AA==")], step(2)
-    )
-    await asyncio.to_thread(job.fail, "internal", "why")
-    answer = await asyncio.wait_for(listening, LONG_S)
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-store"
-    events = [event for event in told(answer.text) if event["event"] != "queued"]
-    assert [event["event"] for event in events] == ["progress", "progress", "preview", "ended"]
-    assert events[1]["data"] == step(2).model_dump()
-    assert events[3]["data"] == {"status": "failed"}
-    assert (
-        events[2]["data"]
-        == {"index": 0, "image": "data:image/webp;base64,AA=="} | step(2).model_dump()
-    )
-
-    again = await client.get(
-        f"/jobs/{job_id}/events?previews=false", headers={"last-event-id": events[0]["id"]}
-    )
-    assert told(again.text) == [events[1], events[3]]
-    assert (
-        told(
-            (
-                await client.get(
-                    f"/jobs/{job_id}/events", headers={"last-event-id": events[3]["id"]}
-                )
-            ).text
-        )
-        == []
-    )
+    """Last-Event-ID skips what the client has, and previews are optional."""
+    job_id = await submit(client)
+    path = f"/jobs/{job_id}/events"
+    step = prior_step(1)
+    for _ in range(2):
+        await as_worker(redis_server, job_id, lambda jobs: jobs.update_progress(step))
+    await as_worker(redis_server, job_id, lambda jobs: jobs.publish_previews([PREVIEW], step))
+    await as_worker(redis_server, job_id, lambda jobs: jobs.fail("internal", "why"))
+    received = parse_sse((await client.get(path)).text)
+    assert [event["event"] for event in received] == ["progress", "progress", "preview", "ended"]
+    headers = {"last-event-id": received[0]["id"]}
+    resumed = await client.get(path, params={"previews": False}, headers=headers)
+    assert parse_sse(resumed.text) == [received[1], received[3]]
+    headers = {"last-event-id": received[3]["id"]}
+    assert parse_sse((await client.get(path, headers=headers)).text) == []
 
 
-async def test_a_waiting_job_is_told_its_place_and_when(
-    client: httpx.AsyncClient, redis_server: RedisServer, store: Any
+async def test_a_waiting_job_reports_its_place(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """By Little's law: two workers' five slots, jobs of 10 s, one before it: its own 4 s and a fifth of 10 s."""
+    """With 5 slots, jobs of 10 s and one job before it, the ETA is its own 4 s + 10 s / 5."""
     for name, slots in (("a", 2), ("b", 3)):
+        heartbeat = WorkerHeartbeat(pid=1, slots=slots).model_dump_json()
         await store.sadd(redis_keys.WORKERS, name)
-        await store.set(
-            redis_keys.worker(name), WorkerHeartbeat(pid=1, slots=slots).model_dump_json()
-        )
-    await store.hset(
-        redis_keys.MEAN_DURATIONS,
-        mapping={
-            redis_keys.mean_duration("any", None): "10",
-            redis_keys.mean_duration("generate", None): "4",
-        },
-    )
-    first = await posted(client)
-    second = await posted(client)
+        await store.set(redis_keys.worker(name), heartbeat)
+    durations = {
+        redis_keys.mean_duration("any", None): "10",
+        redis_keys.mean_duration("generate", None): "4",
+    }
+    await store.hset(redis_keys.MEAN_DURATIONS, mapping=durations)
+    first = await submit(client)
+    second = await submit(client)
     job = (await client.get(f"/jobs/{second}")).json()
-    assert (job["queue_position"], job["eta_seconds"]) == (1, 6.0)
+    assert job["queue_position"] == 1
+    assert job["eta_seconds"] == 6.0
     listening = asyncio.create_task(client.get(f"/jobs/{second}/events"))
-    while not await asyncio.to_thread(record(redis_server, second).watched):
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(1.5)  # a turn without news
+    await wait_for_preview_listener(store, second)
+    # A read of the stream returns without events before each report.
+    await asyncio.sleep(1.5)
     await client.delete(f"/jobs/{first}")
     await asyncio.sleep(2.5)
     await client.delete(f"/jobs/{second}")
-    events = told((await asyncio.wait_for(listening, LONG_S)).text)
-    assert [event["data"] for event in events] == [
+    received = parse_sse((await asyncio.wait_for(listening, TIMEOUT_S)).text)
+    assert [event["data"] for event in received] == [
         {"queue_position": 1, "eta_seconds": 6.0},
         {"queue_position": 0, "eta_seconds": 4.0},
         {"status": "cancelled"},
@@ -125,159 +147,69 @@ async def test_a_waiting_job_is_told_its_place_and_when(
 
 
 async def test_many_listeners_share_one_reader(
-    redis_server: RedisServer, store: redis.asyncio.Redis
+    redis_server: RedisServer, store: redis.asyncio.Redis, events: Events, running_job: str
 ) -> None:
-    """200 of them, some late, all hear everything once and in order; Redis sees one blocked reader."""
-    await store.hset(redis_keys.job("j"), mapping=RUNNING)
-    events = Events(store)
-    job = record(redis_server, "j")
-
-    async def listen(after: str = "0-0") -> list[Event]:
-        async with aclosing(events.listen("j", after)) as heard:
-            return [event async for event in heard]
-
-    early = [asyncio.create_task(listen()) for _ in range(150)]
+    """Each of 200 listeners, late ones too, gets every event once and in order."""
+    early = [asyncio.create_task(collect(events, running_job)) for _ in range(150)]
     await asyncio.sleep(0.3)
     for number in range(3):
-        await asyncio.to_thread(job.progress, step(number))
+        step = prior_step(number)
+        await as_worker(
+            redis_server, running_job, lambda jobs, step=step: jobs.update_progress(step)
+        )
     blocked = [client for client in await store.client_list() if client["cmd"] == "xread"]
-    late = [asyncio.create_task(listen()) for _ in range(50)]
-    await asyncio.to_thread(job.progress, step(3))
-    await asyncio.to_thread(job.fail, "internal", "why")
-    heard = await asyncio.wait_for(asyncio.gather(*early, *late), LONG_S)
+    late = [asyncio.create_task(collect(events, running_job)) for _ in range(50)]
+    await as_worker(redis_server, running_job, lambda jobs: jobs.update_progress(prior_step(3)))
+    await as_worker(redis_server, running_job, lambda jobs: jobs.fail("internal", "why"))
+    received = await asyncio.wait_for(asyncio.gather(*early, *late), TIMEOUT_S)
     assert len(blocked) == 1
-    assert {tuple(json.loads(event.data).get("step") for event in one) for one in heard} == {
-        (0, 1, 2, 3, None)
-    }
-    assert len({tuple(event.id for event in one) for one in heard}) == 1
-    await events.close()
+    steps = {tuple(json.loads(event.data).get("step") for event in one) for one in received}
+    assert steps == {(0, 1, 2, 3, None)}
+    assert len({tuple(event.id for event in one) for one in received}) == 1
 
 
-async def test_a_reader_ends_with_its_last_listener(store: redis.asyncio.Redis) -> None:
-    """Nobody reads for nobody; who comes after gets a new reader."""
-    await store.hset(redis_keys.job("j"), mapping=RUNNING)
-    events = Events(store)
+async def test_a_reader_stops_with_its_last_listener(events: Events, running_job: str) -> None:
+    """A listener that comes later gets a new reader."""
     for _ in range(2):
-        async with aclosing(events.listen("j")) as heard:
-            waiting = asyncio.ensure_future(anext(heard))
+        async with aclosing(events.listen(running_job)) as listener:
+            upcoming = asyncio.ensure_future(anext(listener))
             await asyncio.sleep(0.1)
             assert len(events._readers) == 1
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
         assert events._readers == {}
-    await events.close()
 
 
-async def test_listeners_of_a_job_that_vanishes_are_let_go(store: redis.asyncio.Redis) -> None:
-    """Its record expired, or Redis was emptied: the stream ends instead of waiting for ever."""
-    await store.hset(redis_keys.job("j"), mapping=RUNNING)
-    events = Events(store)
-
-    async def listen() -> list[Event]:
-        async with aclosing(events.listen("j")) as heard:
-            return [event async for event in heard]
-
-    listening = asyncio.create_task(listen())
+async def test_listeners_of_a_deleted_job_are_released(
+    store: redis.asyncio.Redis, events: Events, running_job: str
+) -> None:
+    """If the record expires or Redis is emptied, the stream ends."""
+    listening = asyncio.create_task(collect(events, running_job))
     await asyncio.sleep(0.1)
-    await store.delete(redis_keys.job("j"))
-    assert await asyncio.wait_for(listening, LONG_S) == []
-    await events.close()
+    await store.delete(redis_keys.job(running_job))
+    assert await asyncio.wait_for(listening, TIMEOUT_S) == []
 
 
-async def test_listening_outlives_redis(
+async def test_listeners_survive_a_restart_of_redis(
     redis_server: RedisServer, client: httpx.AsyncClient
 ) -> None:
-    """It goes away and comes back: what happens then is heard."""
-    job_id = await posted(client)
-    listening = asyncio.create_task(client.get(f"/jobs/{job_id}/events?previews=false"))
+    """Events after the restart arrive."""
+    job_id = await submit(client)
+    path = f"/jobs/{job_id}/events?previews=false"
+    listening = asyncio.create_task(client.get(path))
     await asyncio.sleep(0.3)
     await asyncio.to_thread(redis_server.stop)
     await asyncio.sleep(0.5)
     await asyncio.to_thread(redis_server.start)
-    await asyncio.to_thread(record(redis_server, job_id).fail, "internal", "why")
-    assert told((await asyncio.wait_for(listening, LONG_S)).text)[-1]["event"] == "ended"
+    await as_worker(redis_server, job_id, lambda jobs: jobs.fail("internal", "why"))
+    received = parse_sse((await asyncio.wait_for(listening, TIMEOUT_S)).text)
+    assert received[-1]["event"] == "ended"
 
 
-@pytest.mark.parametrize("bad", ["x", "1", "-1", "1-2-3", "9" * 25 + "-0"])
-async def test_a_last_event_id_that_is_none_is_refused(client: httpx.AsyncClient, bad: str) -> None:
-    """422 that names the header."""
-    answer = await client.get(
-        f"/jobs/{await posted(client)}/events", headers={"last-event-id": bad}
-    )
-    assert answer.status_code == 422
-    assert "last-event-id" in answer.json()["errors"][0]["field"]
-
-
-class TestCancel:
-    """DELETE /jobs/{id}."""
-
-    async def test_a_waiting_job_leaves_the_queue(
-        self, client: httpx.AsyncClient, store: redis.asyncio.Redis
-    ) -> None:
-        """It is cancelled, nothing of it is left in RQ, others move up, and its place in the bounded queue is free."""
-        first, second, third = [await posted(client) for _ in range(3)]
-        answer = await client.delete(f"/jobs/{first}")
-        assert answer.status_code == 200
-        assert answer.json()["status"] == "cancelled"
-        assert answer.json()["finished_at"]
-        assert [
-            (await client.get(f"/jobs/{one}")).json()["queue_position"]
-            for one in (first, second, third)
-        ] == [None, 0, 1]
-        assert not await store.exists(f"rq:job:{first}")
-        assert await store.hgetall(redis_keys.OUTCOMES) == {b"generate:cancelled": b"1"}
-        assert (await client.post("/generate", json=CUBE)).status_code == 202
-
-    async def test_a_worker_cannot_change_it_any_more(
-        self, client: httpx.AsyncClient, redis_server: RedisServer
-    ) -> None:
-        """Neither begin it nor end it, so a cancelled job has no images."""
-        job_id = await posted(client)
-        await client.delete(f"/jobs/{job_id}")
-        job = record(redis_server, job_id)
-        assert not job.start({})
-        assert not job.progress(step(1))
-        assert not job.fail("internal", "late")
-        assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "cancelled"
-
-    async def test_an_ended_job_stays_as_it_is(
-        self, client: httpx.AsyncClient, redis_server: RedisServer
-    ) -> None:
-        """200 with its status: cancelling came too late, or was done before."""
-        job_id = await posted(client)
-        record(redis_server, job_id).fail("internal", "why")
-        assert (await client.delete(f"/jobs/{job_id}")).json()["status"] == "failed"
-        assert (await client.delete("/jobs/nobody")).status_code == 404
-
-    async def test_its_images_go_with_it(
-        self, client: httpx.AsyncClient, store: redis.asyncio.Redis, tmp_path: Any
-    ) -> None:
-        """What was uploaded for it is not kept."""
-        from PIL import Image
-
-        Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-        answer = await client.post(
-            "/variations", files={"image": (tmp_path / "a.png").read_bytes()}
-        )
-        assert answer.status_code == 202
-        assert await store.exists(redis_keys.input_image(answer.json()["id"], "image"))
-        await client.delete(f"/jobs/{answer.json()['id']}")
-        assert not await store.exists(redis_keys.input_image(answer.json()["id"], "image"))
-
-
-async def test_jobs_wait_in_order_of_priority(serve: Any, store: redis.asyncio.Redis) -> None:
-    """Higher first, and among equals the older; a job that is tried again goes before its equals."""
-    async with serve() as client:
-        ids = {}
-        for name, priority in zip("abcdefgh", (0, 5, 0, -3, 10, 5, -3, 0), strict=True):
-            ids[
-                (await client.post("/generate", json=CUBE | {"priority": priority})).json()["id"]
-            ] = name
-        waiting = [ids[one.decode()] for one in await store.lrange(redis_keys.QUEUE_LIST, 0, -1)]
-        assert "".join(waiting) == "ebfachdg"
-        job = (
-            await client.get(f"/jobs/{next(one for one, name in ids.items() if name == 'd')}")
-        ).json()
-        assert job["priority"] == -3
-        assert "priority" not in job["parameters"]
-        assert (await client.post("/generate", json=CUBE | {"priority": 11})).status_code == 422
+@pytest.mark.parametrize("value", ["x", "1", "-1", "1-2-3", "9" * 25 + "-0"])
+async def test_an_invalid_last_event_id_is_422(client: httpx.AsyncClient, value: str) -> None:
+    """The problem names the header."""
+    path = f"/jobs/{await submit(client)}/events"
+    response = await client.get(path, headers={"last-event-id": value})
+    assert response.status_code == 422
+    assert "last-event-id" in response.json()["errors"][0]["field"]

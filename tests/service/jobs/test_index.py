@@ -1,4 +1,4 @@
-"""The list of jobs, on a real Redis: in order, a page at a time, and no longer than the jobs themselves."""
+"""The list of jobs on a real Redis: in order, page by page, without expired jobs."""
 
 from __future__ import annotations
 
@@ -9,180 +9,196 @@ from typing import Any
 import httpx
 import pytest
 import redis.asyncio
+from support.service_jobs import CUBE
 
 from contracts import redis_keys
-from contracts.jobs import now, written
+from contracts.jobs import JobRecord, JobSpec, JobStatus, now
+from contracts.operations import OPERATIONS
 from service.jobs import index
 
 pytestmark = pytest.mark.anyio
 START = datetime(2026, 1, 1, tzinfo=UTC)
+REQUESTS: dict[str, dict[str, Any]] = {
+    "generate": {"prompt": "a"},
+    "embeddings": {"prompt": "a"},
+}
 
 
-async def enter(
-    store: redis.asyncio.Redis, job_id: str, at: datetime, owner: str | None = None, **fields: Any
+async def add_job(
+    store: redis.asyncio.Redis,
+    job_id: str,
+    created_at: datetime,
+    *,
+    owner: str | None = None,
+    operation: str = "generate",
+    status: JobStatus = "queued",
 ) -> None:
-    """A job as the service records it."""
-    recorded = {"operation": "generate", "status": "queued", "request": {"prompt": job_id}} | fields
+    """Record a job as the service does."""
+    request = OPERATIONS[operation].model_validate(REQUESTS[operation])
+    spec = JobSpec(operation=operation, request=request, owner=owner, created_at=created_at)
+    record = JobRecord(job_id, spec, status)
     async with store.pipeline() as pipe:
-        pipe.hset(redis_keys.job(job_id), mapping=written(created_at=at, **recorded))
-        index.enter(pipe, job_id, at, owner)
+        pipe.hset(redis_keys.job(job_id), mapping=record.to_hash())
+        index.add(pipe, record)
         await pipe.execute()
 
 
-async def many(store: redis.asyncio.Redis, count: int, **fields: Any) -> list[str]:
-    """Jobs a second apart; their ids, newest first."""
-    names = [f"j{at:03}" for at in range(count)]
-    for at, name in enumerate(names):
-        await enter(store, name, START + timedelta(seconds=at), **fields)
-    return names[::-1]
+async def add_jobs(store: redis.asyncio.Redis, count: int) -> list[str]:
+    """Record jobs that are a second apart. Return their ids, newest first."""
+    ids = [f"j{number:03}" for number in range(count)]
+    for number, job_id in enumerate(ids):
+        await add_job(store, job_id, START + timedelta(seconds=number))
+    return ids[::-1]
 
 
-async def all_pages(client: httpx.AsyncClient, **wanted: Any) -> list[list[str]]:
-    """The ids on each page, to the last."""
+async def read_pages(client: httpx.AsyncClient, **params: Any) -> list[list[str]]:
+    """Return the ids on each page, until the last."""
     pages: list[list[str]] = []
     while True:
-        answer = (await client.get("/jobs", params=wanted)).raise_for_status().json()
-        pages.append([job["id"] for job in answer["jobs"]])
-        if answer["next"] is None:
+        page = (await client.get("/jobs", params=params)).raise_for_status().json()
+        pages.append([job["id"] for job in page["jobs"]])
+        if page["next"] is None:
             return pages
-        wanted["cursor"] = answer["next"]
+        params["cursor"] = page["next"]
 
 
-async def test_a_job_is_listed_once_accepted(client: httpx.AsyncClient) -> None:
-    """With what a list shows, and where it is told whole."""
-    job = (await client.post("/generate", json={"prompt": "a red cube"})).json()
-    answer = (await client.get("/jobs")).json()
-    assert answer["next"] is None
-    assert len(answer["jobs"]) == 1
-    (listed,) = answer["jobs"]
-    assert listed["url"] == job["links"]["self"]
-    assert listed["prompt"] == "a red cube"
-    for name in (
+async def test_an_accepted_job_is_listed(client: httpx.AsyncClient) -> None:
+    """A listed job has the fields of the job that lists show, its URL and its prompt."""
+    job = (await client.post("/generate", json=CUBE)).json()
+    page = (await client.get("/jobs")).json()
+    assert page["next"] is None
+    (listed,) = page["jobs"]
+    assert listed.pop("url") == job["links"]["self"]
+    assert listed.pop("prompt") == "a red cube"
+    assert listed == {name: job[name] for name in listed}
+    assert listed.keys() == {
         "id",
         "operation",
         "status",
+        "progress",
         "images",
         "animation",
         "error",
         "created_at",
         "started_at",
         "finished_at",
-        "progress",
-    ):
-        assert listed[name] == job[name], name
+    }
 
 
-async def test_pages_are_whole_and_newest_first(
+async def test_pages_are_newest_first(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """Each job once, and 20 of them where no number is given."""
-    names = await many(store, 50)
-    assert await all_pages(client) == [names[:20], names[20:40], names[40:]]
-    assert list(itertools.chain(*await all_pages(client, limit=7))) == names
-    assert await all_pages(client, limit=50) == [names]
+    """Each job comes once; a page has 20 jobs by default."""
+    ids = await add_jobs(store, 50)
+    assert await read_pages(client) == [ids[:20], ids[20:40], ids[40:]]
+    assert list(itertools.chain(*await read_pages(client, limit=7))) == ids
+    assert await read_pages(client, limit=50) == [ids]
 
 
-async def test_jobs_that_come_in_do_not_move_a_page(
+async def test_new_jobs_do_not_move_a_page(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """Nor do those that go."""
-    names = await many(store, 6)
+    """Deleted jobs do not either."""
+    ids = await add_jobs(store, 6)
     first = (await client.get("/jobs", params={"limit": 3})).json()
-    await enter(store, "new", now())
-    await store.delete(redis_keys.job(names[2]))
+    await add_job(store, "new", now())
+    await store.delete(redis_keys.job(ids[2]))
     second = (await client.get("/jobs", params={"limit": 3, "cursor": first["next"]})).json()
-    assert [job["id"] for job in second["jobs"]] == names[3:]
+    assert [job["id"] for job in second["jobs"]] == ids[3:]
 
 
-async def test_jobs_of_one_moment_are_told_apart(
+async def test_jobs_of_the_same_microsecond_are_listed_once(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """Thirty in the same microsecond: every one, once."""
-    for at in range(30):
-        await enter(store, f"j{at}", START)
-    pages = await all_pages(client, limit=4)
+    """A cursor distinguishes jobs with equal times."""
+    ids = sorted(f"j{number}" for number in range(30))
+    for job_id in ids:
+        await add_job(store, job_id, START)
+    pages = await read_pages(client, limit=4)
     assert len(pages) == 8
-    assert sorted(itertools.chain(*pages)) == sorted(f"j{at}" for at in range(30))
+    assert sorted(itertools.chain(*pages)) == ids
 
 
-async def test_filters_choose(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
-    """By status, operation and time, and by several at once."""
-    await many(store, 6)
-    await enter(store, "failed", START + timedelta(seconds=2.5), status="failed")
-    await enter(store, "probe", START + timedelta(seconds=3.5), operation="probe")
-    assert await all_pages(client, status="failed") == [["failed"]]
-    assert await all_pages(client, operation="probe") == [["probe"]]
-    assert await all_pages(client, operation="probe", status="failed") == [[]]
+async def test_filters_select_jobs(client: httpx.AsyncClient, store: redis.asyncio.Redis) -> None:
+    """Status, operation and time can be combined."""
+    await add_jobs(store, 6)
+    await add_job(store, "failed", START + timedelta(seconds=2.5), status="failed")
+    await add_job(store, "embedding", START + timedelta(seconds=3.5), operation="embeddings")
+    assert await read_pages(client, status="failed") == [["failed"]]
+    assert await read_pages(client, operation="embeddings") == [["embedding"]]
+    assert await read_pages(client, operation="embeddings", status="failed") == [[]]
     between = {
         "created_after": (START + timedelta(seconds=2)).isoformat(),
         "created_before": (START + timedelta(seconds=4)).isoformat(),
     }
-    assert await all_pages(client, **between) == [["probe", "j003", "failed", "j002"]]
-    assert await all_pages(client, **between, limit=2, operation="generate") == [
-        ["j003", "failed"],
-        ["j002"],
-    ]
+    assert await read_pages(client, **between) == [["embedding", "j003", "failed", "j002"]]
+    pages = await read_pages(client, **between, limit=2, operation="generate")
+    assert pages == [["j003", "failed"], ["j002"]]
 
 
-async def test_what_is_rare_is_found_page_by_page(
+async def test_rare_jobs_are_reached_page_by_page(
     client: httpx.AsyncClient, store: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page looks at so many jobs at most, then says where to go on."""
-    monkeypatch.setattr(index, "SCANNED", 10)
-    await many(store, 45)
-    await enter(store, "failed", START - timedelta(seconds=1), status="failed")
-    pages = await all_pages(client, status="failed")
+    """A page scans a limited number of entries and continues at its cursor."""
+    monkeypatch.setattr(index, "MAX_SCANNED", 10)
+    await add_jobs(store, 45)
+    await add_job(store, "failed", START - timedelta(seconds=1), status="failed")
+    pages = await read_pages(client, status="failed")
     assert pages[:4] == [[]] * 4
     assert list(itertools.chain(*pages)) == ["failed"]
 
 
-async def test_owners_see_their_own(store: redis.asyncio.Redis) -> None:
-    """And whoever asks for no owner sees all."""
-    await enter(store, "a", START, owner="ann")
-    await enter(store, "b", START + timedelta(seconds=1), owner="bob")
-    await enter(store, "c", START + timedelta(seconds=2))
-    seen = {
-        owner: [job_id for job_id, _ in (await index.page(store, 10, owner=owner)).jobs]
-        for owner in ("ann", "bob", "eve", None)
-    }
-    assert seen == {"ann": ["a"], "bob": ["b"], "eve": [], None: ["c", "b", "a"]}
+@pytest.mark.parametrize(
+    ("owner", "ids"), [("ann", ["a"]), ("bob", ["b"]), ("eve", []), (None, ["c", "b", "a"])]
+)
+async def test_owners_see_their_own_jobs(
+    store: redis.asyncio.Redis, owner: str | None, ids: list[str]
+) -> None:
+    """Without an owner all jobs are listed."""
+    await add_job(store, "a", START, owner="ann")
+    await add_job(store, "b", START + timedelta(seconds=1), owner="bob")
+    await add_job(store, "c", START + timedelta(seconds=2))
+    page = await index.read_page(store, 10, owner=owner)
+    assert [record.id for record in page.records] == ids
 
 
-async def test_nothing_is_left_of_jobs_that_expired(
+async def test_expired_jobs_leave_all_indexes(
     store: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In no index. What still waits stays, however old, and so does what is young."""
-    monkeypatch.setattr(index, "CLEARED", 3)
-    for at in range(10):
-        await enter(store, f"old{at}", START + timedelta(seconds=at), owner="ann")
-    await enter(store, "waits", START + timedelta(seconds=4.5))
-    await enter(store, "young", now())
-    await store.delete(*(redis_keys.job(f"old{at}") for at in range(10)), redis_keys.job("young"))
-    assert await index.clear(store, 100) == 10
+    """A job that still waits stays, however old, and a young one is not checked."""
+    monkeypatch.setattr(index, "PRUNED_AT_ONCE", 3)
+    ids = [f"old{number}" for number in range(10)]
+    for number, job_id in enumerate(ids):
+        await add_job(store, job_id, START + timedelta(seconds=number), owner="ann")
+    await add_job(store, "waits", START + timedelta(seconds=4.5))
+    await add_job(store, "young", now())
+    await store.delete(*map(redis_keys.job, ids), redis_keys.job("young"))
+    assert await index.prune_expired(store, 100) == 10
     assert await store.zrange(redis_keys.listing(), 0, -1) == [b"waits:", b"young:"]
     await store.delete(redis_keys.job("waits"))
-    assert await index.clear(store, 100) == 1
-    assert await index.clear(store, 0) == 1
+    assert await index.prune_expired(store, 100) == 1
+    assert await index.prune_expired(store, 0) == 1
     assert await store.keys("*") == []
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("params", "message"),
     [
-        ({"cursor": "what"}, "cursor: 'what' is none"),
-        ({"cursor": "bmFuIGFiYw"}, "is none"),  # "nan abc"
+        ({"cursor": "what"}, "cursor: 'what' is not valid"),
+        # The base64 of "nan abc".
+        ({"cursor": "bmFuIGFiYw"}, "is not valid"),
         ({"limit": 0}, "limit: "),
         ({"limit": 101}, "limit: "),
         ({"status": "lost"}, "status: "),
-        ({"operation": "paint"}, "operation: there is no 'paint'. There are generate, "),
+        ({"operation": "paint"}, "operation: there is no 'paint'; use one of generate, "),
         ({"created_after": "2026-01-01T00:00:00"}, "created_after: "),
         ({"page": 2}, "page: There is no such field"),
     ],
 )
-async def test_what_will_not_do_is_said(
-    client: httpx.AsyncClient, wanted: dict[str, Any], said: str
+async def test_an_invalid_parameter_is_422(
+    client: httpx.AsyncClient, params: dict[str, Any], message: str
 ) -> None:
-    """422, with the parameter's name."""
-    answer = await client.get("/jobs", params=wanted)
-    assert answer.status_code == 422
-    assert said in answer.json()["detail"]
+    """The problem names the parameter."""
+    response = await client.get("/jobs", params=params)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]

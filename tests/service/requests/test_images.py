@@ -1,4 +1,4 @@
-"""Images that come in: what is read, what is refused, and that nothing large is decoded to find out."""
+"""Input images: what is read, what is rejected, and that large ones are not decoded."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ import pytest
 from PIL import Image
 
 from contracts.images import MAX_SIDE_PX, has_alpha, normalize_image
-from service.requests.images import FORMATS, ImageError, from_base64, opened
+from service.requests.images import FORMATS, ImageError, decode_base64, open_image
 
 RED = (255, 0, 0)
 BLUE = (0, 0, 255)
+NO_LIMIT = 1 << 24
+LOSSLESS = {"WEBP": {"quality": 100, "lossless": True}, "JPEG": {"quality": 100}}
 
 
-def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """Return an image as a file."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def halves(width: int = 40, height: int = 20) -> Image.Image:
-    """Red on the left, blue on the right."""
+def red_and_blue(width: int = 40, height: int = 20) -> Image.Image:
+    """Return an image that is red on the left and blue on the right."""
     image = Image.new("RGB", (width, height), RED)
     image.paste(BLUE, (width // 2, 0, width, height))
     return image
 
 
-def read(content: bytes, kind: Any = "image") -> np.ndarray:
-    """What the worker would be given."""
-    image = Image.open(io.BytesIO(normalize_image(opened(content, 1 << 24, 1 << 24), kind)))
+def normalize(content: bytes, kind: Any = "image") -> np.ndarray:
+    """Return the pixels of a file as the worker gets them."""
+    png = normalize_image(open_image(content, NO_LIMIT, NO_LIMIT), kind)
+    image = Image.open(io.BytesIO(png))
     assert image.format == "PNG"
     assert image.mode == ("L" if kind == "mask" else "RGB")
     assert image.width == image.height
@@ -43,152 +47,146 @@ def read(content: bytes, kind: Any = "image") -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_that_is_named_is_read(kind: str) -> None:
-    """The middle square of it, in its colours."""
-    pixels = read(
-        file(
-            halves(),
-            kind,
-            **(
-                {"quality": 100, "lossless": True}
-                if kind == "WEBP"
-                else {"quality": 100}
-                if kind == "JPEG"
-                else {}
-            ),
-        )
-    )
+def test_every_format_is_read(kind: str) -> None:
+    """The centre square has the image's colours."""
+    pixels = normalize(encode(red_and_blue(), kind, **LOSSLESS.get(kind, {})))
     assert pixels.shape == (20, 20, 3)
     assert np.abs(pixels[10, 3].astype(int) - RED).max() < 8
     assert np.abs(pixels[10, 16].astype(int) - BLUE).max() < 8
 
 
-@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "L", "1", "CMYK", "I;16"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    """A grey of 128 stays one, whatever it is stored in."""
-    grey = Image.new("L", (8, 8), 128)
+def gray_image(mode: str) -> Image.Image:
+    """Return an image of grey 128 in a mode."""
+    gray = Image.new("L", (8, 8), 128)
     if mode == "I;16":
-        grey = Image.fromarray(np.full((8, 8), 128 * 257, np.uint16))
-    elif mode == "1":
-        grey = Image.new("1", (8, 8), 1)
-    elif mode == "CMYK":
-        grey = Image.new("CMYK", (8, 8), (127, 127, 127, 0))
-    else:
-        grey = grey.convert("RGB").quantize() if mode == "P" else grey.convert(mode)
-    kind = "TIFF" if mode == "CMYK" else "PNG"
-    pixels = (
-        np.asarray(Image.open(io.BytesIO(normalize_image(grey, "image"))))
-        if kind == "TIFF"
-        else read(file(grey))
-    )
-    assert np.abs(pixels.astype(int) - (255 if mode == "1" else 128)).max() <= 2
+        return Image.fromarray(np.full((8, 8), 128 * 257, np.uint16))
+    if mode == "CMYK":
+        return Image.new("CMYK", (8, 8), (127, 127, 127, 0))
+    if mode == "P":
+        return gray.convert("RGB").quantize()
+    return gray.convert(mode)
 
 
-def test_what_is_transparent_is_seen_on_white() -> None:
-    """Not on whatever colour lies under it."""
-    assert (read(file(Image.new("RGBA", (4, 4), (*RED, 0)))) == 255).all()
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "L", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    """Grey 128 stays grey 128."""
+    png = normalize_image(gray_image(mode), "image")
+    pixels = np.asarray(Image.open(io.BytesIO(png)))
+    assert pixels.shape == (8, 8, 3)
+    assert np.abs(pixels.astype(int) - 128).max() <= 2
+
+
+def test_a_bitmap_becomes_rgb() -> None:
+    """White stays white."""
+    assert (normalize(encode(Image.new("1", (8, 8), 1))) == 255).all()
+
+
+def test_transparent_parts_become_white() -> None:
+    """The colour below a transparent pixel does not show."""
+    assert (normalize(encode(Image.new("RGBA", (4, 4), (*RED, 0)))) == 255).all()
 
 
 def test_a_photograph_is_turned_upright() -> None:
-    """EXIF orientation 6: the camera was on its side."""
+    """EXIF orientation 6 is a camera on its side."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright = opened(file(halves(), "JPEG", exif=exif, quality=100), 1 << 24, 1 << 24)
+    content = encode(red_and_blue(), "JPEG", exif=exif, quality=100)
+    upright = open_image(content, NO_LIMIT, NO_LIMIT)
     assert upright.size == (20, 40)
-    assert upright.convert("RGB").getpixel((10, 5))[0] > 200
+    assert np.asarray(upright.convert("RGB"))[5, 10, 0] > 200
 
 
-def test_of_an_animation_the_first_frame_counts() -> None:
-    """GIF and WebP."""
-    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
-    for kind in ("GIF", "WEBP"):
-        pixels = read(
-            file(
-                frames[0],
-                kind,
-                save_all=True,
-                append_images=frames[1:],
-                **({"lossless": True} if kind == "WEBP" else {}),
-            )
-        )
-        assert np.abs(pixels.astype(int) - RED).max() < 8
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+    """Later frames are ignored."""
+    first, second = (Image.new("RGB", (4, 4), color) for color in (RED, BLUE))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encode(first, kind, save_all=True, append_images=[second], **options)
+    assert np.abs(normalize(content).astype(int) - RED).max() < 8
 
 
-def test_an_image_just_over_the_bound_is_refused_with_its_size() -> None:
-    """Known from the header."""
-    with pytest.raises(ImageError, match="it is 40×20: send at most 799 pixels"):
-        opened(file(halves()), 1 << 24, 799)
+def test_too_many_pixels_are_rejected() -> None:
+    """The message has the size and the limit."""
+    with pytest.raises(ImageError, match="it is 40×20; send at most 799 pixels"):
+        open_image(encode(red_and_blue()), NO_LIMIT, 799)
 
 
-def test_small_ones_stay_and_large_ones_shrink() -> None:
-    """1×1 is an image."""
-    assert read(file(Image.new("RGB", (1, 1), RED))).shape == (1, 1, 3)
-    assert read(file(halves(3000, 2000))).shape == (MAX_SIDE_PX, MAX_SIDE_PX, 3)
+@pytest.mark.parametrize(
+    ("size", "side"), [((1, 1), 1), ((40, 20), 20), ((3000, 2000), MAX_SIDE_PX)]
+)
+def test_only_large_images_shrink(size: tuple[int, int], side: int) -> None:
+    """A smaller image keeps its centre square's size."""
+    assert normalize(encode(Image.new("RGB", size, RED))).shape == (side, side, 3)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_a_mask_says_what_to_redraw(mode: str) -> None:
-    """White is redrawn; where there is transparency, what is transparent."""
-    image = Image.new(mode, (4, 4), {"L": 0, "RGB": (0, 0, 0), "RGBA": (255, 255, 255, 255)}[mode])
-    image.paste({"L": 255, "RGB": (255, 255, 255), "RGBA": (0, 0, 0, 0)}[mode], (0, 0, 2, 4))  # type: ignore[arg-type]
-    assert read(file(image), "mask").tolist() == [[255, 255, 0, 0]] * 4
+@pytest.mark.parametrize(
+    ("mode", "marked", "unmarked"),
+    [
+        ("L", 255, 0),
+        ("RGB", (255, 255, 255), (0, 0, 0)),
+        ("RGBA", (0, 0, 0, 0), (255, 255, 255, 255)),
+    ],
+)
+def test_a_mask_is_white_or_transparent(mode: str, marked: Any, unmarked: Any) -> None:
+    """With an alpha channel transparency counts, otherwise brightness."""
+    image = Image.new(mode, (4, 4), unmarked)
+    image.paste(marked, (0, 0, 2, 4))
+    assert normalize(encode(image), "mask").tolist() == [[255, 255, 0, 0]] * 4
     assert has_alpha(image) == (mode == "RGBA")
 
 
-def bomb(side: int) -> bytes:
-    """A PNG of side² black pixels in some tens of kB."""
+def make_bomb(side: int) -> bytes:
+    """Return a PNG of side² black pixels that is a small file."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
 
     packer = zlib.compressobj(9)
     row = bytes(1 + (side + 7) // 8)
     packed = b"".join(packer.compress(row * 100) for _ in range(side // 100)) + packer.flush()
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-    )
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def test_a_huge_image_in_a_small_file_is_refused_before_it_is_decoded() -> None:
-    """20,000×20,000 in about 50 kB."""
-    content = bomb(20_000)
+def test_a_decompression_bomb_is_not_decoded() -> None:
+    """A file of 50 kB with 20,000×20,000 pixels is rejected at once."""
+    content = make_bomb(20_000)
     assert len(content) < 60_000
-    started = time.perf_counter()
+    started_at = time.perf_counter()
     with pytest.raises(ImageError, match="send at most 25000000 pixels"):
-        opened(content, 20_000_000, 25_000_000)
-    assert time.perf_counter() - started < 0.5
+        open_image(content, 20_000_000, 25_000_000)
+    assert time.perf_counter() - started_at < 0.5
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"hello", "no image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image"),
-        (file(halves(400, 400))[:600], "cut short"),
-        (file(halves(400, 400), "JPEG")[:900], "cut short"),
-        (file(halves(), "TIFF"), "no image"),
+        (b"hello", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (encode(red_and_blue(400, 400))[:600], "may be truncated"),
+        (encode(red_and_blue(400, 400), "JPEG")[:900], "may be truncated"),
+        (encode(red_and_blue(), "TIFF"), "not an image"),
         (bytes(4000), "send at most 3000"),
     ],
 )
-def test_what_is_no_image_is_refused_with_the_reason(content: bytes, message: str) -> None:
-    """Never an exception of the decoder's own."""
+def test_a_broken_file_is_rejected(content: bytes, message: str) -> None:
+    """Errors of the decoder become an ImageError with the reason."""
     with pytest.raises(ImageError, match=message):
-        opened(content, 3000, 1 << 24)
+        open_image(content, 3000, NO_LIMIT)
 
 
-def test_base64_plain_and_as_a_data_url() -> None:
-    """And neither."""
-    text = base64.b64encode(b"hello").decode()
-    assert (
-        from_base64(text)
-        == from_base64(f"data:image/png;base64,{text}")
-        == from_base64(text[:4] + "\n" + text[4:])
-        == b"hello"
-    )
-    for wrong in ("héllo", "abc", "data:image/png,abc", "data:"):
-        with pytest.raises(ImageError):
-            from_base64(wrong)
+@pytest.mark.parametrize("template", ["{}", "data:image/png;base64,{}", "\n{}\n"])
+def test_base64_is_decoded(template: str) -> None:
+    """It may be plain, a data URL, or have line breaks."""
+    text = template.format(base64.b64encode(b"hello").decode())
+    assert decode_base64(text) == b"hello"
+
+
+@pytest.mark.parametrize("text", ["héllo", "abc", "data:image/png,abc", "data:"])
+def test_other_text_is_not_base64(text: str) -> None:
+    """It is an ImageError."""
+    with pytest.raises(ImageError):
+        decode_base64(text)

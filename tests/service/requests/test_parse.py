@@ -1,212 +1,241 @@
-"""Bodies with images, as JSON and as a form, through the service to what the worker finds in Redis."""
+"""Bodies with images, as JSON and as a form, until the worker can read them in Redis."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from typing import Any
 
 import httpx
 import pytest
 import redis.asyncio
 from PIL import Image
+from support.service_jobs import as_worker, submit
 
 from contracts import redis_keys
+from contracts.jobs import ImageInfo, JobOutcome, JobSpec, Progress, encode_fields
+from devtools.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
+FINISHED = Progress(stage="decoder", step=6, steps=6, fraction=1.0)
 
 
-def png(width: int = 8, height: int = 8, colour: Any = (255, 0, 0), mode: str = "RGB") -> bytes:
+def make_png(width: int = 8, height: int = 8, color: Any = (255, 0, 0), mode: str = "RGB") -> bytes:
+    """Return a PNG of one colour."""
     buffer = io.BytesIO()
-    Image.new(mode, (width, height), colour).save(buffer, "PNG")
+    Image.new(mode, (width, height), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def text(content: bytes) -> str:
+def to_base64(content: bytes) -> str:
+    """Return bytes as base64 text."""
     return base64.b64encode(content).decode()
 
 
-async def record(store: redis.asyncio.Redis, answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 202, answer.text
-    fields = await store.hgetall(redis_keys.job(answer.json()["id"]))
-    return {name: json.loads(fields[name.encode()]) for name in ("request", "inputs")}
+async def read_spec(store: redis.asyncio.Redis, response: httpx.Response) -> JobSpec:
+    """Return the spec of the job that a response accepts."""
+    assert response.status_code == 202, response.text
+    text = await store.hget(redis_keys.job(response.json()["id"]), "spec")
+    return JobSpec.model_validate_json(text or "")
 
 
-async def test_a_form_and_json_say_the_same(
+async def read_input(
+    store: redis.asyncio.Redis, response: httpx.Response, name: str
+) -> Image.Image:
+    """Return an input image of the job that a response accepts."""
+    content = await store.get(redis_keys.input_image(response.json()["id"], name))
+    assert content is not None
+    return Image.open(io.BytesIO(content))
+
+
+async def test_a_form_with_files_equals_json(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """Numbers, lists and files of a form become what JSON has."""
-    image = png()
-    mask = png(colour=255, mode="L")
-    edit = {"prompt": "7", "n": 2, "seed": 3, "size": 64, "eta": 0.5}
-    first = await record(
-        store, await client.post("/edits", json=edit | {"image": text(image), "mask": text(mask)})
-    )
+    """Numbers and files of a form become what JSON has."""
+    image = make_png()
+    mask = make_png(color=255, mode="L")
+    fields = {"prompt": "7", "n": 2, "seed": 3, "size": 64, "eta": 0.5}
+    images = {"image": to_base64(image), "mask": to_base64(mask)}
+    from_json = await read_spec(store, await client.post("/edits", json=fields | images))
     files = {"image": ("a.png", image, "image/png"), "mask": ("b.png", mask, "image/png")}
-    second = await record(
-        store,
-        await client.post(
-            "/edits", data={key: str(value) for key, value in edit.items()}, files=files
-        ),
-    )
-    assert first == second
-    assert first["inputs"] == ["image", "mask"]
-    probe = {"labels": ["a cube", "[b]"], "components": [1, 2], "seed": 1}
-    first = await record(store, await client.post("/probe", json=probe | {"image": text(image)}))
-    await store.flushall()
-    form = {"labels": probe["labels"], "components": ["1", "2"], "seed": "1"}
-    second = await record(store, await client.post("/probe", data=form, files={"image": image}))
-    assert first == second
+    form = {name: str(value) for name, value in fields.items()}
+    from_form = await read_spec(store, await client.post("/edits", data=form, files=files))
+    assert from_form.request == from_json.request
+    assert from_form.inputs == from_json.inputs == ["image", "mask"]
 
 
-async def test_an_image_that_comes_twice_is_refused(client: httpx.AsyncClient) -> None:
-    """Nobody can say which was meant."""
-    answer = await client.post("/variations", files=[("image", png()), ("image", png(4, 4))])
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["message"] == "it came 2 times; send it once"
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"labels": ["a cube", "[b]"], "components": ["1", "2"], "seed": "1"},
+        {"labels": '["a cube", "[b]"]', "components": "[1, 2]", "seed": "1"},
+    ],
+)
+async def test_a_form_with_lists_equals_json(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis, form: dict[str, Any]
+) -> None:
+    """A list is a repeated field or one JSON array."""
+    image = make_png()
+    body = {"labels": ["a cube", "[b]"], "components": [1, 2], "seed": 1}
+    body |= {"image": to_base64(image)}
+    from_json = await read_spec(store, await client.post("/probe", json=body))
+    response = await client.post("/probe", data=form, files={"image": image})
+    assert (await read_spec(store, response)).request == from_json.request
 
 
-async def test_images_wait_beside_the_job_and_never_in_it(
+async def test_a_repeated_image_is_rejected(client: httpx.AsyncClient) -> None:
+    """A field that is not a list comes once."""
+    files = [("image", make_png()), ("image", make_png(4, 4))]
+    response = await client.post("/variations", files=files)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["message"] == "it came 2 times; send it once"
+
+
+async def test_input_images_are_stored_by_name(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """Under the names that the record has, as PNG, without an end until the job has one."""
-    body = {
-        "mix": [{"prompt": "a"}, {"image": "data:image/png;base64," + text(png(4, 2)), "weight": 2}]
-    }
-    answer = await client.post("/generate", json=body)
-    found = await record(store, answer)
-    assert found["inputs"] == ["mix_1"]
-    assert found["request"]["mix"][1]["image"] == "mix_1"
-    key = redis_keys.input_image(answer.json()["id"], "mix_1")
-    assert Image.open(io.BytesIO(await store.get(key))).size == (2, 2)
-    assert await store.ttl(key) == -1
+    """They are PNG files of their own, without expiry, and the record has their names."""
+    image = "data:image/png;base64," + to_base64(make_png(4, 2))
+    body = {"mix": [{"prompt": "a"}, {"image": image, "weight": 2}]}
+    response = await client.post("/generate", json=body)
+    spec = await read_spec(store, response)
+    assert spec.inputs == ["mix_1"]
+    assert spec.request.to_dict()["mix"][1]["image"] == "mix_1"  # type: ignore[index]
+    assert (await read_input(store, response, "mix_1")).size == (2, 2)
+    assert await store.ttl(redis_keys.input_image(response.json()["id"], "mix_1")) == -1
 
 
-async def test_an_image_of_an_earlier_job_is_taken_over(
-    client: httpx.AsyncClient, store: redis.asyncio.Redis
+async def test_an_image_of_an_earlier_job_is_copied(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis, redis_server: RedisServer
 ) -> None:
-    """Copied, so that the earlier job may go."""
-    await store.set(redis_keys.image("old", 1), png(colour=(0, 0, 255)))
-    answer = await client.post("/variations", json={"image": {"job": "old", "index": 1}})
-    await record(store, answer)
-    stored = Image.open(
-        io.BytesIO(await store.get(redis_keys.input_image(answer.json()["id"], "image")))
-    )
-    assert stored.getpixel((0, 0)) == (0, 0, 255)
-    missing = await client.post("/variations", json={"image": {"job": "old", "index": 0}})
+    """The earlier job may expire before the new one runs."""
+    earlier = await submit(client)
+    png = make_png(color=(0, 0, 255))
+    images = [ImageInfo(seed=1, width=8, height=8)]
+    await as_worker(redis_server, earlier, lambda jobs: jobs.succeed([png], images, [], FINISHED))
+    response = await client.post("/variations", json={"image": {"job": earlier}})
+    await read_spec(store, response)
+    assert (await read_input(store, response, "image")).getpixel((0, 0)) == (0, 0, 255)
+    missing = await client.post("/variations", json={"image": {"job": earlier, "index": 1}})
     assert missing.status_code == 422
-    assert "no image 0 of a job 'old'" in missing.json()["detail"]
+    assert f"no image 1 of a job '{earlier}'" in missing.json()["detail"]
 
 
 async def test_a_transparent_image_is_its_own_mask(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """As in OpenAI's edits; one that is whole needs a mask."""
-    answer = await client.post(
-        "/edits", json={"prompt": "a", "image": text(png(colour=(255, 0, 0, 0), mode="RGBA"))}
-    )
-    found = await record(store, answer)
-    assert found["inputs"] == ["image", "mask"]
-    mask = Image.open(
-        io.BytesIO(await store.get(redis_keys.input_image(answer.json()["id"], "mask")))
-    )
+    """The mask is white where the image is transparent."""
+    image = make_png(color=(255, 0, 0, 0), mode="RGBA")
+    response = await client.post("/edits", json={"prompt": "a", "image": to_base64(image)})
+    assert (await read_spec(store, response)).inputs == ["image", "mask"]
+    mask = await read_input(store, response, "mask")
     assert mask.mode == "L"
     assert mask.getpixel((0, 0)) == 255
-    whole = await client.post("/edits", json={"prompt": "a", "image": text(png())})
-    assert whole.status_code == 422
-    assert "send a mask" in whole.json()["detail"]
+
+
+async def test_an_opaque_image_needs_a_mask(client: httpx.AsyncClient) -> None:
+    """The problem says so."""
+    response = await client.post("/edits", json={"prompt": "a", "image": to_base64(make_png())})
+    assert response.status_code == 422
+    assert "send a mask" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
         ("/variations", {"image": "???"}, "image: it is not base64"),
-        ("/variations", {"image": text(b"hello")}, "image: it is no image"),
-        ("/variations", {"image": text(png()[:50])}, "image: it"),
+        ("/variations", {"image": to_base64(b"hello")}, "image: it is not an image"),
+        ("/variations", {"image": to_base64(make_png()[:50])}, "image: it"),
         ("/variations", {"image": 5}, "image"),
         ("/variations", {}, "image: It is required"),
         (
             "/edits",
-            {"prompt": "a", "image": text(png()), "mask": text(png(4, 4))},
+            {"prompt": "a", "image": to_base64(make_png()), "mask": to_base64(make_png(4, 4))},
             "it is 4×4 and the image 8×8",
         ),
         (
             "/interpolate",
-            {"image_a": text(png()), "prompt_b": "b", "prompt_a": "a"},
+            {"image_a": to_base64(make_png()), "prompt_b": "b", "prompt_a": "a"},
             "exactly one of image_a, prompt_a",
         ),
         ("/embeddings", {}, "exactly one of prompt, image"),
-        ("/probe", {"image": text(png())}, "nothing is asked"),
+        ("/probe", {"image": to_base64(make_png())}, "give labels, components, or both"),
     ],
 )
-async def test_what_does_not_do_is_422_and_nothing_is_queued(
+async def test_an_invalid_request_queues_nothing(
     client: httpx.AsyncClient,
     store: redis.asyncio.Redis,
     path: str,
     body: dict[str, Any],
     message: str,
 ) -> None:
-    """With the field and the reason."""
-    answer = await client.post(path, json=body)
-    assert answer.status_code == 422 and message in answer.json()["detail"], answer.text
+    """The problem has field and reason, and no image stays in Redis."""
+    response = await client.post(path, json=body)
+    assert response.status_code == 422, response.text
+    assert message in response.json()["detail"]
     assert await store.llen(redis_keys.QUEUE_LIST) == 0
     assert not await store.keys("*input*")
 
 
-async def test_forms_that_cannot_be_read_are_refused(alone: httpx.AsyncClient) -> None:
-    """400 for a broken one, 415 where there are no files to send, 413 for a large body on a route without images."""
-    broken = await alone.post(
+async def test_a_broken_form_is_400(alone: httpx.AsyncClient) -> None:
+    """The problem says what to send."""
+    response = await alone.post(
         "/variations", content=b"--x\r\nbad", headers={"content-type": "multipart/form-data"}
     )
-    assert broken.status_code == 400
-    assert "form" in broken.json()["detail"]
-    assert (
-        await alone.post("/generate", data={"prompt": "a"}, files={"image": png()})
-    ).status_code == 415
-    assert (
-        await alone.post(
-            "/generate", content=b"x" * (2 << 20), headers={"content-type": "application/json"}
-        )
-    ).status_code == 413
+    assert response.status_code == 400
+    assert "form" in response.json()["detail"]
 
 
-async def test_one_key_for_two_images_is_refused(client: httpx.AsyncClient) -> None:
-    """The images are part of the request that an Idempotency-Key stands for."""
-    key = {"Idempotency-Key": "k"}
-    first = await client.post("/variations", json={"image": text(png())}, headers=key)
-    again = await client.post("/variations", json={"image": text(png())}, headers=key)
-    assert first.json()["id"] == again.json()["id"]
-    assert (
-        await client.post("/variations", json={"image": text(png(colour=(0, 0, 9)))}, headers=key)
-    ).status_code == 422
+async def test_a_form_for_a_route_without_files_is_415(alone: httpx.AsyncClient) -> None:
+    """/generate reads JSON only."""
+    response = await alone.post("/generate", data={"prompt": "a"}, files={"image": make_png()})
+    assert response.status_code == 415
 
 
-async def test_an_image_as_answer_only_where_there_is_one(client: httpx.AsyncClient) -> None:
-    """406 beforehand: frames are several, an embedding is none."""
-    for path, body in (
-        ("/embeddings", {"prompt": "a"}),
-        ("/interpolate", {"prompt_a": "a", "prompt_b": "b"}),
-    ):
-        answer = await client.post(
-            path, json=body, headers={"accept": "image/png", "prefer": "wait=1"}
-        )
-        assert answer.status_code == 406, path
+async def test_a_large_body_is_413(alone: httpx.AsyncClient) -> None:
+    """Routes without images have the lower limit."""
+    response = await alone.post(
+        "/generate", content=b"x" * (2 << 20), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 413
 
 
-async def test_an_animation_is_served_as_what_it_is(
+async def test_images_are_part_of_an_idempotent_request(client: httpx.AsyncClient) -> None:
+    """The same key with another image is rejected."""
+    key = {"idempotency-key": "k"}
+    red = {"image": to_base64(make_png())}
+    blue = {"image": to_base64(make_png(color=(0, 0, 9)))}
+    first = await client.post("/variations", json=red, headers=key)
+    repeat = await client.post("/variations", json=red, headers=key)
+    assert first.json()["id"] == repeat.json()["id"]
+    assert (await client.post("/variations", json=blue, headers=key)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/embeddings", {"prompt": "a"}), ("/interpolate", {"prompt_a": "a", "prompt_b": "b"})],
+)
+async def test_an_image_response_needs_one_image(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    """Frames are several images, an embedding is none."""
+    headers = {"accept": "image/png", "prefer": "wait=1"}
+    assert (await client.post(path, json=body, headers=headers)).status_code == 406
+
+
+async def test_an_animation_is_served(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
-    """And 404 before there is one."""
-    job = (
-        await client.post(
-            "/interpolate", json={"prompt_a": "a", "prompt_b": "b", "animation": "apng"}
-        )
-    ).json()
-    assert (await client.get(f"/jobs/{job['id']}/animation")).status_code == 404
-    await store.hset(redis_keys.job(job["id"]), "animation", json.dumps("apng"))
-    await store.set(redis_keys.animation(job["id"]), b"frames")
-    answer = await client.get(f"/jobs/{job['id']}/animation")
-    assert (answer.headers["content-type"], answer.content) == ("image/apng", b"frames")
-    told = (await client.get(f"/jobs/{job['id']}")).json()["animation"]
-    assert told == {"format": "apng", "url": f"http://house/jobs/{job['id']}/animation"}
+    """It has its own media type, and is 404 before it exists."""
+    body = {"prompt_a": "a", "prompt_b": "b", "animation": "apng"}
+    job_id = (await client.post("/interpolate", json=body)).json()["id"]
+    path = f"/jobs/{job_id}/animation"
+    assert (await client.get(path)).status_code == 404
+    outcome = encode_fields(outcome=JobOutcome(animation="apng"))
+    await store.hset(redis_keys.job(job_id), mapping=outcome)
+    await store.set(redis_keys.animation(job_id), b"frames")
+    response = await client.get(path)
+    assert response.headers["content-type"] == "image/apng"
+    assert response.content == b"frames"
+    job = (await client.get(f"/jobs/{job_id}")).json()
+    assert job["animation"] == {"format": "apng", "url": f"http://service.test{path}"}

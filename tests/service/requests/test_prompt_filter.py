@@ -1,4 +1,4 @@
-"""Words that no caption may hold, however they are written."""
+"""The prompt filter: words that no prompt may contain, however they are written."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from contracts.fields import MAX_PROMPT_CHARACTERS
-from contracts.operations import OPERATIONS, MixedFields
+from contracts.operations import OPERATIONS, MixPart
 from service.errors import InvalidRequest
 from service.requests import prompt_filter
-from service.requests.prompt_filter import DenyList
+from service.requests.prompt_filter import PromptFilter
 
-LIST = """# what we do not draw
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+LIST = """# the operator's policy
 gun
 Straße
 
@@ -30,29 +31,30 @@ red  cube
 """
 
 
-def grey() -> str:
-    """An image of one pixel."""
+def white_pixel() -> str:
+    """Return an image of one pixel as base64."""
     buffer = io.BytesIO()
     Image.new("L", (1, 1), 255).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def listed(folder: Path, text: str = LIST) -> Path:
+def write_list(folder: Path, text: str = LIST) -> Path:
+    """Write a list and return its path."""
     path = folder / "denied.txt"
     path.write_text(text)
     return path
 
 
 @pytest.mark.parametrize(
-    ("caption", "line"),
+    ("prompt", "line"),
     [
         ("a gun", 2),
         ("a GUN, on grass", 2),
         ("a ｇｕｎ", 2),  # full width
         ("a g\u200bu\u00adn", 2),  # zero-width space, soft hyphen
         ("a g\U000e0041u\ufe0fn", 2),  # tag, variation selector
-        ("a &#103;&#x75;n", 2),  # as CLIP's tokenizer reads them
-        ("a &amp;#103;un", 2),
+        ("a &#103;&#x75;n", 2),  # HTML entities
+        ("a &amp;#103;un", 2),  # escaped twice
         ("a g\x01un", 2),
         ("a STRASSE", 3),
         ("a red\n\n cube", 5),
@@ -61,99 +63,115 @@ def listed(folder: Path, text: str = LIST) -> Path:
         ("a \U0001f52a\ufe0f", 7),
         ("a gunner with begun", None),
         ("a cube, red", None),
-        ("what we do not draw", None),
+        ("the operator's policy", None),
         ("", None),
     ],
 )
-def test_a_word_is_found_as_clip_would_read_it(
-    tmp_path: Path, caption: str, line: int | None
+def test_prompts_are_matched_as_clip_reads_them(
+    tmp_path: Path, prompt: str, line: int | None
 ) -> None:
-    """Whole words and phrases, and patterns anywhere; by the line of the list."""
-    assert DenyList(listed(tmp_path)).line(caption) == line
+    """Words and phrases match as a whole, patterns anywhere."""
+    assert PromptFilter(write_list(tmp_path)).matching_line(prompt) == line
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [
-        ("fine\n/kni(fe/", "line 2 is no regular expression"),
-        ("!!", "line 1 has no word in it"),
-        (None, "it cannot be read"),
-    ],
+    [("fine\n/kni(fe/", "line 2 is not a regular expression"), ("!!", "line 1 has no word")],
 )
-def test_a_list_that_will_not_do_says_where(tmp_path: Path, text: str | None, reason: str) -> None:
-    path = tmp_path / "none.txt" if text is None else listed(tmp_path, text)
+def test_an_invalid_line_is_reported(tmp_path: Path, text: str, reason: str) -> None:
+    """The error has the number of the line."""
     with pytest.raises(ValueError, match=reason):
-        DenyList(path)
+        PromptFilter(write_list(tmp_path, text))
 
 
-def test_a_list_that_changes_is_read_again(tmp_path: Path) -> None:
-    """And one that has become unreadable stays as it was, until it can be read again."""
+def test_a_missing_list_is_reported(tmp_path: Path) -> None:
+    """The error names the file."""
+    with pytest.raises(ValueError, match="cannot read .*missing"):
+        PromptFilter(tmp_path / "missing")
 
-    def denies(word: str) -> bool:
+
+def test_a_changed_list_is_reloaded(tmp_path: Path) -> None:
+    """A list that becomes invalid or disappears stays as it was, until it can be read again."""
+    path = write_list(tmp_path, "gun")
+    words = PromptFilter(path)
+
+    def blocks(word: str) -> bool:
         try:
-            found.check(OPERATIONS["generate"].model_validate({"prompt": word}))
+            words.check(OPERATIONS["generate"].model_validate({"prompt": word}))
         except InvalidRequest:
             return True
         return False
 
-    path = listed(tmp_path, "gun")
-    found = DenyList(path)
-    assert denies("gun")
-    assert not denies("knife")
-    listed(tmp_path, "knife and more")
-    listed(tmp_path, "knife")
-    assert denies("knife")
-    assert not denies("gun")
-    listed(tmp_path, "/kni(fe/")
+    assert blocks("gun")
+    assert not blocks("knife")
+    write_list(tmp_path, "knife and more")
+    write_list(tmp_path, "knife")
+    assert blocks("knife")
+    assert not blocks("gun")
+    write_list(tmp_path, "/kni(fe/")
     os.utime(path, (1, 1))
-    assert denies("knife")
+    assert blocks("knife")
     path.unlink()
-    assert denies("knife")
-    listed(tmp_path, "a third")
-    assert not denies("knife")
-    assert denies("a third")
+    assert blocks("knife")
+    write_list(tmp_path, "a third")
+    assert not blocks("knife")
+    assert blocks("a third")
 
 
-def test_every_field_that_is_drawn_from_is_looked_at() -> None:
-    """A caption is what may be as long as one. A probe's labels are the one exception, and meant."""
-    found = set()
-    for fields in (*OPERATIONS.values(), MixedFields):
-        for name, schema in fields.model_json_schema()["properties"].items():
+def test_every_prompt_field_is_checked() -> None:
+    """A field as long as a prompt is one. A probe's labels are the only exception."""
+    fields = set()
+    for model in (*OPERATIONS.values(), MixPart):
+        for name, schema in model.model_json_schema()["properties"].items():
             parts = [schema, schema.get("items", {}), *schema.get("anyOf", [])]
-            found |= {name for part in parts if part.get("maxLength") == MAX_PROMPT_CHARACTERS}
-    assert found == {*prompt_filter._CAPTIONS, "labels"}
+            lengths = {part.get("maxLength") for part in parts}
+            if MAX_PROMPT_CHARACTERS in lengths:
+                fields.add(name)
+    assert fields == {*prompt_filter._PROMPT_FIELDS, "labels"}
 
 
-ASKED: list[tuple[str, dict[str, Any], set[str]]] = [
+BLOCKED: list[tuple[str, dict[str, Any], set[str]]] = [
     ("/generate", {"prompt": "a gun"}, {"prompt"}),
     ("/generate", {"prompt": "a gun", "negative_prompt": "knife"}, {"prompt", "negative_prompt"}),
     ("/generate", {"mix": [{"prompt": "a"}, {"prompt": "a gun", "weight": -1}]}, {"mix.1.prompt"}),
     ("/interpolate", {"prompt_a": "a gun", "prompt_b": "a gun"}, {"prompt_a", "prompt_b"}),
     (
         "/text-diff",
-        {"image": grey(), "prompt_from": "a gun", "prompt_to": "knives"},
+        {"image": white_pixel(), "prompt_from": "a gun", "prompt_to": "knives"},
         {"prompt_from", "prompt_to"},
     ),
-    ("/edits", {"image": grey(), "mask": grey(), "prompt": "a gun"}, {"prompt"}),
+    ("/edits", {"image": white_pixel(), "mask": white_pixel(), "prompt": "a gun"}, {"prompt"}),
     ("/embeddings", {"prompt": "a gun"}, {"prompt"}),
-    ("/generate", {"prompt": "a cone", "z_i": None}, set()),
-    ("/probe", {"image": grey(), "labels": ["a gun", "a cone"]}, set()),
+]
+ALLOWED: list[tuple[str, dict[str, Any]]] = [
+    ("/generate", {"prompt": "a cone", "z_i": None}),
+    ("/probe", {"image": white_pixel(), "labels": ["a gun", "a cone"]}),
 ]
 
 
 @pytest.mark.anyio
-async def test_a_caption_that_is_denied_is_named_and_no_job_is_made(
-    serve: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], tmp_path: Path
+@pytest.mark.parametrize(("path", "body", "fields"), BLOCKED)
+async def test_a_blocked_prompt_starts_no_job(
+    serve: Serve, tmp_path: Path, path: str, body: dict[str, Any], fields: set[str]
 ) -> None:
-    """422, with the fields and without the words; what is not denied is accepted."""
-    async with serve(deny_list=listed(tmp_path)) as client:
-        for path, body, denied in ASKED:
-            answer = await client.post(path, json=body)
-            assert answer.status_code == (422 if denied else 202), answer.text
-            if denied:
-                problem = answer.json()
-                assert {error["field"] for error in problem["errors"]} == denied
-                assert all(name in problem["detail"] for name in denied)
-                assert "gun" not in answer.text
-                assert "kni" not in answer.text
-        assert len((await client.get("/jobs")).json()["jobs"]) == 2
+    """The problem names the fields and does not quote the list."""
+    async with serve(prompt_deny_list=write_list(tmp_path)) as client:
+        response = await client.post(path, json=body)
+        jobs = (await client.get("/jobs")).json()["jobs"]
+    assert response.status_code == 422
+    problem = response.json()
+    assert {error["field"] for error in problem["errors"]} == fields
+    assert all(name in problem["detail"] for name in fields)
+    assert "gun" not in response.text
+    assert "kni" not in response.text
+    assert jobs == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("path", "body"), ALLOWED)
+async def test_other_prompts_are_accepted(
+    serve: Serve, tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    """Labels of a probe are not checked."""
+    async with serve(prompt_deny_list=write_list(tmp_path)) as client:
+        assert (await client.post(path, json=body)).status_code == 202
