@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 
 from contracts.jobs import ENDED
 from contracts.operations import num_images
-from service.api.negotiation import wait_seconds, wants_png
 from service.api.openapi import PNG_CONTENT, request_body
 from service.api.present import present
 from service.api.problems import problem, responses
@@ -20,6 +19,7 @@ from service.dependencies import BaseUrlDep, OwnerDep, Services, ServicesDep
 from service.errors import NotAcceptable, RedisDown
 from service.jobs.estimate import JobSnapshot
 from service.jobs.submit import SubmittedJob
+from service.requests.negotiation import wait_seconds, wants_png
 from service.requests.parse import parse_request
 
 # Path, operation, summary.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.negotiation import wait_seconds, wants_png
+from service.requests.negotiation import wait_seconds, wants_png
 
 
 @pytest.mark.parametrize(
