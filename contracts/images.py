@@ -19,37 +19,70 @@ Kind = Literal["image", "mask"]
 
 def has_alpha(image: Image.Image) -> bool:
     """Return whether an image may have transparent parts."""
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if image.mode.startswith("I"):
+        return False  # a colour key of 16 bits, which Pillow cannot apply
+    # A text chunk of the sender may be called "transparency" too.
+    key = image.info.get("transparency")
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or isinstance(key, int | bytes | tuple)
 
 
 def normalize_image(image: Image.Image, kind: Kind) -> bytes:
-    """Return the centre square of an image as PNG, at most MAX_SIDE_PX wide.
+    """Return the centre square of an image as PNG, at most MAX_SIDE_PX wide, without metadata.
 
     An image becomes RGB, on white where it is transparent. A mask becomes L, white where to
-    generate anew: where it is transparent, or where it is bright if it has no alpha channel.
+    generate anew: where it is transparent, or where it is bright if nothing in it is transparent.
     """
-    if kind == "mask":
-        if has_alpha(image):
-            image = ImageOps.invert(_alpha(image))
-        else:
-            image = _to_eight_bits(image).convert("L")
-        image = image.point(lambda value: 255 if value > 127 else 0)
-    elif has_alpha(image):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    else:
-        image = _to_eight_bits(image).convert("RGB")
-    side = min(image.size)
-    left = (image.width - side) // 2
-    top = (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side > MAX_SIDE_PX:
-        # Every marked pixel of a mask counts, so it is not averaged away.
-        resample = Image.Resampling.NEAREST if kind == "mask" else Image.Resampling.LANCZOS
-        image = image.resize((MAX_SIDE_PX, MAX_SIDE_PX), resample)
+    image = _without_text(_crop_square(image))
+    image = _normalize_mask(image) if kind == "mask" else _normalize_pixels(image)
+    image.info = {}
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _crop_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _without_text(image: Image.Image) -> Image.Image:
+    """Remove a transparency key that is not one, which Pillow would trust."""
+    if not isinstance(image.info.get("transparency"), int | bytes | tuple | None):
+        image.info.pop("transparency")
+    return image
+
+
+def _normalize_pixels(image: Image.Image) -> Image.Image:
+    size = (min(image.width, MAX_SIDE_PX),) * 2
+    if not has_alpha(image):
+        image = _to_eight_bits(image).convert("RGB")
+        return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    image = image.convert("RGBA")
+    if image.size != size:
+        # Pillow weighs colours by alpha, so transparent pixels do not bleed.
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
+
+
+def _normalize_mask(image: Image.Image) -> Image.Image:
+    mask = None
+    if has_alpha(image):
+        alpha = image.convert("RGBA").getchannel("A")
+        # Canvases save an alpha channel also when everything is opaque.
+        if alpha.getextrema() != (255, 255):
+            mask = ImageOps.invert(alpha)
+        else:
+            image = image.convert("RGB")
+    if mask is None:
+        mask = _to_eight_bits(image).convert("L")
+    mask = mask.point(lambda value: 255 if value > 127 else 0)
+    if mask.width <= MAX_SIDE_PX:
+        return mask
+    # Every marked pixel counts: a mean above zero contains one.
+    mask = mask.resize((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.BOX)
+    return mask.point(lambda value: 255 if value > 0 else 0)
 
 
 def image_digest(png: bytes) -> str:
@@ -60,10 +93,6 @@ def image_digest(png: bytes) -> str:
     """
     image = Image.open(io.BytesIO(png))
     return hashlib.sha256(f"{image.mode} {image.width}\n".encode() + image.tobytes()).hexdigest()
-
-
-def _alpha(image: Image.Image) -> Image.Image:
-    return image.convert("RGBA").getchannel("A")
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -116,3 +116,8 @@ def stored_image(job_id: str, index: int) -> str:
 def stored_animation(job_id: str, kind: str) -> str:
     """Return the name of the animated image in the object store. `kind`: webp or apng."""
     return f"{RESULTS_PREFIX}/{job_id}/animation.{kind}"
+
+
+def vocabulary(checkpoint: str) -> str:
+    """String: what a checkpoint knows, as JSON, written by its workers when they start."""
+    return f"unclip:vocabulary:{checkpoint}"

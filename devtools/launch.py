@@ -115,7 +115,8 @@ def _processes() -> list[SupervisedProcess]:
         url = f"redis://127.0.0.1:{port}/0"
         processes.append(SupervisedProcess("Redis", redis_command(port, data), dict(os.environ)))
     URL_FILE.write_text(url)
-    environment = {**os.environ, "UNCLIP_REDIS_URL": url}
+    gallery = {"UNCLIP_GALLERY_URL": f"sqlite:///{FOLDER}/gallery.db"}
+    environment = {**gallery, **os.environ, "UNCLIP_REDIS_URL": url}
     for name in ("worker", "service"):
         processes.append(SupervisedProcess(name, [sys.executable, "-m", name], environment))
     return processes

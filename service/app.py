@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from infra import tracing
-from service.api import events, health, images, jobs, operations, problems
+from service.api import events, health, images, jobs, operations, problems, vocabulary
 from service.api.metrics import Metrics, MetricsMiddleware
 from service.api.openapi import describe
 from service.api.present import present
@@ -42,6 +42,7 @@ ROUTERS = (
     images.router,
     health.router,
     gallery.router,
+    vocabulary.router,
 )
 
 

@@ -2,6 +2,7 @@
 import { html, useCallback, useEffect, useRef, useState } from "../vendor/preact-htm.js";
 import { ApiError, cancelJob, follow, getJob, getJson, submit } from "../core/api.js";
 import { fromHash, fromProvenance, generateBody, randomSeed, toHash } from "../core/form.js";
+import { hasGallery } from "../core/gallery.js";
 import { readProvenance, toInput } from "../core/images.js";
 import { hasEnded, loadJobs, run, stopAll } from "../core/jobs.js";
 import { ApiKeyDialog, Help } from "./help.js";
@@ -11,6 +12,7 @@ import { PromptBox } from "./prompt-box.js";
 import { Settings } from "./settings.js";
 import { useDebounced, useJobs } from "../parts/hooks.js";
 import { SweepPanel } from "../panels/sweep.js";
+import { GalleryPanel } from "../panels/gallery.js";
 import { ChoosePanel } from "../panels/choose.js";
 
 const SKETCH_AFTER_MS = 250;
@@ -21,6 +23,7 @@ export function App() {
   const [view, setView] = useState(null); // {jobKey, index} or {upload}
   const [dialog, setDialog] = useState("");
   const [notice, setNotice] = useState("");
+  const [canKeep, setCanKeep] = useState(false);
   const [live, setLive] = useState(false);
   const [sketch, setSketch] = useState("");
   const [sketchSeed, setSketchSeed] = useState(randomSeed);
@@ -36,6 +39,7 @@ export function App() {
   }, []);
   const load = useCallback(() => {
     loadJobs().catch(explain);
+    hasGallery().then(setCanKeep);
     getJson("vocabulary").then(setVocabulary).catch(() => setVocabulary(null));
   }, []);
   useEffect(load, []);
@@ -83,6 +87,10 @@ export function App() {
     }
     input.current?.focus();
   };
+  const reuseKept = (image) => {
+    setWholeForm(fromProvenance(image.provenance));
+    setDialog("");
+  };
   const move = (step) => {
     const all = shown.flatMap((job) => job.images.map((_, index) => ({ jobKey: job.key, index })));
     const at = all.findIndex((item) => item.jobKey === view.jobKey && item.index === view.index);
@@ -99,6 +107,7 @@ export function App() {
       <nav>
         <button type="button" onClick=${() => setDialog("choose")} disabled=${!form.prompt.trim()}>Choose of 16</button>
         <button type="button" onClick=${() => setDialog("sweep")} disabled=${!form.prompt.trim()}>Sweep</button>
+        ${canKeep && html`<button type="button" onClick=${() => setDialog("gallery")}>Gallery</button>`}
         <button type="button" onClick=${() => setDialog("key")}>API key</button>
         <button type="button" aria-label="Help" onClick=${() => setDialog("help")}>?</button>
       </nav>
@@ -115,10 +124,11 @@ export function App() {
         ${!shown.length && html`<p class="empty">Your images appear here.</p>`}
       </div>
     </main>
-    ${view && html`<${ImageView} ...${view} form=${form} onClose=${() => setView(null)} onReuse=${reuse} onMove=${move} />`}
+    ${view && html`<${ImageView} ...${view} form=${form} canKeep=${canKeep} onClose=${() => setView(null)} onReuse=${reuse} onMove=${move} />`}
     ${dialog === "help" && html`<${Help} onClose=${() => setDialog("")} />`}
     ${dialog === "key" && html`<${ApiKeyDialog} onClose=${() => (setDialog(""), load())} />`}
     ${dialog === "sweep" && html`<${SweepPanel} form=${form} onClose=${() => setDialog("")} />`}
+    ${dialog === "gallery" && html`<${GalleryPanel} onClose=${() => setDialog("")} onReuse=${reuseKept} />`}
     ${dialog === "choose" && html`<${ChoosePanel} form=${form} onClose=${() => setDialog("")} />`}
   `;
 }

@@ -1,5 +1,6 @@
 // One image, large, with everything that can be done to it.
 import { html, useState } from "../vendor/preact-htm.js";
+import { keep } from "../core/gallery.js";
 import { download, convert, slug } from "../core/images.js";
 import { Dialog } from "../parts/dialog.js";
 import { titleOf } from "./job-card.js";
@@ -29,7 +30,7 @@ export const sourceOf = (job, index) =>
   job.upload ? { input: job.upload, url: job.upload, parents: [] }
     : { input: { job: job.id, index }, url: job.images[index].url, parents: [{ job: job.id, index }] };
 
-export function ImageView({ jobKey, index, upload, form, onClose, onReuse, onMove }) {
+export function ImageView({ jobKey, index, upload, form, canKeep, onClose, onReuse, onMove }) {
   const [panel, setPanel] = useState("variations");
   const [notice, setNotice] = useState("");
   const found = useJob(jobKey);
@@ -47,6 +48,7 @@ export function ImageView({ jobKey, index, upload, form, onClose, onReuse, onMov
       setNotice(error.message);
     }
   };
+  const onKeep = () => keep(job.id, index).then(() => setNotice("Kept in the gallery."), (error) => setNotice(error.message));
   const share = async () => {
     await navigator.clipboard.writeText(new URL(image.url, location.href).href);
     setNotice("The image's address is copied. It works until the job expires.");
@@ -75,6 +77,7 @@ export function ImageView({ jobKey, index, upload, form, onClose, onReuse, onMov
           ${image.seed !== undefined && html`<span>seed ${image.seed} · ${image.width} × ${image.height}</span>`}
           <span class="buttons">
             ${["png", "webp", "jpeg"].map((format) => html`<button type="button" onClick=${() => save(format)}>${format.toUpperCase()}</button>`)}
+            ${!upload && canKeep && html`<button type="button" onClick=${onKeep}>Keep</button>`}
             ${!upload && html`<button type="button" onClick=${share}>Share</button>`}
             ${!upload && html`<button type="button" onClick=${() => onReuse(job, index)}>Use all</button>`}
           </span>

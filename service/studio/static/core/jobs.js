@@ -64,7 +64,7 @@ export async function loadJobs() {
   const loaded = await Promise.all(ids.map((job) => getJob(job.id).catch(() => null)));
   jobs = [...jobs, ...loaded.filter(Boolean).map(fromServer)];
   publish();
-  for (const job of jobs) if (!hasEnded(job) && !controllers.has(job.key)) watch(job.key, job.id);
+  for (const job of jobs) if (job.id && !hasEnded(job) && !controllers.has(job.key)) watch(job.key, job.id);
 }
 
 /**
