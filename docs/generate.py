@@ -97,17 +97,17 @@ def fields_page() -> str:
     document = _openapi()
     schemas = document["components"]["schemas"]
     bodies = {
-        path: schema
+        f"{method} {path}": schema
         for method, path, route in _operations(document)
-        if method == "POST" and (schema := _body(route, schemas)) is not None
+        if (schema := _body(route, schemas)) is not None
     }
     parts = [
         "# Request fields",
         "A field that is omitted or null takes the checkpoint's default. The job returns the "
         "values that were used. Unknown fields are rejected with 422.",
     ]
-    for path, schema in bodies.items():
-        parts += [f"## `POST {path}`", schema.get("description", ""), _fields(schema)]
+    for route_name, schema in bodies.items():
+        parts += [f"## `{route_name}`", schema.get("description", ""), _fields(schema)]
     for name in sorted(_references(bodies, schemas)):
         parts += [f"## {name}", schemas[name].get("description", ""), _fields(schemas[name])]
     return _join(parts)

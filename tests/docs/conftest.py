@@ -17,12 +17,16 @@ def worker_metrics_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def deployment(worker_metrics_port: int) -> Iterator[LocalDeployment]:
-    """A service and a worker on two CPU threads at most."""
+def deployment(
+    worker_metrics_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalDeployment]:
+    """A service with a gallery, and a worker on one CPU thread."""
+    gallery = tmp_path_factory.mktemp("gallery") / "gallery.db"
     with LocalDeployment(
         environment={"OMP_NUM_THREADS": "1"},
         device="cpu",
         threads=1,
+        gallery_url=f"sqlite:///{gallery}",
         worker_metrics_port=worker_metrics_port,
     ) as running:
         yield running

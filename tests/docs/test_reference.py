@@ -141,7 +141,7 @@ def test_variables_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", WITHOUT_HISTORY, ids=name_of)
 def test_routes_exist(path: Path) -> None:
     """Each method and path that a document names is a route."""
-    pattern = r"`(GET|POST|DELETE) (/[-\w/{}.]+)`"
+    pattern = r"`(GET|POST|PATCH|PUT|DELETE) (/[-\w/{}.]+)`"
     known = routes() | {("GET", "/docs"), ("GET", "/openapi.json")}
     assert set(re.findall(pattern, path.read_text())) - known == set()
 
