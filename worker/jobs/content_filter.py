@@ -119,7 +119,7 @@ class ContentFilter:
     @torch.inference_mode()
     def probability(self, z_i: Tensor) -> float:
         """Return the probability that an image with embedding `[D]` shows one of the concepts."""
-        scale = self.pipeline.clip.network.logit_scale.exp().clamp(max=100)
+        scale = self.pipeline.clip.similarity_scale
         probabilities = (scale * (self._z_t @ F.normalize(z_i, dim=0))).softmax(0)
         return float(probabilities[: len(self.concepts.concepts)].sum())
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
+from uuid import uuid4
 
 import redis
 
@@ -31,6 +32,37 @@ from worker.jobs.errors import InvalidJobError
 
 # Weight of the latest job in the moving averages of durations.
 DURATION_MOMENTUM = 0.2
+# Seconds after which uploaded contents of a transition that never came are deleted.
+UPLOAD_TTL_S = 600
+# KEYS: the job's record, then keys of uploaded contents. ARGV: the suffix of the keys that the
+# contents were uploaded to, their lifetime, then for each command its length and its words.
+# One script is one round trip where WATCH, HGET and EXEC are three.
+_TRANSITION = f"""
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status or {" or ".join(f"status == '{status}'" for status in ENDED)} then
+  for index = 2, #KEYS do redis.call('DEL', KEYS[index] .. ARGV[1]) end
+  return 0
+end
+for index = 2, #KEYS do
+  redis.call('RENAME', KEYS[index] .. ARGV[1], KEYS[index])
+  redis.call('EXPIRE', KEYS[index], ARGV[2])
+end
+local at = 3
+while at <= #ARGV do
+  local length = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + length))
+  at = at + length + 1
+end
+return 1
+"""
+# KEYS: the hash of means. ARGV: the new value, the weight of it, then the fields.
+_UPDATE_MEANS = """
+for index = 3, #ARGV do
+  local mean = tonumber(redis.call('HGET', KEYS[1], ARGV[index]) or ARGV[1])
+  mean = mean + ARGV[2] * (ARGV[1] - mean)
+  redis.call('HSET', KEYS[1], ARGV[index], string.format('%.4f', mean))
+end
+"""
 _TITLES: dict[FailureKind, str] = {
     "invalid": "Invalid request",
     "content": "Blocked by content filter",
@@ -180,13 +212,15 @@ class JobRepository:
 
         The service estimates from them when waiting jobs end.
         """
-        fields = (field, redis_keys.mean_duration("any", None))
-        means = self.redis.hmget(redis_keys.MEAN_DURATIONS, fields)
-        updated = {}
-        for name, text in zip(fields, means, strict=True):
-            mean = seconds if text is None else float(text)
-            updated[name] = f"{mean + DURATION_MOMENTUM * (seconds - mean):.4f}"
-        self.redis.hset(redis_keys.MEAN_DURATIONS, mapping=updated)
+        self.redis.eval(
+            _UPDATE_MEANS,
+            1,
+            redis_keys.MEAN_DURATIONS,
+            seconds,
+            DURATION_MOMENTUM,
+            field,
+            redis_keys.mean_duration("any", None),
+        )
 
     def _stored_contents(
         self, pngs: Sequence[bytes], animation: tuple[Animation, bytes] | None
@@ -218,11 +252,9 @@ class JobRepository:
             return False
 
         def change(pipe: Any) -> None:
-            for key, content in contents.items():
-                pipe.set(key, content, ex=self.ttl_s)
             finish_job(pipe, record, status, self.ttl_s, fields, reason)
 
-        return self._change(change)
+        return self._change(change, contents)
 
     def _unreadable_record(self) -> JobRecord:
         """Return a record with the operation alone, so that the job can end all the same."""
@@ -230,19 +262,21 @@ class JobRepository:
         spec = JobSpec(operation=operation.decode(), request=QueueFields(), created_at=now())
         return JobRecord(self.job_id, spec)
 
-    def _change(self, change: Callable[[Any], None]) -> bool:
-        """Run a transaction unless the job has ended or is deleted; return whether it ran."""
-        with self.redis.pipeline() as pipe:
-            while True:
-                try:
-                    pipe.watch(self.key)
-                    status = pipe.hget(self.key, "status")
-                    if status is None or status.decode() in ENDED:
-                        return False
-                    pipe.multi()
-                    change(pipe)
-                    pipe.execute()
-                    return True
-                except redis.WatchError:
-                    # The record changed in between: check its status again.
-                    pipe.reset()
+    def _change(self, change: Callable[[Any], None], uploads: Mapping[str, bytes] = {}) -> bool:
+        """Run commands in one transaction unless the job has ended; return whether they ran.
+
+        `change` queues the commands on a pipeline. `uploads`: contents by key, written with them.
+        """
+        with self.redis.pipeline(transaction=False) as pipe:
+            change(pipe)
+            arguments: list[Any] = []
+            for command, _ in pipe.command_stack:
+                arguments += [len(command), *command]
+            pipe.reset()
+            # Large contents go to temporary keys, which the script renames: Lua would copy them.
+            suffix = f":{uuid4().hex}"
+            for key, content in uploads.items():
+                pipe.set(key + suffix, content, ex=UPLOAD_TTL_S)
+            keys = [self.key, *uploads]
+            pipe.eval(_TRANSITION, len(keys), *keys, suffix, self.ttl_s, *arguments)
+            return bool(pipe.execute()[-1])
