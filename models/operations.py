@@ -243,7 +243,7 @@ def probe(
     told: dict[str, Any] = {}
     if captions:
         z_t = F.normalize(torch.cat([_latent(row).text.z_t for row in captions]), dim=1)
-        logits = pipeline.clip.network.logit_scale.exp().clamp(max=100) * (
+        logits = pipeline.clip.similarity_scale * (
             z_t @ F.normalize(z_i, dim=0)
         )
         told["labels"] = [

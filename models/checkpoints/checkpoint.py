@@ -26,6 +26,7 @@ from models.networks.clip import CLIP
 from models.networks.decoder import Decoder, DecoderConfig
 from models.networks.priors.pca import PCA, PCAConfig
 from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
+from models.networks.two_tower_clip import TwoTowerCLIP
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 
 FORMAT = 1
@@ -35,6 +36,7 @@ OPTIONAL = ("pca", "ar_prior")
 UPSAMPLERS = {256: "upsampler_256", 1024: "upsampler_1024"}
 PARTS = (*REQUIRED, *OPTIONAL, *UPSAMPLERS.values())
 BASE_SIZE = 64
+WORDPIECES = "wordpieces.json"  # of a two-tower CLIP's text encoder
 DIGESTED = (".json", ".safetensors", ".bin")
 
 
@@ -57,9 +59,11 @@ class Checkpoint:
 
 
 def build(name: str, config: dict[str, Any]) -> nn.Module:
-    """The network of this name (as in config.json) with fresh weights."""
+    """Build the network of this name (as in config.json) with fresh weights.
+
+    A two-tower CLIP's config also holds its "vocabulary", which `load_network` reads from `WORDPIECES`."""
     if name == "clip":
-        return CLIP(config)
+        return TwoTowerCLIP(config) if "text_tower" in config else CLIP(config)
     if name == "prior":
         return DiffusionPrior(PriorConfig(**config))
     if name == "decoder":
@@ -113,6 +117,8 @@ def load_network(
     path = folder / f"{part}.safetensors"
     if not path.exists():
         raise CheckpointError(f"{path} is missing: config.json names this network")
+    if "text_tower" in config:
+        config = config | {"vocabulary": read_wordpieces(folder)}
     network = build_empty(part, config)
     file = TensorFile(path)
     wanted = {key: value.shape for key, value in network.state_dict().items()}
@@ -174,6 +180,20 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} has an ar_prior of {said} principal components and a pca that keeps {kept}: it needs as many"
         )
     return config
+
+
+def read_wordpieces(folder: Path) -> list[str]:
+    """Read the pieces of a two-tower CLIP's tokenizer. CheckpointError for a file that is missing or no list of strings."""
+    path = folder / WORDPIECES
+    try:
+        pieces: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: the text encoder needs its vocabulary") from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+        raise CheckpointError(f"{path} is not a list of strings")
+    return pieces
 
 
 class TensorFile:

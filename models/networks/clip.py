@@ -70,6 +70,12 @@ class CLIP(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def similarity_scale(self) -> Tensor:
+        """Return what cosines are multiplied by before a softmax, at most 100 (Radford et al. 2021, §2.5)."""
+        scale: Tensor = self.network.logit_scale.exp().clamp(max=100)
+        return scale
+
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, list[str | None]]:
         """Captions -> token ids `[B, context]`, zero after the end token, and for each the text that did not fit."""
         context = self.network.context_length

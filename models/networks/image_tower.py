@@ -26,7 +26,7 @@ class ImageTower(nn.Module):
         super().__init__()
         self.config = config
         self.trunk = timm.create_model(config.architecture, pretrained=False, num_classes=0)
-        width: int = self.trunk.num_features
+        width = int(self.trunk.num_features)  # type: ignore[arg-type]
         self.head = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, config.hidden),

@@ -63,11 +63,10 @@ class TextTower(nn.Module):
         self.positions = nn.Parameter(torch.randn(config.context_length, width) * 0.02)
         self.norm_in = nn.LayerNorm(width, eps=1e-12)
         self.layers = nn.ModuleList(TextLayer(width, config.heads) for _ in range(config.layers))
-        self.head = nn.Sequential(
-            nn.Linear(width, config.hidden), nn.GELU(), nn.Linear(config.hidden, width)
-        )
-        nn.init.zeros_(self.head[2].weight)
-        nn.init.zeros_(self.head[2].bias)
+        last = nn.Linear(config.hidden, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.Linear(width, config.hidden), nn.GELU(), last)
 
     def hidden_states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids `[B, L]`, `PAD_ID` after the end -> hidden states `[B, L, W]` and mask `[B, L]`, True at tokens."""

@@ -47,6 +47,11 @@ class TwoTowerCLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("mean", torch.zeros(1), persistent=False)
 
+    @property
+    def similarity_scale(self) -> Tensor:
+        """Return what cosines are multiplied by before a softmax, at most 100."""
+        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, list[str | None]]:
         """Return token ids `[B, context]`, zero after the end token, and for each prompt the text that did not fit."""
         ids = self.tokenizer.ids

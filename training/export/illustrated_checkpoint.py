@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoints.checkpoint import save
+from models.checkpoints.checkpoint import WORDPIECES, save
 from models.networks.decoder import Decoder, DecoderConfig
 from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
 from models.networks.upsampler import Upsampler, UpsamplerConfig
@@ -89,7 +89,7 @@ def export(run: IllustratedRun, out: Path, card: str) -> int:
     config = {"name": NAME, **{name: run.preset.networks[name] for name in networks}, "defaults": DEFAULTS}
     save(out, config, networks, card)
     pieces = run.clip.tokenizer.vocabulary
-    (out / "wordpieces.json").write_text(json.dumps(pieces, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    (out / WORDPIECES).write_text(json.dumps(pieces, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     save_vocabulary(out, build_vocabulary(run))
     (out / "NOTICE").write_text(notice(), encoding="utf-8")
     return sum(path.stat().st_size for path in out.iterdir() if path.is_file())
