@@ -299,6 +299,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    # Muon's products in bf16 inside, on a CPU that has it: half of their time, and the same to its precision.
+    torch.set_float32_matmul_precision("medium")
     preset = PRESETS[arguments.preset]
     if arguments.stage == "status":
         for name, plan in preset.plans.items():

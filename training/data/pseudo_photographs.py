@@ -40,7 +40,9 @@ def make_pseudo_photographs(trunk: nn.Module, weights: Tensor) -> PseudoPhotogra
     norm = trunk.bn2
     assert isinstance(norm.weight, Tensor)
     assert isinstance(norm.bias, Tensor)
-    samples = norm.bias.detach() + norm.weight.detach().abs() * torch.randn(4096, len(norm.bias), generator=torch.Generator().manual_seed(0))
+    samples = norm.bias.detach() + norm.weight.detach().abs() * torch.randn(
+        4096, len(norm.bias), generator=torch.Generator().manual_seed(0)
+    )
     positions = samples.clamp(0, 6)
     centred = weights - weights.mean(0)
     return PseudoPhotographs(positions.mean(0), positions.std(0), F.normalize(centred, dim=1))
@@ -54,4 +56,9 @@ def class_names() -> list[list[str]]:
 
 def class_things(names: list[list[str]], wordnet: WordNet, owners: dict[int, int]) -> list[int]:
     """Return for each class the thing at or above it in WordNet, -1 where there is none."""
-    return [next((thing for name in several if (thing := nearest_thing(wordnet, name, owners)) >= 0), -1) for several in names]
+    return [
+        next(
+            (thing for name in several if (thing := nearest_thing(wordnet, name, owners)) >= 0), -1
+        )
+        for several in names
+    ]

@@ -59,9 +59,15 @@ def _wobble(images: Tensor, step: Step) -> Tensor:
     count, _, height, width = images.shape
     field = F.interpolate(step.normal(2, height // 4, width // 4), (height, width), mode="bicubic")
     strength = (step.uniform(1, 1, 1) * 2 - 1).clamp(min=0) * 0.5
-    offsets = (field * strength / torch.tensor([width / 2, height / 2])[:, None, None]).permute(0, 2, 3, 1)
-    identity = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), [count, 1, height, width], align_corners=False)
-    moved = F.grid_sample(images, identity + offsets, mode="bilinear", padding_mode="border", align_corners=False)
+    offsets = (field * strength / torch.tensor([width / 2, height / 2])[:, None, None]).permute(
+        0, 2, 3, 1
+    )
+    identity = F.affine_grid(
+        torch.eye(2, 3).expand(count, 2, 3), [count, 1, height, width], align_corners=False
+    )
+    moved = F.grid_sample(
+        images, identity + offsets, mode="bilinear", padding_mode="border", align_corners=False
+    )
     noise = (step.uniform(1, 1, 1) * 2 - 1).clamp(min=0) * 0.04
     return moved + noise * step.normal(3, height, width)
 
@@ -79,7 +85,13 @@ def build_crops(path: Path, world: World, art: Path, size: int, count: int, per_
         scene = draw_scene(world, index, "full")
         if not is_shown(large, scene):
             continue
-        image = ((render(large, [scene], size, supersampling=1)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        image = (
+            ((render(large, [scene], size, supersampling=1)[0] + 1) * 127.5)
+            .round()
+            .byte()
+            .permute(1, 2, 0)
+            .numpy()
+        )
         rng = random.Random(f"crops {index}")
         for _ in range(per_scene):
             for _ in range(20):

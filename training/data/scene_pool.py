@@ -36,7 +36,9 @@ class ScenePool:
     mix: str
     images: list[NDArray[np.uint8]]  # [SHARD_SCENES, 64, 64, 3]
     features: list[NDArray[np.float16]]  # [SHARD_SCENES, W]
-    small_features: list[NDArray[np.float16]]  # of the 64² images, some blurred: what the judge reads
+    small_features: list[
+        NDArray[np.float16]
+    ]  # of the 64² images, some blurred: what the judge reads
 
     def __len__(self) -> int:
         return sum(map(len, self.images))
@@ -120,7 +122,9 @@ def image_features(tower: ImageTower, images: Tensor) -> Tensor:
     features = []
     for batch in images.split(BATCH):
         with torch.autocast("cpu", torch.bfloat16):
-            features.append(tower.features(batch.contiguous(memory_format=torch.channels_last)).float())
+            features.append(
+                tower.features(batch.contiguous(memory_format=torch.channels_last)).float()
+            )
     return torch.cat(features)
 
 
@@ -146,7 +150,11 @@ def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
         features.append(np.load(_shard_path(folder, shard, "features"), mmap_mode="r"))
     if not images:
         raise TrainingError(f"{folder} holds no scenes: build the pool first")
-    small = [np.load(path, mmap_mode="r") for shard in range(len(images)) if (path := _shard_path(folder, shard, "small")).exists()]
+    small = [
+        np.load(path, mmap_mode="r")
+        for shard in range(len(images))
+        if (path := _shard_path(folder, shard, "small")).exists()
+    ]
     return ScenePool(world, mix, images, features, small)
 
 

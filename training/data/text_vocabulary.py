@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from models.networks.text_tower import TextTower
-from models.networks.wordpiece import END, PAD, START, UNKNOWN, WordPieceTokenizer, is_ideographic, split_words
+from models.networks.wordpiece import (
+    END,
+    PAD,
+    START,
+    UNKNOWN,
+    WordPieceTokenizer,
+    is_ideographic,
+    split_words,
+)
 from training.data.pretrained import MiniLM
 from training.scenes.illustrated.world import World
 
@@ -51,8 +59,14 @@ def build_vocabulary(minilm: MiniLM, world: World, nouns: dict[str, int]) -> Tex
         if noun.isalpha() and noun not in old_ids and noun not in added:
             added[noun] = [NOUN_SHARE * plain[index] + (1 - NOUN_SHARE) * embed(noun)]
     needed = _used_pieces(tokenizer, world, nouns)
-    kept = [piece for piece in first if piece in special or piece in needed or _is_frequent(piece, old_ids[piece])]
-    rows = [table[old_ids[piece]] for piece in kept] + [torch.stack(values).mean(0) for values in added.values()]
+    kept = [
+        piece
+        for piece in first
+        if piece in special or piece in needed or _is_frequent(piece, old_ids[piece])
+    ]
+    rows = [table[old_ids[piece]] for piece in kept] + [
+        torch.stack(values).mean(0) for values in added.values()
+    ]
     return TextVocabulary([*kept, *added], torch.stack(rows))
 
 
@@ -62,7 +76,8 @@ def fill_text_tower(tower: TextTower, minilm: MiniLM, embeddings: Tensor) -> Non
     types = tensors["embeddings.token_type_embeddings.weight"][0]
     values = {
         "token_embedding.weight": embeddings,
-        "positions": tensors["embeddings.position_embeddings.weight"][: tower.config.context_length] + types,
+        "positions": tensors["embeddings.position_embeddings.weight"][: tower.config.context_length]
+        + types,
         "norm_in.weight": tensors["embeddings.LayerNorm.weight"],
         "norm_in.bias": tensors["embeddings.LayerNorm.bias"],
     }
@@ -79,7 +94,9 @@ def fill_text_tower(tower: TextTower, minilm: MiniLM, embeddings: Tensor) -> Non
     for layer in range(tower.config.layers):
         for ours, theirs in parts.items():
             for kind in ("weight", "bias"):
-                values[f"layers.{layer}.{ours}.{kind}"] = tensors[f"encoder.layer.{layer}.{theirs}.{kind}"]
+                values[f"layers.{layer}.{ours}.{kind}"] = tensors[
+                    f"encoder.layer.{layer}.{theirs}.{kind}"
+                ]
     missing, unexpected = tower.load_state_dict(values, strict=False)
     assert not unexpected
     assert all(key.startswith("head.") for key in missing)

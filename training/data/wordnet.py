@@ -48,7 +48,9 @@ def read_wordnet(folder: Path) -> WordNet:
     for line in index:
         fields = line.split()
         # Fields of index.noun: lemma, part of speech, synset count, pointer count, pointers, two counts, synset offsets.
-        senses[fields[0].replace("_", " ")] = tuple(int(offset) for offset in fields[6 + int(fields[3]) :])
+        senses[fields[0].replace("_", " ")] = tuple(
+            int(offset) for offset in fields[6 + int(fields[3]) :]
+        )
     hypernyms = {}
     files = {}
     for line in data:
@@ -73,13 +75,17 @@ def owners_of(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]
         if not TOO_BROAD.isdisjoint(words):
             continue
         senses = next((found for word in words if (found := wordnet.senses.get(word.lower()))), ())
-        preferred = [sense for sense in senses if wordnet.files[sense] in LEXICOGRAPHER_FILES.get(group, ())]
+        preferred = [
+            sense for sense in senses if wordnet.files[sense] in LEXICOGRAPHER_FILES.get(group, ())
+        ]
         for sense in (preferred or senses)[:1]:
             owners.setdefault(sense, thing)
     return owners
 
 
-def nouns_below(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]) -> dict[str, int]:
+def nouns_below(
+    wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]
+) -> dict[str, int]:
     """Map each noun whose first sense lies below a thing to that thing, the nearest one.
 
     Nouns that are words of a thing themselves are left out."""

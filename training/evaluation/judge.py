@@ -47,7 +47,13 @@ class Judge(nn.Module):
 
     def __init__(self, names: int, sets: int, width: int = 1536) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.LayerNorm(FEATURES), nn.Linear(FEATURES, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.body = nn.Sequential(
+            nn.LayerNorm(FEATURES),
+            nn.Linear(FEATURES, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+        )
         sizes = {
             "names": names,
             "style": sets,
@@ -57,7 +63,9 @@ class Judge(nn.Module):
             "worn": len(WORN_CLASSES),
             "relation": len(RELATION_CLASSES),
         }
-        self.heads = nn.ModuleDict({question: nn.Linear(width, size) for question, size in sizes.items()})
+        self.heads = nn.ModuleDict(
+            {question: nn.Linear(width, size) for question, size in sizes.items()}
+        )
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return logits `[B, classes]` of each question."""
@@ -75,18 +83,26 @@ def shown_names(world: World, scene: Scene) -> list[int]:
 def label_scenes(world: World, scenes: list[Scene]) -> Labels:
     """Return the truth about scenes."""
     names = torch.zeros(len(scenes), len(world.names))
-    rows: dict[str, list[int]] = {question: [] for question in ("style", "colour", "ground", "count", "worn", "relation")}
+    rows: dict[str, list[int]] = {
+        question: [] for question in ("style", "colour", "ground", "count", "worn", "relation")
+    }
     for row, scene in enumerate(scenes):
         shown = shown_names(world, scene)
         for name in shown:
             names[row, name] += 1 / len(shown)
         first = scene.parts[0]
         rows["style"].append(scene.art_set)
-        rows["colour"].append(COLOUR_CLASSES.index(first.colour or NONE) if len(scene.parts) == 1 else -100)
+        rows["colour"].append(
+            COLOUR_CLASSES.index(first.colour or NONE) if len(scene.parts) == 1 else -100
+        )
         rows["ground"].append(GROUND_CLASSES.index(scene.ground or NONE))
         rows["count"].append(scene.count - 1 if len(scene.parts) == 1 and not scene.extra else -100)
-        rows["worn"].append(WORN_CLASSES.index(first.worn or NONE) if len(scene.parts) == 1 else -100)
-        rows["relation"].append(RELATION_CLASSES.index(canonical_relation(scene)) if scene.relation else -100)
+        rows["worn"].append(
+            WORN_CLASSES.index(first.worn or NONE) if len(scene.parts) == 1 else -100
+        )
+        rows["relation"].append(
+            RELATION_CLASSES.index(canonical_relation(scene)) if scene.relation else -100
+        )
     return Labels(names, **{question: torch.tensor(values) for question, values in rows.items()})
 
 

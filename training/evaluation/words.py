@@ -32,7 +32,12 @@ class Accuracy:
 @torch.inference_mode()
 def embed(clip: TwoTowerCLIP, texts: Sequence[str]) -> Tensor:
     """Return z_t `[B, D]`."""
-    return torch.cat([clip.encode_text(clip.tokenize(texts[start : start + BATCH])[0]).z_t for start in range(0, len(texts), BATCH)])
+    return torch.cat(
+        [
+            clip.encode_text(clip.tokenize(texts[start : start + BATCH])[0]).z_t
+            for start in range(0, len(texts), BATCH)
+        ]
+    )
 
 
 class LabelIndex:
@@ -54,7 +59,9 @@ class LabelIndex:
         return Accuracy(first / len(targets), five / len(targets), len(targets))
 
 
-def evaluate_words(clip: TwoTowerCLIP, words: WordPairs, nouns: dict[str, int]) -> dict[str, Accuracy]:
+def evaluate_words(
+    clip: TwoTowerCLIP, words: WordPairs, nouns: dict[str, int]
+) -> dict[str, Accuracy]:
     """Return accuracy on nouns learned as text, nouns kept back, and each language's names."""
     from wordfreq import zipf_frequency
 
@@ -64,14 +71,25 @@ def evaluate_words(clip: TwoTowerCLIP, words: WordPairs, nouns: dict[str, int]) 
     found = {}
     for kind, held_out in (("nouns learned", False), ("nouns kept back", True)):
         chosen = [noun for noun in written if is_held_out_noun(noun) == held_out][:500]
-        found[kind] = index.score(embed(clip, [with_article(noun) for noun in chosen]), [{words.groups[nouns[noun]]} for noun in chosen])
+        found[kind] = index.score(
+            embed(clip, [with_article(noun) for noun in chosen]),
+            [{words.groups[nouns[noun]]} for noun in chosen],
+        )
     for language in world.names[0].translations:
-        pairs = [(name.translations[language], words.groups[row]) for row, name in enumerate(world.names) if language in name.translations]
-        found[language] = index.score(embed(clip, [text for text, _ in pairs]), [{group} for _, group in pairs])
+        pairs = [
+            (name.translations[language], words.groups[row])
+            for row, name in enumerate(world.names)
+            if language in name.translations
+        ]
+        found[language] = index.score(
+            embed(clip, [text for text, _ in pairs]), [{group} for _, group in pairs]
+        )
     return found
 
 
-def photograph_accuracy(clip: TwoTowerCLIP, words: WordPairs, listing: Path, folder: Path) -> tuple[Accuracy, list[Tensor]]:
+def photograph_accuracy(
+    clip: TwoTowerCLIP, words: WordPairs, listing: Path, folder: Path
+) -> tuple[Accuracy, list[Tensor]]:
     """Return accuracy on photographs, and their embeddings.
 
     `listing` holds a line a photograph: its path under `folder` without suffix, a tab, and the labels that count as
@@ -96,9 +114,10 @@ def read_photograph(path: Path, size: int = 224) -> Tensor:
     return to_tensor(square.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)) * 2 - 1
 
 
-def image_accuracy(clip: TwoTowerCLIP, words: WordPairs, features: Tensor, names: Sequence[int]) -> Accuracy:
+def image_accuracy(
+    clip: TwoTowerCLIP, words: WordPairs, features: Tensor, names: Sequence[int]
+) -> Accuracy:
     """Return how often features `[N, W]` of images that show one name each have its label nearest."""
     with torch.inference_mode():
         z_i = torch.nn.functional.normalize(clip.image.head(features), dim=-1)
     return LabelIndex(clip, words).score(z_i, [{words.groups[name]} for name in names])
-

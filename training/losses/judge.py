@@ -16,9 +16,13 @@ def pool_judge_loss(judge: Judge, pools: list[ScenePool]) -> Loss:
     def loss(step: Step) -> Tensor:
         total = torch.zeros(())
         for pool in pools:
-            indices = torch.randint(len(pool), (step.batch // len(pools),), generator=step.generator)
+            indices = torch.randint(
+                len(pool), (step.batch // len(pools),), generator=step.generator
+            )
             scenes = [pool.scene(index) for index in indices.tolist()]
-            total = total + judge_loss(judge, pool.feature_batch(indices, small=True), label_scenes(pool.world, scenes)) / len(pools)
+            total = total + judge_loss(
+                judge, pool.feature_batch(indices, small=True), label_scenes(pool.world, scenes)
+            ) / len(pools)
         return total
 
     return loss

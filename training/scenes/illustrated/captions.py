@@ -67,7 +67,9 @@ _TIME_WORDS = {
 }
 
 
-def draw_caption(world: World, scene: Scene, rng: random.Random, style_share: float = STYLE_SHARE) -> str:
+def draw_caption(
+    world: World, scene: Scene, rng: random.Random, style_share: float = STYLE_SHARE
+) -> str:
     """Return a caption that is true of the scene, and mentions its ground unless that is white.
 
     `style_share` is how often it mentions the style; 1 also keeps it in English."""
