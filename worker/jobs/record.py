@@ -36,7 +36,7 @@ DURATION_MOMENTUM = 0.2
 UPLOAD_TTL_S = 600
 # KEYS: the job's record, then keys of uploaded contents. ARGV: the suffix of the keys that the
 # contents were uploaded to, their lifetime, then for each command its length and its words.
-# One script is one round trip where WATCH, HGET and EXEC are three.
+# A script takes one round trip instead of three (WATCH, HGET, EXEC).
 _TRANSITION = f"""
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status or {" or ".join(f"status == '{status}'" for status in ENDED)} then
@@ -262,7 +262,9 @@ class JobRepository:
         spec = JobSpec(operation=operation.decode(), request=QueueFields(), created_at=now())
         return JobRecord(self.job_id, spec)
 
-    def _change(self, change: Callable[[Any], None], uploads: Mapping[str, bytes] = {}) -> bool:
+    def _change(
+        self, change: Callable[[Any], None], uploads: Mapping[str, bytes] | None = None
+    ) -> bool:
         """Run commands in one transaction unless the job has ended; return whether they ran.
 
         `change` queues the commands on a pipeline. `uploads`: contents by key, written with them.
@@ -273,7 +275,8 @@ class JobRepository:
             for command, _ in pipe.command_stack:
                 arguments += [len(command), *command]
             pipe.reset()
-            # Large contents go to temporary keys, which the script renames: Lua would copy them.
+            # Lua would copy large contents, so they go to temporary keys that the script renames.
+            uploads = uploads or {}
             suffix = f":{uuid4().hex}"
             for key, content in uploads.items():
                 pipe.set(key + suffix, content, ex=UPLOAD_TTL_S)

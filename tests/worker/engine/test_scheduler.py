@@ -77,7 +77,7 @@ def long_then_short() -> Arrivals:
 
 
 def test_requests_of_mixed_sizes() -> None:
-    """Short rows overtake long ones, which join their passes where the limit has room."""
+    """Short rows overtake long ones, which join their passes if the limit has room."""
     assert simulate(mixed_sizes()) == [
         (1, "text: a long"),
         (3, "prior: a long"),
@@ -113,7 +113,7 @@ def test_a_network_keeps_running_with_offloading() -> None:
     ]
 
 
-def test_long_rows_wait_where_rows_are_costly() -> None:
+def test_long_rows_wait_if_rows_are_costly() -> None:
     """A pass of one row more takes three times as long, so short rows run alone once measured."""
     assert simulate(long_then_short(), LIMITS | {"decoder": 8}, row_share=2.0) == [
         (1, "text: long0 long1 long2"),
@@ -131,7 +131,7 @@ def test_long_rows_wait_where_rows_are_costly() -> None:
     ]
 
 
-def test_long_rows_join_where_rows_are_cheap() -> None:
+def test_long_rows_join_if_rows_are_cheap() -> None:
     """A further row adds a twentieth, so long rows share the short rows' passes."""
     assert simulate(long_then_short(), LIMITS | {"decoder": 8}, row_share=0.05) == [
         (1, "text: long0 long1 long2"),
@@ -168,7 +168,7 @@ def test_as_many_long_rows_join_as_the_bound_allows() -> None:
 
 
 def test_priority_halves_the_work_that_counts() -> None:
-    """Urgent rows go first; rows that were skipped for as long as they take have a step between."""
+    """Urgent rows go first; rows that were skipped longer than they take get a step too."""
     arrivals = {
         0: [
             (FakeRow("usual", decoder=6), 0),
@@ -234,7 +234,7 @@ def test_no_row_starves_behind_a_crowd_of_short_ones() -> None:
 
 
 def test_equal_rows_take_turns_at_a_full_stage() -> None:
-    """The limit holds, and rows that wait for as long as they take go first once."""
+    """The limit holds, and rows that wait longer than they take go first once."""
     arrivals: Arrivals = {0: [(FakeRow(f"r{number}", decoder=3), 0) for number in range(5)]}
     assert simulate(arrivals, LIMITS | {"decoder": 2}) == [
         (3, "decoder: r0 r1"),
