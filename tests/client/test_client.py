@@ -150,11 +150,10 @@ def test_a_progress_bar_is_shown_on_request(
     client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It goes to stderr and shows the stage and the completed share."""
-    request: dict[str, Any] = {"size": 64, "decoder_num_inference_steps": 600}
-    client.generate("a grey cone", **request)
+    client.generate("a grey cone", **SMALL)
     assert capsys.readouterr().err == ""
     client.progress = True
-    client.generate("a grey cone", **request)
+    client.generate("a grey cone", size=64, decoder_num_inference_steps=600)
     output = capsys.readouterr().err
     assert "decoder" in output
     assert " %|" in output

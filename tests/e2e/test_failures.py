@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from support.deployment import SLOW, DeploymentUnderTest
+from support.deployment import DeploymentUnderTest
 from support.requests import CUBE, WAIT_FOR_PNG
 
 from devtools.wait import TIMEOUT_S
@@ -23,7 +23,7 @@ def test_a_restart_of_redis_loses_no_job(repair: Repair) -> None:
     """Requests meet 503 meanwhile; then service and worker continue without a restart."""
     deployment = repair(1)
     before = deployment.count_outcomes()
-    ids = deployment.post_jobs(6, SLOW | {"decoder_num_inference_steps": 600})
+    ids = deployment.post_jobs(6)
     deployment.wait_until(lambda: "running" in deployment.get_statuses(ids), "a job runs")
     deployment.redis.stop()
     rejected = deployment.post_job(CUBE)
@@ -62,7 +62,7 @@ def test_a_killed_worker_loses_no_job(repair: Repair) -> None:
 def test_a_stopped_worker_finishes_its_jobs(repair: Repair) -> None:
     """After SIGTERM running jobs succeed, waiting ones stay queued, and the exit code is 0."""
     deployment = repair(1)
-    ids = deployment.post_jobs(5, SLOW | {"decoder_num_inference_steps": 500})
+    ids = deployment.post_jobs(5)
     running = ids[:MAX_CONCURRENT_JOBS]
     deployment.wait_until(
         lambda: deployment.get_statuses(running) == ["running"] * len(running),
@@ -81,7 +81,7 @@ def test_jobs_wait_for_a_worker(repair: Repair) -> None:
     """A second SIGTERM ends a worker at once; its job and new ones wait for the next worker."""
     deployment = repair(1)
     before = deployment.count_outcomes()
-    (interrupted,) = deployment.post_jobs(1, SLOW | {"decoder_num_inference_steps": 1000})
+    (interrupted,) = deployment.post_jobs(1)
     deployment.wait_until(
         lambda: deployment.get_job(interrupted)["status"] == "running", "the job runs"
     )

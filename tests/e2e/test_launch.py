@@ -99,7 +99,7 @@ def test_one_command_starts_restarts_and_stops_everything(
         os.kill(killed, signal.SIGKILL)
         worker = wait_until(lambda: find_worker(store, killed), "another worker is registered")
         redis_pid = store.info("server")["process_id"]
-    assert "The worker ended with -9; starting it again" in launcher.log_text()
+    assert "The worker ended with -9; restart in" in launcher.log_text()
 
     launcher.send_signal(signal.SIGINT)
     assert launcher.wait(TIMEOUT_S) == 0
