@@ -1,4 +1,4 @@
-"""Two services and two workers on one Redis, each kind behind a proxy of its own."""
+"""Two services and two workers on one Redis, with one proxy for each kind."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def check_jobs(store: Any, history: History) -> list[str]:
         if status == "failed":
             violations.append(f"{job_id}: failed, {record.get(b'error', b'')!r}")
         if status == "cancelled" and job_id in history.accepted and job_id not in history.cancelled:
-            violations.append(f"{job_id}: cancelled, and nobody asked for it")
+            violations.append(f"{job_id}: cancelled without a request")
         if status == "succeeded" and not store.exists(f"unclip:job:{job_id}:image:0"):
             violations.append(f"{job_id}: succeeded without its image")
         if store.ttl(f"unclip:job:{job_id}") < 0:

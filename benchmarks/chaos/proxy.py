@@ -14,7 +14,7 @@ CHUNK_BYTES = 65_536
 class FaultyProxy:
     """Forward connections on a free port of 127.0.0.1 to `target_port`.
 
-    It runs in a thread of its own. Faults act on all connections, present and future.
+    It runs in its own thread. Faults act on all connections, present and future.
     """
 
     def __init__(self, target_port: int) -> None:

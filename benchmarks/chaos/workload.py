@@ -67,7 +67,7 @@ class Receiver:
 
 
 class Client(threading.Thread):
-    """Submit jobs one after the other until told to stop; repeat with the same key on failures."""
+    """Submit jobs one after the other until `stop`; repeat with the same key on failures."""
 
     def __init__(
         self, urls: list[str], history: History, seed: int, rate: float, webhook_port: int

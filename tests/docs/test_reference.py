@@ -134,26 +134,26 @@ def test_redis_page_lists_what_is_written(deployment: LocalDeployment) -> None:
 def test_variables_exist(path: Path) -> None:
     """Each variable that a document names is a setting."""
     fields = ServiceSettings.model_fields | WorkerSettings.model_fields
-    known = {f"UNCLIP_{name.upper()}" for name in fields} | CLIENT_VARIABLES
-    assert set(re.findall(r"\bUNCLIP_[A-Z_]+\b", path.read_text())) - known == set()
+    existing = {f"UNCLIP_{name.upper()}" for name in fields} | CLIENT_VARIABLES
+    assert set(re.findall(r"\bUNCLIP_[A-Z_]+\b", path.read_text())) - existing == set()
 
 
 @pytest.mark.parametrize("path", WITHOUT_HISTORY, ids=name_of)
 def test_routes_exist(path: Path) -> None:
     """Each method and path that a document names is a route."""
     pattern = r"`(GET|POST|PATCH|PUT|DELETE) (/[-\w/{}.]+)`"
-    known = routes() | {("GET", "/docs"), ("GET", "/openapi.json")}
-    assert set(re.findall(pattern, path.read_text())) - known == set()
+    existing = routes() | {("GET", "/docs"), ("GET", "/openapi.json")}
+    assert set(re.findall(pattern, path.read_text())) - existing == set()
 
 
 @pytest.mark.parametrize("path", WITHOUT_HISTORY, ids=name_of)
 def test_metrics_exist(path: Path) -> None:
     """Each metric that a document names is one."""
-    known = {
+    existing = {
         name for package in ("service", "worker") for name, *_ in GENERATOR.metrics_of(package)
     }
     names = set(re.findall(r"`(unclip_\w+)`", path.read_text())) - {"unclip_client"}
-    assert {name.removesuffix("_total") for name in names} - known == set()
+    assert {name.removesuffix("_total") for name in names} - existing == set()
 
 
 @pytest.mark.parametrize("path", WITHOUT_HISTORY, ids=name_of)

@@ -65,7 +65,7 @@ class FakePipeline:
     """Advance rows by one step a pass, and list the passes.
 
     `fail_when(stage, names)`: return an exception for a pass that is to fail. `delay_s(rows)`: how
-    long a pass of so many rows takes. `on_pass(number)`: called in each pass, from 1.
+    long a pass of that many rows takes. `on_pass(number)`: called in each pass, from 1.
     """
 
     def __init__(
