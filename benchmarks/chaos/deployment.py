@@ -97,8 +97,6 @@ class ChaosDeployment:
             "UNCLIP_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "UNCLIP_WEBHOOK_ALLOW_HTTP": "1",
             "UNCLIP_WEBHOOK_ALLOW_PRIVATE_NETWORKS": "1",
-            "UNCLIP_WEBHOOK_ALLOW_HTTP": "1",
-            "UNCLIP_WEBHOOK_ALLOW_PRIVATE_NETWORKS": "1",
         }
         if port is not None:
             environment["UNCLIP_PORT"] = str(port)

@@ -1,4 +1,4 @@
-"""The log as it is written, by a process of its own: the configuration is for a whole process."""
+"""The log as it is written, by a new process: the configuration is for a whole process."""
 
 from __future__ import annotations
 

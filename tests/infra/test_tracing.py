@@ -1,4 +1,4 @@
-"""Export of spans, which the environment turns on. Each case is a process of its own."""
+"""Export of spans, which the environment turns on. Each case runs in a new process."""
 
 from __future__ import annotations
 
