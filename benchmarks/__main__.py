@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.models.latency import measure_latency
+from benchmarks.models.prefix_cache import measure_prefix_cache
 from benchmarks.serving import (
     diffusers_load,
     load,
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[[], Figures]] = {
     "load-simulated": load.compare_simulated_modes,
     "load-diffusers": diffusers_load.compare_with_litserve,
     "scaling": scaling.measure_scaling,
+    "prefix-cache": measure_prefix_cache,
     "pipeline": partial(_compare_diffusers, "mini"),
     "pipeline-karlo": partial(_compare_diffusers, "karlo"),
 }

@@ -1,1 +1,1 @@
-"""Training on the drawn world: what the default checkpoint is made by."""
+"""Training of every network, evaluation, and export to checkpoint folders."""

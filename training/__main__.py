@@ -1,7 +1,7 @@
-"""`python -m training PRESET`: train a pipeline from nothing or from a checkpoint, or go on where a run was killed.
+"""`python -m training PRESET`: train a pipeline, from scratch or from a checkpoint.
 
-By `torchrun --nproc-per-node N -m training PRESET` on several devices, with torchrun's own flags on several machines that share the
-run's folder.
+An interrupted run continues where it stopped. For several devices use `torchrun --nproc-per-node N
+-m training PRESET`; for several machines add torchrun's own flags and share the run's folder.
 """
 
 from __future__ import annotations
@@ -16,54 +16,16 @@ import torch
 from models.checkpoints.checkpoint import CheckpointError
 from training.errors import TrainingError
 from training.presets import PRESETS, Preset
-from training.run import NETWORKS, Run
-from training.trainer.distributed import joined
+from training.run import CLASSIFIER, NETWORKS, Run
+from training.trainer.distributed import join_process_group
+
+_OVERRIDES = ("steps", "batch", "lr")
+LORA_LR_FACTOR = 10.0  # of the preset's learning rate
 
 
 def main() -> None:
-    """Draw what is missing, then train the networks named, in order."""
-    parser = argparse.ArgumentParser(prog="python -m training", description=main.__doc__)
-    parser.add_argument("preset", choices=PRESETS)
-    parser.add_argument(
-        "networks",
-        nargs="*",
-        help=f"which to train; all, in this order, where none is named: {' '.join(NETWORKS)}",
-    )
-    parser.add_argument(
-        "--data",
-        help="learn from a folder of images with captions (cat.jpg, cat.txt), or from webdataset shards",
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, help="go on with this checkpoint folder, ours or Karlo's"
-    )
-    parser.add_argument(
-        "--lora",
-        type=int,
-        default=0,
-        metavar="RANK",
-        help="of the checkpoint's weights learn changes of this rank only",
-    )
-    parser.add_argument("--steps", type=int, help="instead of the preset's")
-    parser.add_argument(
-        "--batch", type=int, help="rows a step, of all processes together, instead of the preset's"
-    )
-    parser.add_argument("--lr", type=float, help="learning rate instead of the preset's")
-    parser.add_argument(
-        "--out", type=Path, default=None, help="folder of the run (default: runs/PRESET)"
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.networks) - set(NETWORKS):
-        parser.error(
-            f"no network is called {', '.join(sorted(unknown))}: there are {', '.join(NETWORKS)}"
-        )
-    for name in ("steps", "batch", "lr"):
-        if (value := getattr(arguments, name)) is not None and value <= 0:
-            parser.error(f"--{name} is {value}: it is above 0")
-    if arguments.lora < 0:
-        parser.error(f"--lora is {arguments.lora}: a rank is above 0, 8 for example")
+    """Render missing scenes, then train the networks in order."""
+    arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
@@ -72,10 +34,63 @@ def main() -> None:
         sys.exit(str(error))
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Parse and check the command line. Exits with a message if it is invalid."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=main.__doc__)
+    parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        help=f"networks to train (default: all, in this order: {' '.join(NETWORKS)})",
+    )
+    parser.add_argument(
+        "--data",
+        help="folder of images with captions (cat.jpg, cat.txt), or webdataset shards",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="checkpoint folder to continue, ours or Karlo's"
+    )
+    parser.add_argument(
+        "--lora",
+        type=int,
+        default=0,
+        metavar="RANK",
+        help="train low-rank changes to the checkpoint only (default: all weights)",
+    )
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the preset's)")
+    parser.add_argument(
+        "--batch", type=int, help="images per step, over all processes (default: the preset's)"
+    )
+    parser.add_argument(
+        "--lr",
+        type=float,
+        help=f"learning rate (default: the preset's, with --lora {LORA_LR_FACTOR:g} times that)",
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.networks) - set(NETWORKS):
+        parser.error(
+            f"unknown network {', '.join(sorted(unknown))}: choose from {', '.join(NETWORKS)}"
+        )
+    for name in _OVERRIDES:
+        value = getattr(arguments, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name} must be above 0, got {value}")
+    if arguments.lora < 0:
+        parser.error(f"--lora must be 0 or a rank such as 8, got {arguments.lora}")
+    return arguments
+
+
 def train(arguments: argparse.Namespace) -> None:
-    """What the command line asks for, in this process' share."""
-    preset = planned(PRESETS[arguments.preset], arguments)
-    with joined(arguments.device) as (team, device):
+    """Train what the command line names, with this process' share of each batch."""
+    preset = override_plans(PRESETS[arguments.preset], arguments)
+    # The scene classifier learns from synthetic scenes only.
+    trainable = {name for name in preset.plans if arguments.data is None or name != CLASSIFIER}
+    names = arguments.networks or [name for name in NETWORKS if name in trainable]
+    with join_process_group(arguments.device) as (group, device):
         run = Run(
             preset,
             arguments.out or Path("runs") / arguments.preset,
@@ -84,34 +99,27 @@ def train(arguments: argparse.Namespace) -> None:
             data=arguments.data,
             start=arguments.checkpoint,
             lora=arguments.lora,
-            team=team,
+            group=group,
         )
-        drawn = arguments.data is None
-        for name in arguments.networks or [
-            n for n in NETWORKS if n in preset.plans and (drawn or n != "reader")
-        ]:
-            if name not in preset.plans or (name == "reader" and not drawn):
+        for name in names:
+            if name not in trainable:
                 raise TrainingError(
-                    f"{name} is not among what is trained here: it learns from drawings, or the preset has no plan for it"
+                    f"cannot train {name}: the preset has no plan for it, or it learns from "
+                    "synthetic scenes and --data is set"
                 )
             run.train(name)
 
 
-def planned(preset: Preset, arguments: argparse.Namespace) -> Preset:
-    """The preset with what the command line says instead of its plans'."""
-    said = {
-        name: value
-        for name in ("steps", "batch", "lr")
-        if (value := getattr(arguments, name)) is not None
+def override_plans(preset: Preset, arguments: argparse.Namespace) -> Preset:
+    """Return the preset with the command line's steps, batch and learning rate."""
+    values = {name: getattr(arguments, name) for name in _OVERRIDES}
+    overrides = {name: value for name, value in values.items() if value is not None}
+    factor = LORA_LR_FACTOR if arguments.lora else 1.0
+    plans = {
+        name: replace(plan, **{"lr": plan.lr * factor} | overrides)
+        for name, plan in preset.plans.items()
     }
-    rate = 10.0 if arguments.lora else 1.0  # a --lr is taken as it is said
-    return replace(
-        preset,
-        plans={
-            name: replace(plan, **{"lr": plan.lr * rate} | said)
-            for name, plan in preset.plans.items()
-        },
-    )
+    return replace(preset, plans=plans)
 
 
 if __name__ == "__main__":

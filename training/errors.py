@@ -1,11 +1,11 @@
-"""Errors that a person can mend: their message says what, and what would do."""
+"""Errors of training that the user can fix. Their messages name the fault and the remedy."""
 
 from __future__ import annotations
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot be as it was asked for."""
+    """A training cannot run as requested."""
 
 
 class DataError(TrainingError):
-    """Images or captions that nothing can be learned from."""
+    """Images or captions are missing or unusable."""

@@ -1,8 +1,8 @@
-"""Presets: what is drawn, which networks learn from it, and for how long. `cpu` takes hours on 2 cores, `gpu` some 20 minutes of an H200.
-`paper` is table 3 of the unCLIP paper, and `tune` goes on with a checkpoint; both learn from images of one's own.
+"""Presets of `python -m training`.
 
-Batches and learning rates are for AdamW with a cosine decay, where a plan does not say otherwise. What a preset scored stands in
-the CARD.md that `bake` writes.
+`cpu` takes hours on 2 cores, `gpu` about 20 minutes of an H100. `paper` is table 3 of the unCLIP
+paper, and `tune` continues a checkpoint; both need images by --data. A preset's scores are in the
+CARD.md that `python -m training.export` writes.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.losses.diffusion import DROP_TEXT
-from training.trainer.trainer import Plan
+from training.trainer.plan import Plan
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to train a whole pipeline. `pool` and `crops` count images drawn once and kept; without a `mix` nothing is drawn, and
-    data must be given. `config` is the checkpoint's config.json without its format, empty where a checkpoint must be given; `plans`
-    has one entry a network of it, and the reader's, which only learns from drawings."""
+    """One way to train a whole pipeline.
+
+    `config` is the checkpoint's config.json without its format, empty if a checkpoint is
+    needed. `plans` has an entry for each network to train. Without a `mix` there are no synthetic
+    scenes."""
 
     config: dict[str, Any]
     plans: dict[str, Plan]
-    mix: str | None = None
-    pool: int = 0
-    crops: int = 0
-    rest: int = (
-        0  # scenes of the mix "rest", of which half of each of the decoder's batches is then
-    )
-    drop_text: float = DROP_TEXT  # how often the decoder learns without the caption
+    mix: str | None = None  # see scenes.solids.scene.MIXES
+    scenes: int = 0  # rendered once
+    crops: int = 0  # rendered once, for each upsampler
+    rest: int = 0  # scenes of the mix "rest", if any half of each of the decoder's batches
+    drop_text: float = DROP_TEXT  # share of captions that the decoder's training drops
 
 
 _EMBED = 128
@@ -54,7 +54,7 @@ _DEFAULTS = {
 
 
 def _upsampler(*channels: int, **rest: str) -> dict[str, Any]:
-    """A small one, of so many channels a level."""
+    """Return the config of a small upsampler with these channels by level."""
     return {
         "unet": _UNET
         | {
@@ -66,7 +66,7 @@ def _upsampler(*channels: int, **rest: str) -> dict[str, Any]:
     } | rest
 
 
-# The networks of the embedded default are chosen for what a user's CPU can sample: a 4x4 stem, few channels.
+# Small enough to sample on a CPU: a 4x4 stem and few channels.
 _SMALL: dict[str, Any] = {
     "name": "drawn-world",
     "clip": {
@@ -83,7 +83,7 @@ _SMALL: dict[str, Any] = {
         "image_std": [0.25, 0.25, 0.25],
     },
     "prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
-    # How many components keep 99 % of the variance of z_i is seen once CLIP is trained (training.run).
+    # The number of components that keep 99 % of the variance follows from CLIP's training.
     "ar_prior": {"embed_dim": _EMBED, "text_width": _TEXT, "width": 192, "layers": 6, "heads": 6},
     "decoder": {
         "unet": _UNET
@@ -102,9 +102,10 @@ _SMALL: dict[str, Any] = {
     "defaults": _DEFAULTS,
 }
 
-# The same with what a GPU can teach in minutes: a wider decoder and upsamplers, and an image encoder that makes room for them. Taught
-# so long it needs no guidance: of 64 captions a sort as many were right without as with a scale of 2, for half of the work. And the
-# upsamplers' second step is the last that adds anything: 34.4 dB at 256² with two, 34.0 with four.
+# For minutes of a GPU: a wider decoder and upsamplers, and a larger image encoder. After that much
+# training the decoder needs no guidance: of 64 captions of each type as many were right without as
+# with a scale of 2, for half of the work. The upsamplers' second step is the last that improves
+# anything: 34.4 dB at 256² with two steps, 34.0 dB with four.
 _WIDE = _SMALL | {
     "defaults": _DEFAULTS | {"decoder_guidance_scale": 1.0, "upsampler_num_inference_steps": 2},
     "clip": _SMALL["clip"]
@@ -134,10 +135,12 @@ _WIDE = _SMALL | {
     "upsampler_1024": _upsampler(64, 64, schedule="linear"),
 }
 
-# Table 3 (paper, appendix C) and the CLIP of its §2 (ViT-H/16 at 256²), as far as the networks here have what it names. Not in it, and this
-# project's choice: warm-up and decay of the rate, and how CLIP learns but for its rate. Otherwise than there: all read CLIP's own text
-# encoder, with a context of 256 tokens, and have none of 2048 x 24 layers each; CLIP learns by AdamW without SAM; z_i takes no factor of
-# 17.2 but is standardised; 99 % of the variance decides how many principal components there are (319 there).
+# Table 3 (paper, appendix C) and the CLIP of its §2 (ViT-H/16 at 256²), as far as our networks have
+# these parts. This project's choice, since the paper does not say: warm-up and decay of the
+# learning rate, and CLIP's training except for its learning rate. Differences: all networks
+# read CLIP's own text encoder with a context of 256 tokens, in place of text encoders of 24 layers
+# and width 2048; CLIP learns by AdamW without SAM; z_i is standardised, not multiplied by 17.2; the
+# number of principal components is that of 99 % of the variance (319 in the paper).
 _LEVELS = [1, 2, 3, 4]
 _ADAM: dict[str, Any] = {"warmup": 2000, "weight_decay": 0.0, "betas": (0.9, 0.999), "ema": 0.9999}
 _ADM = {"blocks": 3, "head_channels": 64, "norm_groups": 32, "dropout": 0.1}
@@ -167,9 +170,9 @@ _PAPER = {
         "unet": _ADM
         | {
             "in_channels": 3,
-            "out_channels": 6,  # its variance is learned
+            "out_channels": 6,  # three of a learned variance
             "channels": [512 * n for n in _LEVELS],
-            "attention": [False, True, True, True],  # at 32, 16 and 8
+            "attention": [False, True, True, True],  # at 32², 16² and 8²
             "time_embed_dim": 2048,
             "context_dim": 2048,
         },
@@ -212,15 +215,15 @@ _PAPER = {
 }
 
 PRESETS: dict[str, Preset] = {
-    # Objects and relations first: better a part of the world right than all of it blurred.
+    # Objects and relations first: better some scenes right than all blurred.
     "cpu": Preset(
         mix="objects",
         rest=24_576,
-        pool=49_152,
+        scenes=49_152,
         crops=2048,
         config=_SMALL,
         plans={
-            "reader": Plan(steps=1700, batch=64, lr=2e-3),
+            "classifier": Plan(steps=1700, batch=64, lr=2e-3),
             "clip": Plan(steps=1500, batch=128, lr=1e-3, ema=0.995, weight_decay=0.05),
             "prior": Plan(steps=1800, batch=64, lr=1e-3, ema=0.998, weight_decay=0.06),
             "ar_prior": Plan(steps=1000, batch=64, lr=1e-3, ema=0.998, weight_decay=0.04),
@@ -233,11 +236,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "gpu": Preset(
         mix="whole",
-        pool=524_288,
+        scenes=524_288,
         crops=65_536,
         config=_WIDE,
         plans={
-            "reader": Plan(steps=6000, batch=1024, lr=2e-3),
+            "classifier": Plan(steps=6000, batch=1024, lr=2e-3),
             "clip": Plan(steps=5000, batch=2048, lr=1e-3, warmup=500, weight_decay=0.05),
             "prior": Plan(steps=15_000, batch=1024, lr=1e-3, weight_decay=0.06),
             "ar_prior": Plan(
@@ -298,7 +301,7 @@ PRESETS: dict[str, Preset] = {
             "upsampler_1024": Plan(steps=1_000_000, batch=512, lr=1.0e-4, **_ADAM),
         },
     ),
-    # Few and small steps from a checkpoint; with LoRA ten times the rate.
+    # Few and small steps from a checkpoint. LoRA uses ten times the learning rate.
     "tune": Preset(
         config={},
         plans={

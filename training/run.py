@@ -1,4 +1,4 @@
-"""A training run: its folder, its networks, and what each of them needs of the others."""
+"""A training run: its folder, its networks, and what each of them needs from the others."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from torch import nn
 
 from models.checkpoints import karlo
 from models.checkpoints.checkpoint import UPSAMPLERS, build, fill, load_network, read_config
-from models.networks.ar_prior import AutoregressivePrior
 from models.networks.clip import CLIP
 from models.networks.decoder import Decoder
-from models.networks.pca import PCA, PCAConfig, fit
-from models.networks.prior import DiffusionPrior
+from models.networks.priors.autoregressive import AutoregressivePrior
+from models.networks.priors.diffusion import DiffusionPrior
+from models.networks.priors.pca import PCA, PCAConfig, fit
 from models.networks.upsampler import Upsampler
-from training.data.crops import ImageCrops, crop_pool
-from training.data.device_dataset import Table, table
+from training.data.crops import ImageCrops
 from training.data.image_text import Folder, Shards, open_images
-from training.data.scene_cache import pool
-from training.data.sources import Blend, Source, World
+from training.data.solids.device_dataset import DeviceDataset, load_device_dataset
+from training.data.solids.rendered_crops import load_crops
+from training.data.solids.scene_cache import cached_scenes
+from training.data.solids.scene_source import SceneSource
+from training.data.sources import MixedSource, Source
 from training.errors import TrainingError
-from training.evaluation import sample_grids
+from training.evaluation.solids import sample_grids
 from training.losses.autoregressive import ar_prior_loss, fit_buckets
+from training.losses.captions import embed_source
+from training.losses.classifier import classifier_loss
 from training.losses.contrastive import clip_loss
-from training.losses.diffusion import (
-    decoder_loss,
-    embedded,
-    fit_statistics,
-    prior_loss,
-    upsampler_loss,
-)
+from training.losses.diffusion import decoder_loss, fit_statistics, prior_loss, upsampler_loss
 from training.presets import Preset
-from training.scenes.classifier import Drawings, Reader, reader_loss
-from training.trainer.distributed import ALONE, Team
+from training.scenes.solids.classifier import SceneClassifier
+from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
 from training.trainer.lora import add_lora
-from training.trainer.trainer import Loss, finished, train
+from training.trainer.step import Loss
+from training.trainer.trainer import SaveSamples, load_finished, train
 
-NETWORKS = ("reader", "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prior")
+CLASSIFIER = "classifier"  # the scene classifier, which is no part of a checkpoint
+NETWORKS = (CLASSIFIER, "clip", "prior", "decoder", *UPSAMPLERS.values(), "ar_prior")
+START_FILE = "run.json"
+_Lesson = tuple[Loss, SaveSamples | None]
 
 
 class Run:
-    """A preset at work in a folder. Networks that another one needs are read from the folder, where they must be finished.
+    """The training of a preset in a folder.
 
-    `data`: images to learn from instead of the drawn world (see images.open_images). `start`: a checkpoint to go on with, ours or
-    Karlo's; what is not trained is taken from there, too. `lora`: the rank of what alone is learned then, 0 for all weights."""
+    A network that needs another one reads it from the folder, where it must be finished."""
 
     def __init__(
         self,
@@ -60,8 +61,13 @@ class Run:
         data: str | None = None,
         start: Path | None = None,
         lora: int = 0,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
+        """Check that preset and options go together. Raises TrainingError otherwise.
+
+        `data`: images in place of synthetic scenes, see image_text.open_images. `start`: a
+        checkpoint folder to continue, ours or Karlo's, which also supplies what is not trained.
+        `lora`: train changes of this rank only; 0 trains all weights."""
         self.preset = preset
         self.folder = folder
         self.device = device
@@ -69,225 +75,243 @@ class Run:
         self.data = data
         self.start = start
         self.lora = lora
-        self.team = team
-        self.on_gpu = torch.device(device).type == "cuda"
+        self.group = group
+        self.is_gpu = torch.device(device).type == "cuda"
         if start is None and not preset.config:
             raise TrainingError(
-                "this preset goes on with a checkpoint: name its folder by --checkpoint"
+                "this preset continues a checkpoint: name its folder by --checkpoint"
             )
         if lora and start is None:
             raise TrainingError("--lora changes a checkpoint: name its folder by --checkpoint")
         if data is None and preset.mix is None:
             raise TrainingError(
-                "this preset draws nothing: name images by --data, a folder or shards"
+                "this preset has no synthetic scenes: name images by --data, a folder or shards"
             )
-        self.whole: dict[str, Any] = preset.config if start is None else start_config(start)
+        self.checkpoint_config: dict[str, Any] = (
+            preset.config if start is None else start_config(start)
+        )
         self._images: dict[int, Folder | Shards] = {}
 
     @cached_property
-    def world(self) -> World | Table:
-        """The scenes to learn from, drawn at the first use."""
+    def scenes(self) -> SceneSource | DeviceDataset:
+        """The synthetic scenes of the preset, rendered at first use."""
         assert self.preset.mix is not None
-        return self._scenes(self.preset.mix, self.preset.pool)
+        return self._load_scenes(self.preset.mix, self.preset.scenes)
 
-    def _scenes(self, mix: str, count: int) -> World | Table:
-        """So many scenes of a mix; all at once on a GPU, which could not be fed otherwise."""
-        with self.team.first_alone():
-            if self.on_gpu:
-                return table(self.folder / "pool", count, mix, self.device)
-            return World(mix, pool(self.folder / "pool", count, mix))
+    def _load_scenes(self, mix: str, count: int) -> SceneSource | DeviceDataset:
+        """Load scenes of a mix: all onto a GPU, which reading batches would keep waiting."""
+        with self.group.rank0_first():
+            if self.is_gpu:
+                return load_device_dataset(self.folder / "scenes", count, mix, self.device)
+            return SceneSource(mix, cached_scenes(self.folder / "scenes", count, mix))
 
     def source(self, size: int) -> Source:
-        """What is learned from: the data given, as squares of `size` pixels, or the drawn world."""
+        """Return the user's images as squares of `size` pixels, or the synthetic scenes."""
         if self.data is None:
-            return self.world
+            return self.scenes
         if size not in self._images:
             self._images[size] = open_images(self.data, size, self.seed)
         return self._images[size]
 
     def network(self, name: str) -> nn.Module:
-        """A network with fresh weights, the same for the same seed; or the checkpoint's, with LoRA where that is learned."""
-        config = (
-            {} if name == "reader" else self.config(name)
-        )  # first: it may have to build another network
+        """Build a network: seeded weights, or the checkpoint's, with LoRA if that is trained."""
+        # The config first: it may build another network.
+        config = {} if name == CLASSIFIER else self.config(name)
         seed = self.seed * 100 + NETWORKS.index(name)
         torch.manual_seed(seed)
-        if self.start is not None and name != "reader":
-            begun = start_network(self.start, name, config, self.device).requires_grad_(True)
+        if self.start is not None and name != CLASSIFIER:
+            network = load_start_network(self.start, name, config, self.device)
+            network.requires_grad_(True)
             if self.lora:
-                add_lora(name, begun, self.lora, seed)
-            return begun.to(self.device)
-        fresh = Reader() if name == "reader" else build(name, config)
-        return fresh.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+                add_lora(name, network, self.lora, seed)
+            return network.to(self.device)
+        fresh: Any = SceneClassifier() if name == CLASSIFIER else build(name, config)
+        network = fresh.to(self.device, memory_format=torch.channels_last)
+        assert isinstance(network, nn.Module)
+        return network
 
     def clip(self) -> CLIP:
-        """The encoders that the others learn with, frozen: this run's, or where it trains none the checkpoint's."""
-        own = self.start is None or (self.folder / "clip.pt").exists()
-        clip = self.finished("clip") if own else self.network_as_it_was("clip")
+        """Return the frozen encoders: this run's, or the checkpoint's if it trains none."""
+        is_trained = self.start is None or (self.folder / "clip.pt").exists()
+        clip = self.finished("clip") if is_trained else self.start_network("clip")
         assert isinstance(clip, CLIP)
         return clip.eval().requires_grad_(False)
 
-    def network_as_it_was(self, name: str) -> nn.Module:
-        """A network of the checkpoint to go on with."""
+    def start_network(self, name: str) -> nn.Module:
+        """Return a network of the checkpoint that this run continues."""
         assert self.start is not None
-        return start_network(self.start, name, self.whole[name], self.device)
+        return load_start_network(self.start, name, self.checkpoint_config[name], self.device)
 
     def finished(self, name: str) -> nn.Module:
-        """A network with the averaged weights its training ended with, in eval mode."""
-        return finished(name, self.network(name), self.preset.plans[name], self.folder, self.device)
+        """Return a network with the averaged weights of its finished training, in eval mode."""
+        plan = self.preset.plans[name]
+        return load_finished(name, self.network(name), plan, self.folder, self.device)
 
     def train(self, name: str) -> nn.Module:
-        """Train one network to its plan's end, from where the folder has it."""
-        self._remember()
+        """Train one network to its plan's end, from its state in the folder."""
+        self._record_start()
         network = self.network(name)
-        loss, shown = self._lesson(name, network)
-        plan = self.preset.plans[name]
-        if self.on_gpu and self.team.ranks == 1:
+        loss, save_samples = self._lesson(name, network)
+        if self.is_gpu and self.group.world_size == 1:
             torch.set_float32_matmul_precision("high")
-            for part in compiled(network):
+            for part in compilable_parts(network):
                 part.compile(dynamic=False)
         return train(
             name,
             network,
             loss,
-            plan,
+            self.preset.plans[name],
             self.folder,
             seed=self.seed,
             device=self.device,
-            show=shown,
-            team=self.team,
+            save_samples=save_samples,
+            group=self.group,
         )
 
-    def _remember(self) -> None:
-        """Keep in the folder what it goes on with, for `merge`. TrainingError where that was something else before."""
+    def _record_start(self) -> None:
+        """Write down which checkpoint the run continues, for `training.export.merge`.
+
+        Raises TrainingError if the folder has continued another one."""
         if self.start is None:
             return
-        path = self.folder / "run.json"
-        said = {"checkpoint": str(self.start.resolve()), "lora": self.lora}
-        with self.team.first_alone():
-            if path.exists() and (before := json.loads(path.read_text())) != said:
+        path = self.folder / START_FILE
+        start = {"checkpoint": str(self.start.resolve()), "lora": self.lora}
+        with self.group.rank0_first():
+            if path.exists() and (before := json.loads(path.read_text())) != start:
                 raise TrainingError(
-                    f"{self.folder} was begun with {before}, and this is {said}: take another --out"
+                    f"{self.folder} was begun with {before}, which differs from {start}: "
+                    "use another --out"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(said) + "\n")
+            path.write_text(json.dumps(start) + "\n")
 
     def config(self, name: str) -> dict[str, Any]:
-        """A network's part of the checkpoint's config. How many principal components there are, CLIP's training decides."""
-        if name not in self.whole:
+        """Return a network's part of the checkpoint's config.
+
+        The number of principal components follows from CLIP's training. Raises TrainingError for a
+        network that the checkpoint does not have."""
+        if name not in self.checkpoint_config:
+            available = ", ".join(part for part in NETWORKS if part in self.checkpoint_config)
             raise TrainingError(
-                f"{self.start or 'the preset'} has no {name}: there are {', '.join(n for n in NETWORKS if n in self.whole)}"
+                f"{self.start or 'the preset'} has no network {name}: choose from {available}"
             )
-        config: dict[str, Any] = self.whole[name]
-        return config | {"components": self.pca.config.components} if name == "ar_prior" else config
+        config: dict[str, Any] = self.checkpoint_config[name]
+        if name == "ar_prior":
+            return config | {"components": self.pca.config.components}
+        return config
 
     @cached_property
     def pca(self) -> PCA:
-        """The basis of the training images' z_i. Fitted once and kept in the folder: the autoregressive prior's tokens mean
-        nothing in another one, not even in one with a component's sign changed."""
-        if self.start is not None and "pca" in self.whole:
-            begun = self.network_as_it_was("pca")
-            assert isinstance(begun, PCA)
-            return begun
+        """The principal components of the training images' z_i.
+
+        They are fitted once and stored in the folder. The autoregressive prior's tokens have no
+        meaning in another basis, even if only one component's sign differs."""
+        if self.start is not None and "pca" in self.checkpoint_config:
+            pca = self.start_network("pca")
+            assert isinstance(pca, PCA)
+            return pca
         path = self.folder / "pca.pt"
-        with self.team.first_alone():
+        with self.group.rank0_first():
             if not path.exists():
                 clip = self.clip()
-                torch.save(
-                    fit(embedded(clip, self.source(clip.image_size))).state_dict(),
-                    path.with_suffix(".part"),
-                )
+                fitted = fit(embed_source(clip, self.source(clip.image_size)))
+                torch.save(fitted.state_dict(), path.with_suffix(".part"))
                 path.with_suffix(".part").replace(path)
-        return kept_pca(path).to(self.device)
+        return load_pca(path).to(self.device)
 
-    def _lesson(self, name: str, network: nn.Module) -> tuple[Loss, sample_grids.Show | None]:
-        """What a network learns from, and how its progress is shown."""
-        if isinstance(network, Reader):
-            return reader_loss(
-                network, self.world if isinstance(self.world, Table) else Drawings(self.world)
-            ), None
+    def _lesson(self, name: str, network: nn.Module) -> _Lesson:
+        """Return a network's loss, and what writes its sample grids."""
+        if isinstance(network, SceneClassifier):
+            return classifier_loss(network, self.scenes), None
         if isinstance(network, CLIP):
             return clip_loss(network, self.source(network.image_size)), None
         if isinstance(network, Upsampler):
-            return self._upsampling(name, network)
-        clip = self.clip()
-        fresh = self.start is None and not (self.folder / f"{name}.pt").exists()
+            return self._upsampler_lesson(name, network)
         if isinstance(network, Decoder):
-            source = self.source(max(clip.image_size, network.config.image_size))
-            if self.data is None and self.preset.rest:
-                source = Blend((source, self._scenes("rest", self.preset.rest)))
-            return decoder_loss(network, clip, source, self.preset.drop_text), self._shown(
-                clip, source
-            )
+            return self._decoder_lesson(network)
+        clip = self.clip()
         source = self.source(clip.image_size)
+        # A checkpoint's prior and a resumed one have their statistics already.
+        is_fresh = self.start is None and not (self.folder / f"{name}.pt").exists()
         if isinstance(network, DiffusionPrior):
-            if fresh:
+            if is_fresh:
                 fit_statistics(network, clip, source)
             return prior_loss(network, clip, source), None
         assert isinstance(network, AutoregressivePrior)
-        if fresh:
+        if is_fresh:
             fit_buckets(network, self.pca, clip, source)
         return ar_prior_loss(network, self.pca, clip, source), None
 
-    def _upsampling(self, name: str, network: Upsampler) -> tuple[Loss, sample_grids.Show | None]:
+    def _decoder_lesson(self, network: Decoder) -> _Lesson:
+        clip = self.clip()
+        source = self.source(max(clip.image_size, network.config.image_size))
+        if self.data is None and self.preset.rest:
+            source = MixedSource((source, self._load_scenes("rest", self.preset.rest)))
+        loss = decoder_loss(network, clip, source, self.preset.drop_text)
+        if self.data is None:
+            assert self.preset.mix is not None
+            images, captions = sample_grids.render_test_scenes(self.preset.mix, self.device)
+        else:
+            device = torch.device(self.device)
+            images, first = next(iter(source.first_batches(sample_grids.COUNT, device)))
+            captions = cast(list[str], first)
+        return loss, sample_grids.save_decoded(
+            clip, self.checkpoint_config, images, captions, self.device
+        )
+
+    def _upsampler_lesson(self, name: str, network: Upsampler) -> _Lesson:
         if network.config.own_last_step:
             raise TrainingError(
-                f"{self.start}'s {name} was distilled to a few steps, which this training would undo: tune prior or decoder"
+                f"the {name} of {self.start} was distilled to a few steps, which this training "
+                "would undo: train prior or decoder instead"
             )
         size = next(size for size, part in UPSAMPLERS.items() if part == name)
         if self.data is not None:
             return upsampler_loss(network, ImageCrops(self.source(size), size)), None
         assert self.preset.mix is not None
-        with self.team.first_alone():
-            crops = crop_pool(
-                self.folder / "pool", self.preset.crops, self.preset.mix, size, self.device
+        with self.group.rank0_first():
+            crops = load_crops(
+                self.folder / "scenes", self.preset.crops, self.preset.mix, size, self.device
             )
-        return upsampler_loss(network, crops), sample_grids.upsampled(
-            crops, self.whole["defaults"], self.device
+        save_samples = sample_grids.save_upsampled(
+            crops, self.checkpoint_config["defaults"], self.device
         )
-
-    def _shown(self, clip: CLIP, source: Source) -> sample_grids.Show:
-        """Fresh drawings through the decoder; of one's own data the first images."""
-        if self.data is None:
-            assert self.preset.mix is not None
-            images, captions = sample_grids.fresh_drawings(self.preset.mix, self.device)
-        else:
-            images, said = next(iter(source.first(sample_grids.COUNT, torch.device(self.device))))
-            captions = cast(list[str], said)  # of one's own data, always
-        return sample_grids.decoded(clip, self.whole, images, captions, self.device)
+        return upsampler_loss(network, crops), save_samples
 
 
-def compiled(network: nn.Module) -> list[nn.Module]:
-    """What torch.compile is told of a network: the parts whose shapes are the same at every step."""
-    return (
-        [network.network.visual, network.network.transformer]
-        if isinstance(network, CLIP)
-        else [network]
-    )
+def compilable_parts(network: nn.Module) -> list[nn.Module]:
+    """Return the parts for torch.compile: those whose shapes are the same at every step."""
+    if isinstance(network, CLIP):
+        return [network.network.visual, network.network.transformer]
+    return [network]
 
 
-def kept_pca(path: Path) -> PCA:
-    """The basis that a run has kept."""
-    kept = torch.load(path, weights_only=True)
-    components, dimensions = kept["basis"].shape
+def load_pca(path: Path) -> PCA:
+    """Load a run's principal components."""
+    state = torch.load(path, weights_only=True)
+    components, dimensions = state["basis"].shape
     pca = PCA(PCAConfig(dimensions, components))
-    pca.load_state_dict(kept)
+    pca.load_state_dict(state)
     return pca
 
 
 def start_config(folder: Path) -> dict[str, Any]:
-    """A checkpoint's config, ours or Karlo's, without its format. CheckpointError for a folder that is none."""
+    """Return the config of a checkpoint, ours or Karlo's, without its format.
+
+    Raises CheckpointError if the folder is no checkpoint."""
     config = karlo.read_config(folder) if karlo.is_karlo(folder) else read_config(folder)
     return {key: value for key, value in config.items() if key != "format"}
 
 
-def start_network(folder: Path, name: str, config: Mapping[str, Any], device: str) -> nn.Module:
-    """One network of a checkpoint, ours or Karlo's."""
+def load_start_network(
+    folder: Path, name: str, config: Mapping[str, Any], device: str
+) -> nn.Module:
+    """Load one network of a checkpoint, ours or Karlo's."""
     if not karlo.is_karlo(folder):
         return load_network(folder, name, dict(config), device)
-    found = {
+    networks = {
         part: (network, value_of)
         for part, network, value_of in karlo.translated(folder, karlo.read_config(folder))
     }
-    network, value_of = found[name]
+    network, value_of = networks[name]
     return fill(network, value_of, device)

@@ -1,10 +1,12 @@
-"""Images and captions of one's own: from a folder, or from webdataset shards.
+"""Images and captions of the user's own: a folder, or webdataset shards.
 
-Either way an image is a file and its caption the text file of the same name: `cat.jpg` and `cat.txt`. Both are read as they are
-needed, one batch ahead, so that memory holds two batches and, of shards, a shuffle buffer of undecoded files.
+An image is a file, and its caption the text file of the same name: `cat.jpg` and `cat.txt`. Files
+are read when needed, one batch ahead. Memory holds two batches and, for shards, a shuffle buffer of
+undecoded files.
 
-A folder's batches are a function of the step's number, however many processes share them. Shards are read one after another, as
-they may lie behind a network: each process has its own, and a run that goes on begins a new pass in another order.
+A folder's batches are a function of the step's number, for any number of processes. Shards may be
+remote, so they are read in sequence: each process has its own, and a resumed run begins a new pass
+in another order.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import random
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,35 +29,42 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from training.data.scene_cache import to_float
 from training.errors import DataError
-from training.trainer.trainer import Step
+from training.scenes.pixels import to_float
+from training.trainer.step import Step
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
-SHUFFLED = 1000  # undecoded files that a process holds of its shards
-# unusable ones beyond both end the run
+SHUFFLE_BUFFER = 1000  # undecoded files in memory, per process
+# More unusable images than both limits end the run.
 MAX_BAD_SHARE = 0.05
-ALWAYS_BORNE = 3
+MAX_BAD_SAMPLES = 3
+_STATISTICS_BATCH = 256
+
+_StepKey = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An image as uint8 `[3, S, S]`, and what it shows."""
+class Sample:
+    """An image `[3, S, S]` uint8 and its caption."""
 
     image: Tensor
     caption: str
 
 
-def square(content: bytes | Path, size: int) -> Tensor:
-    """The middle square of an image file, turned upright, on white, as uint8 `[3, size, size]`. DataError for one that cannot be
-    read or is smaller."""
+def crop_square(content: bytes | Path, size: int) -> Tensor:
+    """Return the central square of an image file, uint8 `[3, size, size]`.
+
+    EXIF rotation is applied, and transparency becomes white. Raises DataError if the image is
+    unreadable or smaller than `size`."""
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             if min(image.size) < size:
                 raise DataError(
-                    f"has {image.width} x {image.height} pixels, and {size} x {size} are needed"
+                    f"has {image.width} x {image.height} pixels, and at least {size} x {size} are "
+                    "needed"
                 )
-            image.draft("RGB", (size, size))  # a JPEG is decoded no larger than need be
+            # A JPEG is decoded no larger than necessary.
+            image.draft("RGB", (size, size))
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
@@ -66,249 +75,261 @@ def square(content: bytes | Path, size: int) -> Tensor:
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
 
 
-def folded(text: bytes) -> str:
-    """A caption file's text on one line. DataError where there is none."""
+def read_caption(text: bytes) -> str:
+    """Return a caption file's text on one line. Raises DataError if it is empty."""
     caption = " ".join(text.decode("utf-8", "replace").split())
     if not caption:
         raise DataError("has an empty caption")
     return caption
 
 
-class Tally:
-    """Counts what could not be used, and ends the run where that is much of it."""
+class BadSampleCounter:
+    """Counts unusable images, and ends the run if there are too many."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.met = 0
-        self.bad = dict[str, str]()
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.total = 0
+        self.reasons = dict[str, str]()
         self.lock = threading.Lock()
 
-    def good(self) -> None:
-        """One more that was used."""
+    def accept(self) -> None:
+        """Count a usable image."""
         with self.lock:
-            self.met += 1
+            self.total += 1
 
-    def spoilt(self, name: str, why: object) -> None:
-        """One more that was not. DataError where there are too many by now."""
+    def skip(self, name: str, reason: object) -> None:
+        """Count and report an unusable image. Raises DataError if there are too many by now."""
         with self.lock:
-            self.met += 1
-            if name not in self.bad:  # else it is an old acquaintance, from the epoch before
-                self.bad[name] = str(why)
-                print(f"{name} is left out: it {why}", flush=True)
-            if len(self.bad) > max(ALWAYS_BORNE, MAX_BAD_SHARE * self.met):
-                few = "; ".join(f"{name} {why}" for name, why in list(self.bad.items())[:3])
+            self.total += 1
+            # A later epoch meets the same image again.
+            if name not in self.reasons:
+                self.reasons[name] = str(reason)
+                print(f"{name} is skipped: it {reason}", flush=True)
+            if len(self.reasons) > max(MAX_BAD_SAMPLES, MAX_BAD_SHARE * self.total):
+                examples = "; ".join(
+                    f"{name} {why}" for name, why in list(self.reasons.items())[:3]
+                )
                 raise DataError(
-                    f"{len(self.bad)} of the {self.met} images met so far in {self.where} cannot be used: {few}. Mend or remove "
-                    f"them; {ALWAYS_BORNE} are borne, and beyond that {MAX_BAD_SHARE:.0%}"
+                    f"{len(self.reasons)} of the {self.total} images read so far from "
+                    f"{self.source} are unusable: {examples}. Fix or remove them (up to "
+                    f"{MAX_BAD_SAMPLES}, then {MAX_BAD_SHARE:.0%}, are tolerated)"
                 )
 
 
-class Own:
-    """What folder and shards share: a step's images and captions, read one step ahead."""
+class ImageTextSource:
+    """Base of folder and shards: reads the next step's images while the current one trains."""
 
-    def __init__(self, where: str, size: int, seed: int) -> None:
-        self.where = where
+    def __init__(self, name: str, size: int, seed: int) -> None:
+        self.name = name
         self.size = size
         self.seed = seed
-        self.tally = Tally(where)
+        self.bad_samples = BadSampleCounter(name)
         self.readers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="images")
-        self.ahead = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
-        self.coming: tuple[tuple[int, ...], Future[list[Pair]]] | None = None
+        self.prefetcher = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
+        self.prefetch: tuple[_StepKey, Future[list[Sample]]] | None = None
 
     def pairs(self, step: Step) -> tuple[Tensor, list[str]]:
-        """This process' share of a step's images, `[B, 3, S, S]` in [-1, 1], and their captions."""
-        if self.coming is None or self.coming[0] != _key(step):
-            self.coming = (_key(step), self.ahead.submit(self.batch, step))
-        found = self.coming[1].result()
+        """Return this process' images of a step, `[B, 3, S, S]` in [-1, 1], and their captions."""
+        if self.prefetch is None or self.prefetch[0] != _step_key(step):
+            self.prefetch = (_step_key(step), self.prefetcher.submit(self.read_batch, step))
+        samples = self.prefetch[1].result()
         following = replace(step, number=step.number + 1)
-        self.coming = (_key(following), self.ahead.submit(self.batch, following))
-        return _stacked(found, step.device)
+        self.prefetch = (_step_key(following), self.prefetcher.submit(self.read_batch, following))
+        return _collate(samples, step.device)
 
-    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
-        """About `count` images and their captions in batches, the same in every process, for statistics."""
+    def first_batches(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+        """Yield about `count` images and captions in batches, the same in every process."""
         raise NotImplementedError
 
-    def batch(self, step: Step) -> list[Pair]:
-        """This process' share of a step."""
+    def read_batch(self, step: Step) -> list[Sample]:
+        """Return this process' samples of a step."""
         raise NotImplementedError
 
 
-def _key(step: Step) -> tuple[int, ...]:
-    return step.number, step.batch, step.rank, step.ranks
+def _step_key(step: Step) -> _StepKey:
+    return step.number, step.batch, step.rank, step.world_size
 
 
-def _stacked(pairs: list[Pair], device: torch.device) -> tuple[Tensor, list[str]]:
-    return to_float(torch.stack([pair.image for pair in pairs])).to(device), [
-        pair.caption for pair in pairs
-    ]
+def _collate(samples: list[Sample], device: torch.device) -> tuple[Tensor, list[str]]:
+    images = to_float(torch.stack([sample.image for sample in samples])).to(device)
+    return images, [sample.caption for sample in samples]
 
 
-class Folder(Own):
-    """Images in a folder and those below it. One that cannot be used is replaced by the next."""
+class Folder(ImageTextSource):
+    """The images of a folder and its subfolders. An unusable image is replaced by the next one."""
 
     def __init__(self, folder: Path, size: int, seed: int = 0) -> None:
+        """List the images. Raises DataError if there are none, or too many without caption."""
         super().__init__(str(folder), size, seed)
-        every = sorted(
+        images = sorted(
             path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in SUFFIXES
         )
-        if not every:
+        if not images:
             raise DataError(
-                f"{folder} has no images: {', '.join(SUFFIXES)} are looked for, and shards are named by their .tar files"
+                f"{folder} has no images ({', '.join(SUFFIXES)}): for shards, name their .tar files"
             )
-        self.paths = [path for path in every if path.with_suffix(".txt").exists()]
-        bare = [path for path in every if not path.with_suffix(".txt").exists()]
-        for path in bare[: 1 + ALWAYS_BORNE]:
-            print(
-                f"{path} is left out: it has no caption, which would be {path.with_suffix('.txt').name}",
-                flush=True,
-            )
-        if len(bare) > max(ALWAYS_BORNE, MAX_BAD_SHARE * len(every)) or not self.paths:
-            raise DataError(
-                f"{len(bare)} of the {len(every)} images in {folder} have no caption, {bare[0].name} for one: write it into "
-                f"{bare[0].with_suffix('.txt').name} beside it"
-            )
+        self.paths = [path for path in images if path.with_suffix(".txt").exists()]
+        self._report_missing_captions(
+            [path for path in images if not path.with_suffix(".txt").exists()], len(images)
+        )
         self.epochs: dict[int, Tensor] = {}
 
-    def batch(self, step: Step) -> list[Pair]:
+    def read_batch(self, step: Step) -> list[Sample]:
         places = torch.arange(step.number * step.batch, (step.number + 1) * step.batch)
-        return list(
-            self.readers.map(self._usable, [self._index(int(place)) for place in step.own(places)])
-        )
+        indices = [self._index(int(place)) for place in step.local(places)]
+        return list(self.readers.map(self._read, indices))
 
-    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
-        for start in range(0, min(count, len(self.paths)), 256):
-            yield _stacked(
-                list(
-                    self.readers.map(
-                        self._usable, range(start, min(start + 256, count, len(self.paths)))
-                    )
-                ),
-                device,
+    def first_batches(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+        end = min(count, len(self.paths))
+        for start in range(0, end, _STATISTICS_BATCH):
+            indices = range(start, min(start + _STATISTICS_BATCH, end))
+            yield _collate(list(self.readers.map(self._read, indices)), device)
+
+    def _report_missing_captions(self, bare: list[Path], total: int) -> None:
+        for path in bare[: 1 + MAX_BAD_SAMPLES]:
+            caption = path.with_suffix(".txt").name
+            print(f"{path} is skipped: it has no caption ({caption})", flush=True)
+        if len(bare) > max(MAX_BAD_SAMPLES, MAX_BAD_SHARE * total) or not self.paths:
+            raise DataError(
+                f"{len(bare)} of the {total} images in {self.name} have no caption, for example "
+                f"{bare[0].name}: write it into {bare[0].with_suffix('.txt').name} in its folder"
             )
 
     def _index(self, place: int) -> int:
-        """Which image comes at a place of the endless row of epochs, each in an order of its own."""
+        """Return the image at a place in the sequence of epochs, each with its own order."""
         epoch, within = divmod(place, len(self.paths))
         if epoch not in self.epochs:
-            shuffled = torch.randperm(
-                len(self.paths),
-                generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch),
-            )
-            self.epochs = {key: order for key, order in self.epochs.items() if key == epoch - 1} | {
-                epoch: shuffled
-            }
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            order = torch.randperm(len(self.paths), generator=generator)
+            # Only the epoch before can still be in use.
+            previous = {key: value for key, value in self.epochs.items() if key == epoch - 1}
+            self.epochs = previous | {epoch: order}
         return int(self.epochs[epoch][within])
 
-    def _usable(self, index: int) -> Pair:
+    def _read(self, index: int) -> Sample:
         for place in itertools.chain(range(index, len(self.paths)), range(index)):
             path = self.paths[place]
             try:
-                pair = Pair(square(path, self.size), folded(path.with_suffix(".txt").read_bytes()))
+                caption_file = path.with_suffix(".txt")
+                sample = Sample(
+                    crop_square(path, self.size), read_caption(caption_file.read_bytes())
+                )
             except (DataError, OSError) as error:
-                self.tally.spoilt(str(path), error)
+                self.bad_samples.skip(str(path), error)
             else:
-                self.tally.good()
-                return pair
-        raise DataError(f"none of the {len(self.paths)} images in {self.where} can be used")
+                self.bad_samples.accept()
+                return sample
+        raise DataError(f"none of the {len(self.paths)} images in {self.name} is usable")
 
 
-class Shards(Own):
-    """webdataset's .tar files, on disk or behind any address that webdataset opens. `urls` may have braces: `{0000..0127}.tar`."""
+class Shards(ImageTextSource):
+    """webdataset's .tar files, on disk or at any address that webdataset can open.
+
+    `urls` may have braces (`{0000..0127}.tar`); `::` separates several."""
 
     def __init__(self, urls: str, size: int, seed: int = 0) -> None:
+        """List the shards. Raises DataError if local ones are missing, or webdataset is."""
         super().__init__(urls, size, seed)
-        wds = _webdataset()
-        self.urls: list[str] = [
-            url for part in urls.split("::") for url in wds.shardlists.expand_urls(part)
-        ]
-        if gone := [url for url in self.urls if ":" not in url and not Path(url).exists()]:
+        wds = _import_webdataset()
+        parts = (wds.shardlists.expand_urls(part) for part in urls.split("::"))
+        self.urls: list[str] = list(itertools.chain.from_iterable(parts))
+        missing = [url for url in self.urls if ":" not in url and not Path(url).exists()]
+        if missing:
             raise DataError(
-                f"{len(gone)} of the {len(self.urls)} shards that {urls} names are not there, {gone[0]} for one"
+                f"{len(missing)} of the {len(self.urls)} shards of {urls} do not exist, for "
+                f"example {missing[0]}"
             )
-        self.reading: tuple[tuple[int, ...], Iterator[dict[str, Any]]] | None = None
+        self.reading: tuple[_StepKey, Iterator[dict[str, Any]]] | None = None
 
-    def batch(self, step: Step) -> list[Pair]:
-        if self.reading is None or self.reading[0] != _key(step):
-            mine = self.urls[step.rank :: step.ranks]
-            if not mine:
+    def read_batch(self, step: Step) -> list[Sample]:
+        if self.reading is None or self.reading[0] != _step_key(step):
+            local = self.urls[step.rank :: step.world_size]
+            if not local:
                 raise DataError(
-                    f"{self.where} names {len(self.urls)} shards for {step.ranks} processes: each needs one of its own"
+                    f"{self.name} has {len(self.urls)} shards for {step.world_size} processes: use "
+                    "at least one shard a process"
                 )
-            self.reading = (_key(step), self._stream(mine, self.seed * 1_000_003 + step.number))
-        wanted = step.batch // step.ranks
+            stream = self._stream(local, self.seed * 1_000_003 + step.number)
+            self.reading = (_step_key(step), stream)
         stream = self.reading[1]
-        found: list[Pair] = []
-        while len(found) < wanted:
-            read = self.readers.map(self._pair, itertools.islice(stream, wanted - len(found)))
-            found += [pair for pair in read if pair is not None]
-        self.reading = (_key(replace(step, number=step.number + 1)), stream)
-        return found
+        count = step.batch // step.world_size
+        samples: list[Sample] = []
+        while len(samples) < count:
+            samples += self._decode(itertools.islice(stream, count - len(samples)))
+        self.reading = (_step_key(replace(step, number=step.number + 1)), stream)
+        return samples
 
-    def first(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
+    def first_batches(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, list[str]]]:
         stream = self._stream(self.urls, self.seed)
-        for _ in range(0, count, 256):
-            read = self.readers.map(self._pair, itertools.islice(stream, min(256, count)))
-            if found := [pair for pair in read if pair is not None]:
-                yield _stacked(found, device)
+        for _ in range(0, count, _STATISTICS_BATCH):
+            samples = self._decode(itertools.islice(stream, min(_STATISTICS_BATCH, count)))
+            if samples:
+                yield _collate(samples, device)
+
+    def _decode(self, files: Iterable[dict[str, Any]]) -> list[Sample]:
+        """Decode samples in parallel, without the unusable ones."""
+        return [sample for sample in self.readers.map(self._read, files) if sample is not None]
 
     def _stream(self, urls: list[str], seed: int) -> Iterator[dict[str, Any]]:
-        """Samples for ever, each once a pass, shuffled by shards and, as far as the buffer reaches, among each other. DataError for
-        what is no shard, and for a pass without any sample."""
-        order = random.Random(seed)
+        """Yield undecoded samples endlessly, each once a pass, shuffled by shard and in a buffer.
+
+        Raises DataError for an unreadable shard, and for a pass without samples."""
+        rng = random.Random(seed)
+        wds = _import_webdataset()
         while True:
+            shuffle = wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, seed=rng.getrandbits(62))
             sample = None
-            shuffled = _webdataset().shuffle(SHUFFLED, initial=SHUFFLED, seed=order.getrandbits(62))
-            for sample in shuffled(self._samples(order.sample(urls, len(urls)))):
+            for sample in shuffle(self._samples(rng.sample(urls, len(urls)))):
                 yield sample
             if sample is None:
-                raise DataError(
-                    f"the {len(urls)} shards of {self.where} that this process reads hold nothing"
-                )
+                raise DataError(f"the {len(urls)} shards of {self.name} for this process are empty")
 
     def _samples(self, urls: list[str]) -> Iterator[dict[str, Any]]:
-        """The samples of shards, one after another."""
-        wds = _webdataset()
+        """Yield the undecoded samples of shards in sequence."""
+        wds = _import_webdataset()
         for url in urls:
             try:
-                with closing(wds.gopen(url)) as stream:  # webdataset itself would leave it open
+                # webdataset itself would leave the stream open.
+                with closing(wds.gopen(url)) as stream:
                     yield from wds.tariterators.group_by_keys(
                         wds.tariterators.tar_file_expander([{"url": url, "stream": stream}])
                     )
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
                 raise DataError(f"the shard {url} cannot be read: {error}") from error
 
-    def _pair(self, sample: dict[str, Any]) -> Pair | None:
-        name = f"{sample['__key__']} in {sample['__url__']}"
+    def _read(self, files: dict[str, Any]) -> Sample | None:
+        name = f"{files['__key__']} in {files['__url__']}"
         try:
-            content = next((sample[suffix] for suffix in SUFFIXES if suffix in sample), None)
-            if content is None or "txt" not in sample:
+            content = next((files[suffix] for suffix in SUFFIXES if suffix in files), None)
+            if content is None or "txt" not in files:
                 raise DataError(f"has no {'caption (.txt)' if content else 'image'}")
-            pair = Pair(square(content, self.size), folded(sample["txt"]))
+            sample = Sample(crop_square(content, self.size), read_caption(files["txt"]))
         except DataError as error:
-            self.tally.spoilt(name, error)
+            self.bad_samples.skip(name, error)
             return None
-        self.tally.good()
-        return pair
+        self.bad_samples.accept()
+        return sample
 
 
 def open_images(data: str, size: int, seed: int = 0) -> Folder | Shards:
-    """A folder's images or the shards that an address names, as squares of `size` pixels. A folder of .tar files is its shards."""
+    """Open a folder of images or the shards of an address, as squares of `size` pixels.
+
+    A folder with .tar files is its shards. Raises DataError if `data` is neither."""
     path = Path(data)
     if not path.is_dir():
         if ".tar" not in data:
             raise DataError(
-                f"{data} is neither a folder nor names .tar shards: for example images/ or 'shards/{{0000..0127}}.tar'"
+                f"{data} is neither a folder nor an address of .tar shards: use images/ or "
+                "'shards/{0000..0127}.tar' for example"
             )
         return Shards(data, size, seed)
     tars = sorted(str(tar) for tar in path.glob("*.tar"))
     return Shards("::".join(tars), size, seed) if tars else Folder(path, size, seed)
 
 
-def _webdataset() -> Any:
+def _import_webdataset() -> Any:
     try:
         import webdataset
     except ImportError as error:
-        raise DataError(
-            "shards need webdataset, which is not installed: pip install '.[data]'"
-        ) from error
+        raise DataError("shards need webdataset: pip install '.[data]'") from error
     return webdataset

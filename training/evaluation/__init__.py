@@ -1,1 +1,1 @@
-"""Score generated images, and write reports."""
+"""Evaluation of checkpoints: scores, metrics of image sets, reports."""

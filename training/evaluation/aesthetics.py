@@ -1,7 +1,8 @@
-"""`python -m training.evaluation.aesthetics ratings.csv`: a linear probe that foretells what people would rate an image, from its CLIP embedding.
+"""`python -m training.evaluation.aesthetics ratings.csv`: predict human ratings from embeddings.
 
-As the paper's aesthetic measure (§5.4): ridge regression of z_i on mean ratings. The ratings are a CSV in the form of AVA (Murray
-et al. 2012): a column `path` (from the CSV's folder), and either `rating`, the mean, or `1` to `10`, how many people gave that.
+The paper's aesthetic measure (§5.4): a linear probe, by ridge regression of mean ratings on z_i.
+The ratings are a CSV like AVA's (Murray et al. 2012): a column `path`, relative to its folder, and
+either `rating`, the mean, or `1` to `10`, the number of people who gave each score.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from training.evaluation.metrics import pearson, spearman
 
 COUNTS = tuple(map(str, range(1, 11)))
 ALPHAS = tuple(10.0**power for power in range(-6, 4))
-HELD_OUT = 5  # one image in so many
+HELD_OUT = 5  # one image in five is held out
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,15 @@ class Rating:
 
 
 def read_ratings(file: Path) -> list[Rating]:
-    """A CSV of ratings. ValueError that names the line for what cannot be one."""
-    found = []
+    """Read a CSV of ratings. Raises ValueError, with the line, for an invalid one."""
+    ratings = []
     with file.open(newline="", encoding="utf-8-sig") as lines:
         rows = csv.DictReader(lines)
         heads = rows.fieldnames or []
         if "path" not in heads or not ("rating" in heads or set(COUNTS) <= set(heads)):
             raise ValueError(
-                f"{file} has the columns {', '.join(heads)}: it needs path, and either rating or 1 to 10"
+                f"{file} has the columns {', '.join(heads)}: it needs path, and either rating or "
+                "1 to 10"
             )
         for number, row in enumerate(rows, start=2):
             try:
@@ -51,10 +54,11 @@ def read_ratings(file: Path) -> list[Rating]:
                 )
             except (TypeError, ValueError, ZeroDivisionError) as error:
                 raise ValueError(
-                    f"{file}, line {number}: {row} has no rating: give a number, or at least one count above 0"
+                    f"{file}, line {number}: {row} has no rating: write a number, or at least one "
+                    "count above 0"
                 ) from error
-            found.append(Rating(file.parent / row["path"], value))
-    return found
+            ratings.append(Rating(file.parent / row["path"], value))
+    return ratings
 
 
 def _mean_of_counts(counts: list[float]) -> float:
@@ -62,7 +66,9 @@ def _mean_of_counts(counts: list[float]) -> float:
 
 
 def open_image(path: Path, size: int) -> Tensor:
-    """The middle square of an image file, turned upright, `[3, size, size]` in [-1, 1]."""
+    """Return the central square of an image file, `[3, size, size]` in [-1, 1].
+
+    EXIF rotation is applied."""
     with Image.open(path) as file:
         image = ImageOps.fit(
             ImageOps.exif_transpose(file).convert("RGB"), (size, size), Image.Resampling.BICUBIC
@@ -72,20 +78,22 @@ def open_image(path: Path, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Probe:
-    """rating = z_i · weights + bias."""
+    """A linear probe: rating = z_i · weights + bias."""
 
     weights: Tensor  # [D]
     bias: float
-    alpha: float
+    alpha: float  # penalty
 
     def __call__(self, z_i: Tensor) -> Tensor:
-        """Embeddings `[N, D]` -> ratings `[N]`."""
+        """Return ratings `[N]` of embeddings `[N, D]`."""
         return z_i.double().cpu() @ self.weights + self.bias
 
 
 def fit(z_i: Tensor, ratings: Tensor) -> Probe:
-    """Ridge regression of `[N]` ratings on `[N, D]` embeddings, its penalty the one of ALPHAS that foretells each rating from the
-    others best: leaving one out has a closed form (Golub, Heath & Wahba 1979)."""
+    """Fit `[N]` ratings to `[N, D]` embeddings by ridge regression.
+
+    The penalty is the best one of ALPHAS by leave-one-out cross-validation, which has a closed form
+    (Golub, Heath & Wahba 1979)."""
     x = z_i.double().cpu()
     y = ratings.double().cpu()
     middle = x.mean(0)
@@ -94,7 +102,7 @@ def fit(z_i: Tensor, ratings: Tensor) -> Probe:
     best: tuple[float, float] | None = None
     for alpha in ALPHAS:
         shrunk = singular.square() / (singular.square() + alpha)
-        # The mean, too, is fitted: it takes 1/N of each image's leverage.
+        # The mean is fitted too, which adds 1/N to each image's leverage.
         leverage = (u.square() * shrunk).sum(1) + 1 / len(x)
         residual = (y - mean) - u @ (shrunk * (u.T @ (y - mean)))
         error = float((residual / (1 - leverage).clamp(min=1e-9)).square().mean())
@@ -106,8 +114,8 @@ def fit(z_i: Tensor, ratings: Tensor) -> Probe:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A probe, fitted on four fifths, and how well it foretells the ratings of the last fifth."""
+class FittedProbe:
+    """A probe, and the correlations of its ratings with those held out."""
 
     probe: Probe
     held_out: int
@@ -115,24 +123,26 @@ class Fitted:
     spearman: float
 
 
-def fit_and_test(z_i: Tensor, ratings: Tensor, seed: int = 0) -> Fitted:
-    """Hold out one image in HELD_OUT, at random. ValueError for fewer than ten."""
+def fit_and_test(z_i: Tensor, ratings: Tensor, seed: int = 0) -> FittedProbe:
+    """Fit a probe and test it on one image in HELD_OUT, chosen at random.
+
+    Raises ValueError for fewer than ten ratings."""
     if len(z_i) < 10:
         raise ValueError(
-            f"there are {len(z_i)} ratings: at least 10 are needed, and some hundreds to mean much"
+            f"{len(z_i)} ratings are too few: at least 10 are needed, some hundreds to be useful"
         )
     order = torch.randperm(len(z_i), generator=torch.Generator().manual_seed(seed))
     test = order[: len(order) // HELD_OUT]
     train = order[len(order) // HELD_OUT :]
     probe = fit(z_i[train], ratings[train])
-    said = probe(z_i[test])
+    predicted = probe(z_i[test])
     true = ratings[test]
-    return Fitted(probe, len(test), pearson(said, true), spearman(said, true))
+    return FittedProbe(probe, len(test), pearson(predicted, true), spearman(predicted, true))
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Fit a probe to a file of ratings, say how well it does on those held out, and rate the images of a folder."""
+    """Fit a probe to a file of ratings, test it, and rate the images of a folder."""
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluation.aesthetics", description=main.__doc__
     )
@@ -140,37 +150,36 @@ def main() -> None:
         "ratings", type=Path, help="CSV with the columns path, and rating or 1 to 10"
     )
     parser.add_argument(
-        "--rate", type=Path, default=None, help="a folder of images to rate, best first"
+        "--rate", type=Path, default=None, help="folder of images to rate, best first"
     )
     parser.add_argument(
         "--checkpoint",
         type=Path,
         default=None,
-        help="checkpoint folder (default: the embedded one)",
+        help="checkpoint folder (default: the bundled one)",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     pipeline = UnCLIP.load(arguments.checkpoint, arguments.device)
     rated = read_ratings(arguments.ratings)
-    found = fit_and_test(
-        _embedded(pipeline, [rating.path for rating in rated]),
+    fitted = fit_and_test(
+        _embed_files(pipeline, [rating.path for rating in rated]),
         torch.tensor([rating.value for rating in rated]),
     )
     print(
-        f"{len(rated)} ratings, of {found.held_out} held out: Pearson {found.pearson:.3f}, Spearman {found.spearman:.3f}"
+        f"{len(rated)} ratings, {fitted.held_out} of them held out: "
+        f"Pearson {fitted.pearson:.3f}, Spearman {fitted.spearman:.3f}"
     )
     if arguments.rate:
         paths = sorted(
-            path
-            for path in arguments.rate.iterdir()
-            if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+            path for path in arguments.rate.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
         )
-        scores = found.probe(_embedded(pipeline, paths))
+        scores = fitted.probe(_embed_files(pipeline, paths))
         for score, path in sorted(zip(scores.tolist(), paths, strict=True), reverse=True):
             print(f"{score:6.2f}  {path.name}")
 
 
-def _embedded(pipeline: UnCLIP, paths: list[Path]) -> Tensor:
+def _embed_files(pipeline: UnCLIP, paths: list[Path]) -> Tensor:
     size = pipeline.clip.image_size
     batches = [
         torch.stack([open_image(path, size) for path in paths[start : start + 64]])

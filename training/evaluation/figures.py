@@ -1,7 +1,8 @@
-"""What pages and reports are made of: tables and numbers in Markdown, plots and sheets of images."""
+"""Parts of reports: Markdown tables and numbers, plots and sheets of images."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,41 +11,80 @@ from torch import Tensor
 
 from training.evaluation.metrics import Estimate
 
-DPI = 100  # of sheets of images
+MAX_COLUMNS = 100  # of Markdown
+SHEET_DPI = 100
+PLOT_DPI = 90
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table without a trailing newline.
+
+    A table wider than MAX_COLUMNS becomes several, each with the first column."""
+    tables = []
+    columns = [0]
+    for column in range(1, len(heads)):
+        lines = _format_lines(heads, rows, [*columns, column])
+        if max(map(len, lines)) > MAX_COLUMNS and len(columns) > 1:
+            tables.append(_format_lines(heads, rows, columns))
+            columns = [0]
+        columns.append(column)
+    tables.append(_format_lines(heads, rows, columns))
+    return "\n\n".join("\n".join(lines) for lines in tables)
 
 
-def percent(estimate: Estimate) -> str:
-    """A share with its interval: "32 (27 to 37)"."""
-    return number(Estimate(*(100 * v for v in (estimate.value, estimate.low, estimate.high))), 0)
+def _format_lines(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]
+) -> list[str]:
+    lines = (heads, ["---"] * len(heads), *rows)
+    return [f"| {' | '.join(cells[column] for column in columns)} |" for cells in lines]
 
 
-def number(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
-    """A value with its interval."""
+def wrap_markdown(text: str) -> str:
+    """Break the prose of a Markdown text at MAX_COLUMNS; tables, headings and figures stay."""
+    return "\n".join(map(_wrap_line, text.split("\n")))
+
+
+def _wrap_line(line: str) -> str:
+    if len(line) <= MAX_COLUMNS or line.startswith(("|", "!", "#", "<", "```")):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(
+        line,
+        MAX_COLUMNS,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def format_percent(estimate: Estimate) -> str:
+    """Return a share and its interval in per cent: "32 (27 to 37)"."""
+    values = (estimate.value, estimate.low, estimate.high)
+    return format_estimate(Estimate(*(100 * value for value in values)), 0)
+
+
+def format_estimate(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
+    """Return a value and its interval, multiplied by `scale`."""
     value, low, high = (
-        f"{v * scale + 0.0:.{digits}f}" for v in (estimate.value, estimate.low, estimate.high)
+        f"{number * scale + 0.0:.{digits}f}"
+        for number in (estimate.value, estimate.low, estimate.high)
     )
     return f"{value} ({low} to {high})"
 
 
-def wrapped(text: str, width: int = 20) -> str:
-    """Broken into short lines."""
+def wrap(text: str, width: int = 20) -> str:
+    """Break a text into lines of less than `width` characters."""
     lines = [""]
     for word in text.split():
-        lines = (
-            [*lines[:-1], f"{lines[-1]} {word}".strip()]
-            if len(lines[-1]) + len(word) < width
-            else [*lines, word]
-        )
+        if len(lines[-1]) + len(word) < width:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+        else:
+            lines.append(word)
     return "\n".join(lines)
 
 
-def plot_module() -> Any:
-    """pyplot, drawing into files."""
+def load_pyplot() -> Any:
+    """Return matplotlib's pyplot with a backend that writes files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -53,7 +93,7 @@ def plot_module() -> Any:
     return pyplot
 
 
-def sheet(
+def save_sheet(
     rows: Sequence[Tensor],
     path: Path,
     *,
@@ -62,42 +102,41 @@ def sheet(
     above: Sequence[str] = (),
     inches: float = 1.15,
 ) -> None:
-    """Rows of images `[N, 3, s, s]` as one figure, so many inches an image, with words under each, left of each row and above
-    each column."""
-    pyplot = plot_module()
+    """Save rows of images `[N, 3, s, s]` as one figure, `inches` an image.
+
+    `under` has a text for each image, `left` for each row, `above` for each column."""
+    pyplot = load_pyplot()
     columns = max(len(row) for row in rows)
-    words = max((line.count("\n") + 1 for row in under for line in row), default=0)
+    text_lines = max((text.count("\n") + 1 for row in under for text in row), default=0)
     size = (
         inches * columns + (0.9 if left else 0),
-        (inches + 0.14 * words) * len(rows) + (0.2 if above else 0),
+        (inches + 0.14 * text_lines) * len(rows) + (0.2 if above else 0),
     )
     figure, cells = pyplot.subplots(
         len(rows), columns, figsize=size, layout="constrained", squeeze=False
     )
-    smooth = "antialiased" if rows[0].shape[-1] > DPI * inches else "nearest"
+    interpolation = "antialiased" if rows[0].shape[-1] > SHEET_DPI * inches else "nearest"
     for r, row in enumerate(rows):
         for c, cell in enumerate(cells[r]):
             cell.set(xticks=[], yticks=[])
             if c >= len(row):
                 cell.set_visible(False)
                 continue
-            cell.imshow(
-                row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy(),
-                interpolation=smooth,
-            )
+            image = row[c].cpu().add(1).div(2).clamp(0, 1).permute(1, 2, 0).numpy()
+            cell.imshow(image, interpolation=interpolation)
             if under:
                 cell.set_xlabel(under[r][c], fontsize=6, labelpad=2)
             if above and r == 0:
                 cell.set_title(above[c], fontsize=7, pad=3)
             if left and c == 0:
                 cell.set_ylabel(left[r], fontsize=7, rotation=0, ha="right", va="center")
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure, images as JPEG, lines as PNG, and let it go."""
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure and close it. The suffix .jpg is for images, .png for plots."""
     if path.suffix == ".jpg":
-        figure.savefig(path, dpi=DPI, pil_kwargs={"quality": 85})
+        figure.savefig(path, dpi=SHEET_DPI, pil_kwargs={"quality": 85})
     else:
-        figure.savefig(path, dpi=90)
-    plot_module().close(figure)
+        figure.savefig(path, dpi=PLOT_DPI)
+    load_pyplot().close(figure)

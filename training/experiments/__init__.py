@@ -1,1 +1,4 @@
-"""The experiments of Ramesh et al. 2022 in miniature, one a file: each takes a Bench and a count and gives its part of docs/findings.md."""
+"""Small repetitions of the experiments of Ramesh et al. 2022, one a file.
+
+Each has `measure(bench, count) -> Result` and `report(result) -> str`, its part of the page.
+"""

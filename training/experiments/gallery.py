@@ -1,11 +1,13 @@
-"""What the checkpoint draws at 256²: a contact sheet of captions with their seeds, as they came."""
+"""A contact sheet of the checkpoint at 256²: captions with their seeds, unselected."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-from training.evaluation.figures import sheet, wrapped
-from training.experiments.harness import Bench, embedded
+from training.evaluation.figures import save_sheet, wrap
+from training.experiments.harness import Bench, format_figure
 
 PROMPTS = (
     "a red cube on top of a blue cube",
@@ -22,19 +24,32 @@ PROMPTS = (
     "three red spheres",
 )
 COLUMNS = 6
-SIZE = 256
+MAX_SIZE_PX = 256
 
 
-def run(bench: Bench, count: int) -> str:
-    """The first `count` prompts, each from seed 1, at the largest size up to SIZE."""
-    size = max(size for size in bench.pipeline.sizes if size <= SIZE)
+@dataclass(frozen=True)
+class Result:
+    """The size of the images on the sheet."""
+
+    size: int
+
+
+def measure(bench: Bench, count: int) -> Result:
+    """Generate the first `count` prompts from seed 1, at the largest size up to MAX_SIZE_PX."""
+    size = max(size for size in bench.pipeline.sizes if size <= MAX_SIZE_PX)
     prompts = PROMPTS[:count]
     images = torch.cat(
         [bench.pipeline.generate([prompt], seeds=[1], size=size).cpu() for prompt in prompts]
     )
-    said = [f"{wrapped(prompt, 26)}\nseed 1" for prompt in prompts]
-    under = [said[k : k + COLUMNS] for k in range(0, len(said), COLUMNS)]
-    sheet(list(images.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)
-    return f"Drawn at {size}² with the checkpoint's own defaults; none was picked.\n\n" + embedded(
-        "gallery.jpg", "An image of each caption"
+    labels = [f"{wrap(prompt, 26)}\nseed 1" for prompt in prompts]
+    under = [labels[k : k + COLUMNS] for k in range(0, len(labels), COLUMNS)]
+    save_sheet(list(images.split(COLUMNS)), bench.figure("gallery.jpg"), under=under, inches=2.0)
+    return Result(size)
+
+
+def report(result: Result) -> str:
+    """Return the part of the page."""
+    return (
+        f"Generated at {result.size}² with the checkpoint's defaults, not selected.\n\n"
+        + format_figure("gallery.jpg", "An image of each caption")
     )

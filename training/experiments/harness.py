@@ -1,4 +1,4 @@
-"""What every experiment is given, and how it holds what it found against the paper."""
+"""What every experiment gets, and how it compares its results to the paper."""
 
 from __future__ import annotations
 
@@ -12,71 +12,83 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from training.evaluation.generation import draw
 from training.evaluation.metrics import Estimate
-from training.scenes.classifier import Reader
+from training.evaluation.solids.generation import CONDITIONING_MODES, RENDERINGS, generate
+from training.scenes.solids.classifier import SceneClassifier
 
-FIGURES = "findings"  # folder of the page's figures
+FIGURES = "findings"  # folder of the page's figures, next to the page
+# Mode -> its name in tables and figures.
+MODE_LABELS = CONDITIONING_MODES | {RENDERINGS: "renderings"}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A checkpoint, the scene reader that judges it, and the folder of the page."""
+    """A checkpoint, the scene classifier that scores it, and the page's folder."""
 
     pipeline: UnCLIP
-    reader: Reader
+    classifier: SceneClassifier
     out: Path
     mix: str = "whole"
-    _kept: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
+    _images: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     @property
     def decoder_checksum(self) -> str:
-        """Tells one decoder from another: eight hexadecimal digits of its weights."""
-        found = 0
+        """Eight hexadecimal digits that identify the decoder's weights."""
+        checksum = 0
         for value in self.pipeline.decoder.state_dict().values():
-            found = zlib.crc32(value.float().cpu().numpy().tobytes(), found)
-        return f"{found:08x}"
+            checksum = zlib.crc32(value.float().cpu().numpy().tobytes(), checksum)
+        return f"{checksum:08x}"
 
-    def draw(
-        self, texts: Sequence[str], seeds: Sequence[int], way: str = "prior", **given: Any
+    def generate(
+        self, texts: Sequence[str], seeds: Sequence[int], mode: str = "prior", **parameters: Any
     ) -> Tensor:
-        """As `ways.draw`. What was drawn is kept, as several experiments look at the same images."""
-        parameters = self.pipeline.resolve(size=64, **given)
-        keys = [(text, seed, way, parameters) for text, seed in zip(texts, seeds, strict=True)]
-        new = [k for k, key in enumerate(keys) if key not in self._kept]
+        """Generate images as `generation.generate` does, each only once.
+
+        Several experiments use the same images."""
+        resolved = self.pipeline.resolve(size=64, **parameters)
+        keys = [(text, seed, mode, resolved) for text, seed in zip(texts, seeds, strict=True)]
+        new = [k for k, key in enumerate(keys) if key not in self._images]
         if new:
-            images = draw(
-                self.pipeline, [texts[k] for k in new], [seeds[k] for k in new], way, **given
+            images = generate(
+                self.pipeline, [texts[k] for k in new], [seeds[k] for k in new], mode, **parameters
             )
-            self._kept.update(zip((keys[k] for k in new), images, strict=True))
-        return torch.stack([self._kept[key] for key in keys])
+            self._images.update(zip((keys[k] for k in new), images, strict=True))
+        return torch.stack([self._images[key] for key in keys])
 
     def figure(self, name: str) -> Path:
-        """Where a figure goes; its folder is made."""
+        """Return a figure's path, and create its folder."""
         path = self.out / FIGURES / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
-def embedded(name: str, shown: str) -> str:
-    """A figure in Markdown, with what it shows in words."""
-    return f"![{shown}]({FIGURES}/{name})"
+def format_figure(name: str, description: str) -> str:
+    """Return a figure in Markdown, with its description as alternative text."""
+    return f"![{description}]({FIGURES}/{name})"
 
 
-def below(less: Estimate, more: Estimate) -> bool | None:
-    """Whether `less` is below `more`; None where their intervals meet, and it cannot be told."""
-    return less.value < more.value if less.apart(more) else None
+def is_below(less: Estimate, more: Estimate) -> bool | None:
+    """Return whether `less` is below `more`, None if their intervals overlap."""
+    return less.value < more.value if less.is_apart_from(more) else None
 
 
-def positive(estimate: Estimate) -> bool | None:
-    """Whether a difference is above 0; None where its interval has both."""
+def is_positive(estimate: Estimate) -> bool | None:
+    """Return whether a difference is above 0, None if its interval includes 0."""
     return None if estimate.low <= 0 <= estimate.high else estimate.value > 0
 
 
-def verdict(holds: bool | None, claim: str, *, papers: bool = True) -> str:
-    """A claim and whether it holds in this run, as an item of a list; the paper's, or one that it does not make."""
-    yes, no = (
-        ("As in the paper", "Not as in the paper") if papers else ("So it is here", "Not so here")
-    )
-    opening = {True: yes, False: no, None: "Not told apart at this count"}[holds]
+def is_majority(estimate: Estimate) -> bool | None:
+    """Return whether a share is above a half, None if its interval includes a half."""
+    return None if estimate.low <= 0.5 <= estimate.high else estimate.value > 0.5
+
+
+def format_verdict(holds: bool | None, claim: str, *, is_papers: bool = True) -> str:
+    """Return a list item: a claim, of the paper or not, and whether it holds in this run."""
+    if is_papers:
+        yes = "As in the paper"
+        no = "Not as in the paper"
+    else:
+        yes = "True here"
+        no = "Not true here"
+    opening = {True: yes, False: no, None: "Inconclusive at this count"}[holds]
     return f"- **{opening}:** {claim}"

@@ -1,4 +1,4 @@
-"""docs/findings.md: one page, of one part an experiment, each of which can be measured anew by itself."""
+"""The findings page: one part for each experiment, which can be measured again separately."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.evaluation.figures import table
+from training.evaluation.figures import markdown_table, wrap_markdown
 
+PAGE = "findings.md"  # in the folder of --out
 HEAD = """# Findings
 
-The experiments of the unCLIP paper ([Ramesh et al. 2022](https://arxiv.org/abs/2204.06125)) in miniature, on the drawn world, where what a
-image shows can be counted. Images are of 64². "Right" is what the scene reader finds in an image of all that its caption says of
-things (kind, colours, shapes, relation, count); "the drawings" are the captions' own scenes, so that what the reader is worth, and the
-upper limit, stand beside. Where nothing else is said captions are ones that training never read. Intervals, in brackets or as bars, are of
-95 %; two figures count as different where theirs do not meet.
+The experiments of the unCLIP paper ([Ramesh et al. 2022](https://arxiv.org/abs/2204.06125)) in
+miniature, on synthetic scenes, where the content of an image can be counted. Images are of 64².
 
-All of it is written by `python -m training.experiments all`, or part by part; the checkpoint that a part was measured on stands under its
-heading, and the sentences follow the numbers.
+- "Right" means that the scene classifier finds in an image all that its caption says: kind,
+  colours, shapes, relation, count.
+- "Renderings" are the scenes of the captions themselves. They show how accurate the classifier is,
+  and the upper limit.
+- Captions are held out from training unless a part says otherwise.
+- Intervals, in brackets or as bars, are of 95 %. Two figures differ if their intervals do not
+  overlap.
+
+`python -m training.experiments all` writes this page, or a part by its name. The line below a
+heading names the checkpoint that was measured.
 """
-VERDICTS = ("As in the paper", "Not as in the paper", "Not told apart at this count")
+VERDICTS = ("As in the paper", "Not as in the paper", "Inconclusive at this count")
 _PART = re.compile(r"<!-- (\S+) -->\n(.*?)(?=<!-- \S+ -->\n|\Z)", re.DOTALL)
 
 
-def parts(text: str) -> dict[str, str]:
-    """A page's parts by name, in its order."""
+def parse_parts(text: str) -> dict[str, str]:
+    """Return a page's parts by name, in its order."""
     return {name: body.strip() for name, body in _PART.findall(text)}
 
 
-def summary(found: dict[str, str]) -> str:
-    """How many of the paper's claims each part bears out, contradicts and cannot tell: counted from its own sentences."""
+def summarize(parts: dict[str, str]) -> str:
+    """Return a table of how many claims hold, do not, or are open, counted from the sentences."""
     rows = []
-    for said in found.values():
+    for body in parts.values():
         counts = [
-            len(re.findall(rf"^- \*\*{verdict}\b", said, re.MULTILINE)) for verdict in VERDICTS
+            len(re.findall(rf"^- \*\*{verdict}\b", body, re.MULTILINE)) for verdict in VERDICTS
         ]
         if any(counts):
-            rows.append([said.splitlines()[0].removeprefix("## "), *map(str, counts)])
-    return (
-        f"{table(['claims, counted', *(verdict.lower() for verdict in VERDICTS)], rows)}\n"
-        if rows
-        else ""
-    )
+            rows.append([body.splitlines()[0].removeprefix("## "), *map(str, counts)])
+    if not rows:
+        return ""
+    heads = ["claims, counted", *(verdict.lower() for verdict in VERDICTS)]
+    return f"{markdown_table(heads, rows)}\n"
 
 
-def write(path: Path, name: str, body: str, order: Sequence[str]) -> None:
-    """Put a part into the page in place of what it said there; parts stand in `order`, and others are dropped."""
-    found = parts(path.read_text()) if path.exists() else {}
-    found[name] = body.strip()
-    kept = {part: found[part] for part in order if part in found}
-    text = "\n".join(
-        [HEAD, summary(kept), *(f"<!-- {part} -->\n{said}\n" for part, said in kept.items())]
-    )
+def write_part(path: Path, name: str, body: str, order: Sequence[str]) -> None:
+    """Replace a part of the page. Parts are in `order`; those with other names are removed."""
+    parts = parse_parts(path.read_text()) if path.exists() else {}
+    parts[name] = wrap_markdown(body.strip())
+    ordered = {part: parts[part] for part in order if part in parts}
+    marked = (f"<!-- {part} -->\n{text}\n" for part, text in ordered.items())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text("\n".join([HEAD, summarize(ordered), *marked]))

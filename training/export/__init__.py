@@ -1,1 +1,1 @@
-"""Turn a training run into a checkpoint."""
+"""Export of training runs to checkpoint folders."""

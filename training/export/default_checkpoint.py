@@ -1,4 +1,4 @@
-"""`python -m training.export.default_checkpoint RUN`: a finished run becomes a checkpoint folder, with a card that says what it can and cannot do."""
+"""Export a finished run on synthetic scenes: a checkpoint folder with a card of its scores."""
 
 from __future__ import annotations
 
@@ -7,269 +7,224 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import nn
 
 from models import UnCLIP
 from models.checkpoints.checkpoint import DEFAULT_FOLDER, UPSAMPLERS, halved, save
 from models.networks.clip import CLIP
 from models.networks.upsampler import Upsampler
-from training.data.crops import corrupt, draw_crops
-from training.data.scene_cache import to_float
-from training.data.sources import World
-from training.evaluation.evaluate import accuracy
-from training.evaluation.report import for_card, per_cent
-from training.evaluation.sample_grids import upsample
-from training.evaluation.scoring import DETAILS, READER, SORTS, captioned, load_reader
-from training.losses.contrastive import retrieval_accuracy
-from training.losses.diffusion import encoded
-from training.presets import PRESETS
-from training.run import Run
-from training.scenes.classifier import Reader
+from training.data.degradation import degrade_crops
+from training.data.solids.rendered_crops import render_crops
+from training.data.solids.scene_source import SceneSource, draw_captions
+from training.evaluation.metrics import psnr
+from training.evaluation.solids.evaluate import measure_accuracy
+from training.evaluation.solids.generation import stack_embeddings
+from training.evaluation.solids.report import format_card_tables
+from training.evaluation.solids.sample_grids import upsample
+from training.evaluation.solids.scoring import CAPTION_TYPES, DETAIL_TYPES, draw_test_captions
+from training.export.card import COMPARED_TYPES, format_card
+from training.losses.captions import encode_captions_frozen
+from training.presets import PRESETS, Preset
+from training.run import CLASSIFIER, Run
+from training.scenes.pixels import to_float
+from training.scenes.solids.classifier import (
+    CLASSIFIER_FILE,
+    SceneClassifier,
+    load_classifier,
+)
 from training.scenes.solids.render import render
-from training.trainer.trainer import Step
+from training.trainer.step import Step
 
 MAX_BYTES = 64 * 1000 * 1000
-COMPARED = ("one object", "two in relation")  # what both priors are asked to draw
-FRESH_CROPS = range(1 << 30, (1 << 30) + 64)  # scenes that no preset's training reaches
-
-
-def psnr(images: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
-    return float(10 * torch.log10(4 / (images - truth).square().mean()))
+TEST_CROPS = range(1 << 30, (1 << 30) + 64)  # scenes beyond those of every preset's training
+EMBEDDINGS = 128
+RETRIEVAL_IMAGES = 512
 
 
 @torch.inference_mode()
-def upsampler_figures(
+def measure_upsampler(
     upsampler: Upsampler, clip: CLIP, size: int, mix: str, defaults: dict[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """Of crops of fresh drawings, made small and large again by the upsampler and by bicubic enlargement: PSNR in dB, and how far their z_i
-    are from the crops' own, 1 - cosine on average."""
-    x_0 = to_float(torch.from_numpy(draw_crops(FRESH_CROPS, mix, size)))
-    low = corrupt(x_0, size, Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0)))
-    enlarged = F.interpolate(
+    """Measure crops of new renderings, made small and enlarged again.
+
+    Returns "psnr" in dB and "distance", 1 - cosine of the z_i on average, of the upsampler and of
+    bicubic enlargement."""
+    x_0 = to_float(torch.from_numpy(render_crops(TEST_CROPS, mix, size)))
+    step = Step(0, len(x_0), x_0.device, torch.Generator().manual_seed(0))
+    low = degrade_crops(x_0, size, step)
+    bicubic = F.interpolate(
         low, x_0.shape[-2:], mode="bicubic", antialias=True, align_corners=False
     )
     z_i = clip.encode_image(x_0)
-    made = {"upsampler": upsample(upsampler, low, x_0.shape[-1], defaults), "bicubic": enlarged}
+    enlarged = {
+        "upsampler": upsample(upsampler, low, x_0.shape[-1], defaults),
+        "bicubic": bicubic,
+    }
     return {
         name: {
             "psnr": psnr(x, x_0),
             "distance": 1 - float((clip.encode_image(x) * z_i).sum(1).mean()),
         }
-        for name, x in made.items()
+        for name, x in enlarged.items()
     }
 
 
 @torch.inference_mode()
-def prior_figures(
+def measure_priors(
     pipeline: UnCLIP,
-    reader: Reader,
+    classifier: SceneClassifier,
     mix: str,
     count: int,
     report: dict[str, Any],
-    embeddings: int = 128,
 ) -> dict[str, Any]:
-    """Of each prior, on the same captions and seeds: mean cosine of its z_i to that of the scene which the caption tells of, seconds
-    for those embeddings, and how many of `count` images of each sort in COMPARED are right. Beside them z_t's own cosine.
-    `report` is the checkpoint's, with its default prior."""
-    source = captioned(SORTS["two in relation"], mix)
-    pairs = [next(source) for _ in range(embeddings)]
-    z_i = pipeline.clip.encode_image(
-        render([shown for shown, _ in pairs], 64, device=str(pipeline.device))
-    )
-    z_t = encoded(pipeline.clip, [said.text for _, said in pairs]).z_t
-    figures: dict[str, Any] = {
-        "caption": float((z_t * z_i).sum(1).mean()),
-        "embeddings": embeddings,
-        "priors": {},
-    }
+    """Measure each prior on the same captions and seeds, and z_t itself as "caption".
+
+    "cosine" is the mean to the z_i of the caption's scene, "seconds" those of EMBEDDINGS
+    embeddings, "right" the counts of `count` images of each of COMPARED_TYPES. `report` is the
+    checkpoint's, with its default prior."""
+    captions = draw_test_captions(CAPTION_TYPES["two in relation"], mix)
+    pairs = list(islice(captions, EMBEDDINGS))
+    texts = [caption.text for _, caption in pairs]
+    images = render([scene for scene, _ in pairs], 64, device=str(pipeline.device))
+    z_i = pipeline.clip.encode_image(images)
+    z_t = encode_captions_frozen(pipeline.clip, texts).z_t
+    priors = {}
     for prior in pipeline.priors:
         parameters = pipeline.resolve(size=64, prior=prior)
         rows = [
-            pipeline.prompt_row(said.text, seed, parameters, prior=True)
-            for seed, (_, said) in enumerate(pairs)
+            pipeline.prompt_row(text, seed, parameters, prior=True)
+            for seed, text in enumerate(texts)
         ]
         started = time.perf_counter()
         pipeline.run(rows)
-        drawn = torch.stack(
-            [
-                row.conditioning.z_i
-                for row in rows
-                if row.conditioning is not None and row.conditioning.z_i is not None
-            ]
-        )
+        embeddings = stack_embeddings(rows)
         seconds = time.perf_counter() - started
-        own = prior == report["parameters"]["prior"]
-        sorts = (
-            report["sorts"]
-            if own
-            else accuracy(pipeline, reader, mix, dict.fromkeys(COMPARED, count), prior=prior)[
-                "sorts"
-            ]
-        )
-        figures["priors"][prior] = {
-            "cosine": float((drawn * z_i).sum(1).mean()),
+        accuracy = report
+        if prior != report["parameters"]["prior"]:
+            counts = dict.fromkeys(COMPARED_TYPES, count)
+            accuracy = measure_accuracy(pipeline, classifier, mix, counts, prior=prior)
+        types = accuracy["caption types"]
+        priors[prior] = {
+            "cosine": float((embeddings * z_i).sum(1).mean()),
             "seconds": seconds,
-            "right": {sort: sorts[sort]["prior"]["core"] for sort in COMPARED},
+            "right": {name: types[name]["prior"]["core"] for name in COMPARED_TYPES},
         }
-    return figures
-
-
-def prior_table(figures: dict[str, Any]) -> str:
-    """The priors side by side as Markdown."""
-
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    heads = [
-        "prior",
-        "cosine to z_i",
-        *(f"{sort}: things right" for sort in COMPARED),
-        f"s for {figures['embeddings']} embeddings",
-    ]
-    lines = [line(heads), line(["---"] * len(heads))]
-    for name, found in figures["priors"].items():
-        lines.append(
-            line(
-                [
-                    name,
-                    f"{found['cosine']:.3f}",
-                    *(per_cent(found["right"][sort]) for sort in COMPARED),
-                    f"{found['seconds']:.1f}",
-                ]
-            )
-        )
-    return "\n".join(lines) + "\n"
-
-
-def card(
-    report: dict[str, Any], figures: dict[str, Any], sizes: dict[str, int], preset: str
-) -> str:
-    """CARD.md."""
-    pieces = "\n".join(
-        f"| {name} | {count / 1e6:.2f} M | {figures['steps'][name]} |"
-        for name, count in sizes.items()
-    )
-    scaled = "\n".join(
-        f"- {name}: {of['upsampler']['psnr']:.1f} dB on crops of fresh drawings, bicubic enlargement {of['bicubic']['psnr']:.1f} dB; in "
-        f"CLIP's space {of['upsampler']['distance']:.3f} from the crops (1 - cosine), bicubic {of['bicubic']['distance']:.3f}."
-        for name, of in figures["upsamplers"].items()
-    )
-    steps, guidance = (
-        report["parameters"][f"decoder_{what}"]
-        for what in ("num_inference_steps", "guidance_scale")
-    )
-    found = 100 * figures["retrieval"]
-    return f"""# {report["checkpoint"]}
-
-The embedded default: a small unCLIP pipeline (CLIP, both priors, 64² decoder, upsamplers to 256² and 1024²) for a world of spheres,
-cubes, cylinders and cones. It is here so that a fresh machine draws what a caption says within seconds; it knows nothing else.
-
-## Data
-
-Scenes drawn by `training/scenes/solids/render.py`, mix `{report["mix"]}`, with the captions of `training/scenes/solids/captions.py`. No photographs, no
-people, no downloaded data. One caption in sixteen (by checksum) and one (colour, shape, relation) in eleven were kept out of training.
-
-## Networks
-
-Trained by `python -m training {preset}`; baked by `python -m training.export.default_checkpoint`.
-
-| network | parameters | steps x batch |
-| --- | --- | --- |
-{pieces}
-
-## Figures
-
-Counted by the scene reader on captions never trained on, each of a fresh scene of the mix `{report["mix"]}`, at 64² with
-{steps} decoder steps and guidance {guidance}. What captions ask for are the things (kind, colours, shapes, relation and
-count), a sign's word, or what the sort is called after. The last columns are the same counts over the scenes' own
-drawings: what the reader is worth. Reproduce: `python -m training.evaluation.evaluate --count {report["count"]}`.
-
-{for_card(report)}
-- CLIP: {found:.1f} % of captions find their own image among 512 fresh ones; near twins are among those, and many
-  captions fit several.
-- {figures["components"]} principal components keep 99 % of the variance of z_i, of {figures["dimensions"]} dimensions.
-{scaled}
-
-Both priors on the same captions and seeds, and the mean cosine of their z_i to that of the scene's drawing; the
-caption's own z_t has {figures["prior"]["caption"]:.3f}. Reproduce: `python -m training.evaluation.evaluate --prior autoregressive`.
-
-{prior_table(figures["prior"])}
-## Limits
-
-It draws the things, colours, relations and places named in `training/scenes/solids/scene.py`, in the words of `training/scenes/solids/captions.py`; other words are
-accepted and mean little to it. The tables say how far it got. It attends to the first 77 tokens of a prompt.
-
-## Licence
-
-Apache-2.0, as the rest of the project.
-"""
-
-
-def main() -> None:
-    """Gather the networks, write the folder, evaluate it, and write its card."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.export.default_checkpoint", description=main.__doc__
-    )
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument(
-        "--preset", choices=[name for name, preset in PRESETS.items() if preset.mix], default="cpu"
-    )
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER)
-    parser.add_argument("--reader", type=Path, default=READER, help="where the scene reader goes")
-    parser.add_argument("--count", type=int, default=512, help="captions of each sort to evaluate")
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    preset = PRESETS[arguments.preset]
-    mix = preset.mix
-    assert mix is not None
-    run = Run(preset, arguments.run, arguments.device)
-    save_file(halved(run.finished("reader")), arguments.reader)
-    networks = {name: run.finished(name) for name in preset.plans if name != "reader"}
-    networks["pca"] = run.pca
-    config = preset.config | {"pca": asdict(run.pca.config), "ar_prior": run.config("ar_prior")}
-    save(arguments.out, config, networks, "Being baked.\n")
-    weight = sum(path.stat().st_size for path in arguments.out.glob("*.safetensors"))
-    if weight > MAX_BYTES:
-        raise SystemExit(
-            f"the checkpoint has {weight / 1e6:.1f} MB, and at most {MAX_BYTES / 1e6:.0f} MB may go into the repository"
-        )
-    pipeline = UnCLIP.load(arguments.out, arguments.device)
-    pipeline.prepack()
-    reader = load_reader(arguments.reader)
-    report = accuracy(pipeline, reader, mix, dict.fromkeys(SORTS | DETAILS, arguments.count)) | {
-        "count": arguments.count
+    return {
+        "caption": float((z_t * z_i).sum(1).mean()),
+        "embeddings": EMBEDDINGS,
+        "priors": priors,
     }
-    figures = {
+
+
+@torch.inference_mode()
+def measure_retrieval(clip: CLIP, source: SceneSource) -> float:
+    """Return the share of captions whose own image is the nearest of RETRIEVAL_IMAGES."""
+    step = Step(0, RETRIEVAL_IMAGES, clip.mean.device, torch.Generator().manual_seed(1))
+    indices = source.draw_indices(step)
+    scenes = source.draw_scenes(indices)
+    z_i = clip.encode_image(source.load_images(indices, scenes, step.device))
+    z_t = clip.encode_text(clip.tokenize(draw_captions(scenes, step))[0]).z_t
+    nearest = (z_t @ z_i.T).argmax(1)
+    own = torch.arange(RETRIEVAL_IMAGES, device=nearest.device)
+    return float((nearest == own).float().mean())
+
+
+def measure(
+    run: Run, pipeline: UnCLIP, classifier: SceneClassifier, mix: str, report: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the card's other figures; `report` is that of measure_accuracy with its "count"."""
+    preset = run.preset
+    defaults = preset.config["defaults"]
+    return {
         "steps": {name: f"{plan.steps} x {plan.batch}" for name, plan in preset.plans.items()},
-        "retrieval": retrieval_accuracy(pipeline.clip, World(mix, split="fresh")),
+        "retrieval": measure_retrieval(pipeline.clip, SceneSource(mix, split="test")),
         "components": run.pca.config.components,
         "dimensions": run.pca.config.embed_dim,
-        "prior": prior_figures(pipeline, reader, mix, arguments.count, report),
+        "prior": measure_priors(pipeline, classifier, mix, report["count"], report),
         "upsamplers": {
-            part: upsampler_figures(
-                pipeline.upsamplers[size], pipeline.clip, size, mix, preset.config["defaults"]
-            )
+            part: measure_upsampler(pipeline.upsamplers[size], pipeline.clip, size, mix, defaults)
             for size, part in UPSAMPLERS.items()
         },
     }
-    sizes = {
-        name: sum(p.numel() for p in networks[name].parameters())
-        for name in preset.plans
-        if name != "reader"
+
+
+def write_checkpoint(run: Run, out: Path, classifier_file: Path) -> dict[str, nn.Module]:
+    """Write the run's networks to a checkpoint folder, and the scene classifier to its file.
+
+    Returns the trained networks. Exits if the folder is larger than MAX_BYTES."""
+    save_file(halved(run.finished(CLASSIFIER)), classifier_file)
+    networks = {name: run.finished(name) for name in run.preset.plans if name != CLASSIFIER}
+    config = run.preset.config | {
+        "pca": asdict(run.pca.config),
+        "ar_prior": run.config("ar_prior"),
     }
-    (arguments.out / "CARD.md").write_text(card(report, figures, sizes, arguments.preset))
-    (arguments.run / "report.json").write_text(
-        json.dumps({**report, "figures": figures}, indent=2) + "\n"
+    save(out, config, networks | {"pca": run.pca}, "Export in progress.\n")
+    total = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    if total > MAX_BYTES:
+        raise SystemExit(
+            f"the checkpoint has {total / 1e6:.1f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that "
+            "the repository accepts"
+        )
+    return networks
+
+
+def export(
+    preset_name: str,
+    preset: Preset,
+    folder: Path,
+    out: Path,
+    classifier_file: Path,
+    count: int,
+    device: str,
+) -> str:
+    """Export a finished run, measure it with `count` captions of each type, and write its card.
+
+    Returns the card's tables. The run's folder receives report.json."""
+    assert preset.mix is not None
+    run = Run(preset, folder, device)
+    networks = write_checkpoint(run, out, classifier_file)
+    pipeline = UnCLIP.load(out, device)
+    pipeline.prepack()
+    classifier = load_classifier(classifier_file)
+    counts = dict.fromkeys(CAPTION_TYPES | DETAIL_TYPES, count)
+    report = measure_accuracy(pipeline, classifier, preset.mix, counts) | {"count": count}
+    figures = measure(run, pipeline, classifier, preset.mix, report)
+    sizes = {
+        name: sum(parameter.numel() for parameter in network.parameters())
+        for name, network in networks.items()
+    }
+    (out / "CARD.md").write_text(format_card(report, figures, sizes, preset_name))
+    (folder / "report.json").write_text(json.dumps({**report, "figures": figures}, indent=2) + "\n")
+    return format_card_tables(report)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the checkpoint folder of a finished run, evaluate it, and write its card."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    presets = [name for name, preset in PRESETS.items() if preset.mix]
+    parser.add_argument("--preset", choices=presets, default="cpu")
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder to write")
+    parser.add_argument(
+        "--classifier", type=Path, default=CLASSIFIER_FILE, help="file of the scene classifier"
     )
-    print(for_card(report), f"{weight / 1e6:.1f} MB in {arguments.out}", sep="\n")
-
-
-if __name__ == "__main__":
-    main()
+    parser.add_argument("--count", type=int, default=512, help="captions of each type to evaluate")
+    parser.add_argument("--device", default="cpu")
+    parsed = parser.parse_args(arguments)
+    tables = export(
+        parsed.preset,
+        PRESETS[parsed.preset],
+        parsed.run,
+        parsed.out,
+        parsed.classifier,
+        parsed.count,
+        parsed.device,
+    )
+    print(tables, f"{parsed.out} is ready: UNCLIP_CHECKPOINT={parsed.out.absolute()}", sep="\n")

@@ -1,4 +1,4 @@
-"""The letters of the drawn world's signs: a 5x7 pixel face, one byte a column, lowest bit at the top."""
+"""A 5x7 pixel font for the signs: one byte a column, the lowest bit at the top."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ _COLUMNS = [
 
 
 def glyphs() -> Tensor:
-    """`[26, 7, 5]` booleans: True where the letter has ink."""
+    """Return `[26, 7, 5]` booleans of A to Z: True for ink."""
     columns = torch.tensor([list(bytes.fromhex(letter[1:])) for letter in _COLUMNS])  # (26, 5)
     return (columns[:, None, :] >> torch.arange(GLYPH_HEIGHT)[None, :, None]) & 1 == 1

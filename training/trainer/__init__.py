@@ -1,1 +1,1 @@
-"""The training loop, optimizers, distribution and LoRA."""
+"""The training loop: plan, optimizers, distribution over processes, LoRA."""

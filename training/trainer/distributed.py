@@ -1,7 +1,7 @@
-"""Several processes that train one network, as `torchrun` starts them: DDP, or FSDP where the weights are sharded.
+"""Training in several processes, started by `torchrun`: DDP, or FSDP for sharded weights.
 
-Both are torch's own. What is saved is the same file as that of one process, written by the first; a run without sharding may go
-on with another number of processes.
+Both are torch's own. The state file is the same as that of one process, written by the first one.
+A run without sharding may continue with another number of processes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from models.networks.prior import Block
+from models.networks.priors.diffusion import Block
 from models.networks.unet import Attention, ResBlock
 from training.errors import TrainingError
 
-# What FSDP gathers at a time.
-UNITS = (Block, ResBlock, Attention)
-AGREE_EVERY = 20  # steps: to agree is to wait for each other
+# FSDP gathers one of these at a time.
+SHARDED_MODULES = (Block, ResBlock, Attention)
+# Steps between two decisions of the first process: a decision makes all processes wait.
+DECIDE_EVERY = 20
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-class Lesson(nn.Module):
-    """A loss as a module around its network, which is what DDP wraps: its hooks are on the parameters, and the loss may call the
-    network as it likes."""
+class LossModule(nn.Module):
+    """A loss as a module around its network, which DDP can wrap.
+
+    DDP's hooks are on the parameters, so the loss may call the network in any way."""
 
     def __init__(self, network: nn.Module, loss: Callable[[Any], Tensor]) -> None:
         super().__init__()
@@ -49,57 +51,60 @@ class Lesson(nn.Module):
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes of a training; of one alone nothing here does anything."""
+class ProcessGroup:
+    """The processes of a training. With a single one every method is a no-op."""
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
-    def lesson(
+    def wrap_loss(
         self, network: nn.Module, loss: Callable[[Any], Tensor], *, sharded: bool
     ) -> Callable[[Any], Tensor]:
-        """The loss, its gradients averaged over the processes. `sharded` where FSDP can: else each has all weights."""
-        if self.ranks == 1:
+        """Return the loss with gradients averaged over the processes.
+
+        `sharded` uses FSDP if the network allows it; otherwise each process has all weights."""
+        if self.world_size == 1:
             return loss
-        if sharded and all(
-            parameter.dim() for parameter in network.parameters()
-        ):  # FSDP takes no scalars, as CLIP's temperature is
-            network.to(memory_format=torch.contiguous_format)  # FSDP takes no others
-            for module in [m for m in network.modules() if isinstance(m, UNITS)]:
-                fully_shard(module)
-                if isinstance(
-                    module, Attention
-                ):  # a U-Net asks for the context's keys before it goes through its blocks
-                    register_fsdp_forward_method(module, "keys_of")
-            fully_shard(network)
-            return loss
-        return DistributedDataParallel(Lesson(network, loss))
+        # FSDP takes no scalars, such as CLIP's temperature.
+        if not sharded or not all(parameter.dim() for parameter in network.parameters()):
+            return DistributedDataParallel(LossModule(network, loss))
+        # FSDP takes contiguous tensors only.
+        network.to(memory_format=torch.contiguous_format)
+        for module in [m for m in network.modules() if isinstance(m, SHARDED_MODULES)]:
+            fully_shard(module)
+            if isinstance(module, Attention):
+                # A U-Net computes the context's keys before its blocks run.
+                register_fsdp_forward_method(module, "keys_of")
+        fully_shard(network)
+        return loss
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over the processes."""
-        if self.ranks > 1:
+        """Return the mean of a tensor over the processes."""
+        if self.world_size > 1:
             dist.all_reduce(value)
-            value /= self.ranks
+            value /= self.world_size
         return value
 
-    def agreed(self, wanted: bool, step: int) -> bool:
-        """Whether the first process wants something, so that all do it at the same step: of several, asked now and then."""
-        if self.ranks == 1:
-            return wanted
-        if step % AGREE_EVERY:
+    def rank0_decides(self, wish: bool, step: int) -> bool:
+        """Return the first process' wish, the same in all processes.
+
+        With several processes the answer is False except every DECIDE_EVERY steps."""
+        if self.world_size == 1:
+            return wish
+        if step % DECIDE_EVERY:
             return False
-        said = [wanted]
-        dist.broadcast_object_list(said)
-        return said[0]
+        decision = [wish]
+        dist.broadcast_object_list(decision)
+        return decision[0]
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        if self.ranks > 1:
+        """Wait until all processes have called this."""
+        if self.world_size > 1:
             dist.barrier()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The first process goes before the others, who find what it has made."""
+    def rank0_first(self) -> Iterator[None]:
+        """Run the block in the first process before the others, which can use its files."""
         if self.rank > 0:
             self.wait()
         yield
@@ -108,86 +113,91 @@ class Team:
 
     def state(
         self,
-        learned: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
         network: nn.Module,
-        steppers: list[torch.optim.Optimizer],
+        optimizers: list[torch.optim.Optimizer],
         averaged: Mapping[str, Tensor],
     ) -> dict[str, Any]:
-        """What a file keeps of a training; sharded weights whole again. All processes must ask."""
+        """Return what a state file contains, with sharded weights put together.
+
+        Every process must call this."""
         if not _is_sharded(network):
             return {
-                "model": dict(learned),
-                "optimizers": [stepper.state_dict() for stepper in steppers],
+                "model": dict(weights),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "averaged": dict(averaged),
             }
-        optimizers = [
-            get_optimizer_state_dict(network, stepper, options=_WHOLE) for stepper in steppers
-        ]
-        return {"model": _whole(learned), "optimizers": optimizers, "averaged": _whole(averaged)}
+        return {
+            "model": _gather(weights),
+            "optimizers": [
+                get_optimizer_state_dict(network, optimizer, options=_WHOLE)
+                for optimizer in optimizers
+            ],
+            "averaged": _gather(averaged),
+        }
 
-    def restore(
+    def load_state(
         self,
         network: nn.Module,
-        steppers: list[torch.optim.Optimizer],
+        optimizers: list[torch.optim.Optimizer],
         averaged: dict[str, Tensor],
         state: dict[str, Any],
     ) -> None:
-        """The way back, in place. TrainingError for what a training with another sharding has kept."""
+        """Load a state in place. Raises TrainingError if it was saved with another sharding."""
         sharded = _is_sharded(network)
-        if (
-            any(isinstance(key, str) for kept in state["optimizers"] for key in kept["state"])
-            != sharded
-        ):
+        # FSDP names an optimizer's parameters; torch's own state dicts number them.
+        keys = [key for part in state["optimizers"] for key in part["state"]]
+        was_sharded = any(isinstance(key, str) for key in keys)
+        if was_sharded != sharded:
             raise TrainingError(
-                "a training that was sharded goes on with several processes, and another not sharded: go on as it was begun"
+                f"this run was begun {'with' if was_sharded else 'without'} sharded weights: "
+                "continue it in the same way"
             )
         for key, value in state["averaged"].items():
-            averaged[key].copy_(_like(value, averaged[key]))
+            averaged[key].copy_(_distribute_like(value, averaged[key]))
         if not sharded:
             network.load_state_dict(state["model"], strict=False)
-            for stepper, kept in zip(steppers, state["optimizers"], strict=True):
-                stepper.load_state_dict(kept)
+            for optimizer, part in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(part)
             return
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_model_state_dict(network, state["model"], options=options)
-        for stepper, kept in zip(steppers, state["optimizers"], strict=True):
-            set_optimizer_state_dict(network, stepper, kept, options=options)
+        for optimizer, part in zip(optimizers, state["optimizers"], strict=True):
+            set_optimizer_state_dict(network, optimizer, part, options=options)
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def _is_sharded(network: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in network.parameters())
 
 
-def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         key: (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
         for key, value in tensors.items()
     }
 
 
-def _like(value: Tensor, own: Tensor) -> Tensor:
-    """A whole tensor as the part of it that `own` is."""
-    return (
-        distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
-        if isinstance(own, DTensor)
-        else value
-    )
+def _distribute_like(value: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor, sharded as `like` is."""
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Team, str]]:
-    """This process' team and device: one alone, unless torchrun has started several."""
+def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
+    """Yield this process' group and device: a single process unless torchrun started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE, device
+        yield SINGLE_PROCESS, device
         return
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield Team(dist.get_rank(), dist.get_world_size()), device
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size()), device
     finally:
         dist.destroy_process_group()

@@ -1,6 +1,7 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) for the priors and the decoder, by peft: low-rank changes beside weights that stay.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) by peft: low-rank changes to frozen weights.
 
-They are merged into the weights before a checkpoint is written, so that what draws knows nothing of them.
+For the priors and the decoder. The changes are merged into the weights before a checkpoint is
+written, so the pipeline needs no LoRA code.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from torch import nn
 
 from training.errors import TrainingError
 
-# The linear layers and convolutions that are changed, by the network's name.
 _TRANSFORMER = ("to_q", "to_k", "to_v", "to_out", "up", "down")
+# Network -> the linear layers and convolutions that get a low-rank change.
 TARGETS = {
     "prior": _TRANSFORMER,
     "ar_prior": _TRANSFORMER,
@@ -32,29 +33,34 @@ TARGETS = {
 
 
 def add_lora(name: str, network: nn.Module, rank: int, seed: int = 0) -> Any:
-    """Give a network, in place, changes of this rank, which alone are learned; at first they change nothing. Gives peft's own object
-    around the network. TrainingError for a network that has none, or where peft is missing."""
+    """Add trainable low-rank changes to a network in place, and freeze everything else.
+
+    At first the changes are zero. Returns peft's object around the network. Raises TrainingError
+    for a network without targets, or if peft is not installed."""
     if name not in TARGETS:
-        raise TrainingError(f"--lora is for {', '.join(TARGETS)}, not for {name}: train it whole")
+        raise TrainingError(
+            f"--lora does not support {name}, only {', '.join(TARGETS)}: train it without --lora"
+        )
     try:
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
     except ImportError as error:
-        raise TrainingError(
-            "--lora needs peft, which is not installed: pip install '.[lora]'"
-        ) from error
+        raise TrainingError("--lora needs peft: pip install '.[lora]'") from error
     torch.manual_seed(seed)
-    return LoraModel(
-        network, LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[name])), "default"
-    )
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS[name]))
+    return LoraModel(network, config, "default")
 
 
-def merged(name: str, network: nn.Module, rank: int, learned: dict[str, torch.Tensor]) -> nn.Module:
-    """A network with what its LoRA has learned added to its weights. TrainingError for tensors of another rank or network."""
-    around = add_lora(name, network, rank)
-    wanted = {key: value.shape for key, value in network.state_dict().items() if ".lora_" in key}
-    if {key: value.shape for key, value in learned.items() if key in wanted} != wanted:
-        raise TrainingError(f"what was learned is no LoRA of rank {rank} of this {name}")
-    network.load_state_dict(learned, strict=False)
-    whole: nn.Module = around.merge_and_unload()
-    return whole.requires_grad_(False)
+def merge_lora(
+    name: str, network: nn.Module, rank: int, weights: dict[str, torch.Tensor]
+) -> nn.Module:
+    """Return the network with LoRA weights merged into its own.
+
+    Raises TrainingError for weights of another rank or network."""
+    wrapper = add_lora(name, network, rank)
+    expected = {key: value.shape for key, value in network.state_dict().items() if ".lora_" in key}
+    if {key: value.shape for key, value in weights.items() if key in expected} != expected:
+        raise TrainingError(f"the weights are not a LoRA of rank {rank} for {name}")
+    network.load_state_dict(weights, strict=False)
+    merged: nn.Module = wrapper.merge_and_unload()
+    return merged.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The probe of people's ratings: what the CSV says, what the regression finds, and a folder rated by it."""
+"""The probe of people's ratings: its CSV, its regression, and a folder that it rates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.evaluation import aesthetics
 
 
 def test_ratings_are_means_or_counts(tmp_path: Path) -> None:
-    """AVA's counts of 1 to 10 give their mean; paths are from the CSV's folder."""
+    """AVA's counts of 1 to 10 give their mean; paths are relative to the CSV's folder."""
     means = tmp_path / "means.csv"
     counts = tmp_path / "counts.csv"
     means.write_text("path,rating\na.png,5.5\n")
@@ -23,38 +23,40 @@ def test_ratings_are_means_or_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("file,rating\na,1\n", "needs path"),
         ("path,rating\na,1\nb,good\n", "line 3"),
         ("path,1\na,1\n", "needs path"),
     ],
 )
-def test_what_cannot_be_a_rating_is_named(tmp_path: Path, text: str, told: str) -> None:
-    """The file's columns, or the line."""
+def test_invalid_ratings_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """The message names the file's columns or the line."""
     (tmp_path / "ratings.csv").write_text(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         aesthetics.read_ratings(tmp_path / "ratings.csv")
 
 
 def test_the_regression_finds_a_linear_rule() -> None:
-    """From 400 embeddings with a tenth of noise: foretold ratings of others correlate with the true ones, at a penalty that was chosen."""
+    """Predicted ratings of held-out embeddings correlate with the true ones.
+
+    Ratings of pure noise give a larger penalty and no correlation."""
     numbers = torch.Generator().manual_seed(0)
     z = torch.randn(400, 16, generator=numbers)
     weights = torch.randn(16, generator=numbers)
-    found = aesthetics.fit_and_test(z, z @ weights + 5 + 0.1 * torch.randn(400, generator=numbers))
-    assert found.held_out == 80
-    assert found.pearson > 0.99
-    assert found.spearman > 0.98
-    assert torch.allclose(found.probe.weights.float(), weights, atol=0.05)
-    assert found.probe.bias == pytest.approx(5, abs=0.05)
+    fitted = aesthetics.fit_and_test(z, z @ weights + 5 + 0.1 * torch.randn(400, generator=numbers))
+    assert fitted.held_out == 80
+    assert fitted.pearson > 0.99
+    assert fitted.spearman > 0.98
+    assert torch.allclose(fitted.probe.weights.float(), weights, atol=0.05)
+    assert fitted.probe.bias == pytest.approx(5, abs=0.05)
     noise = aesthetics.fit_and_test(z, torch.randn(400, generator=numbers))
     assert abs(noise.pearson) < 0.35
-    assert noise.probe.alpha > found.probe.alpha
+    assert noise.probe.alpha > fitted.probe.alpha
 
 
 def test_the_penalty_is_chosen_by_leaving_one_out() -> None:
-    """Its closed form names the penalty that fitting n times without one does."""
+    """The closed form finds the same penalty as n fits without one rating each."""
     numbers = torch.Generator().manual_seed(1)
     z = torch.randn(24, 6, generator=numbers).double()
     y = torch.randn(24, generator=numbers).double()
@@ -80,7 +82,7 @@ def test_a_folder_is_rated_best_first(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """By a probe of brightness."""
+    """A probe of brightness sorts grey images."""
     lines = ["path,rating"]
     for k in range(40):
         Image.new("RGB", (80, 64), (6 * k,) * 3).save(tmp_path / f"{k:02}.png")
@@ -99,9 +101,9 @@ def test_a_folder_is_rated_best_first(
         ],
     )
     aesthetics.main()
-    head, *rated = capsys.readouterr().out.splitlines()
-    assert "40 ratings, of 8 held out" in head
-    assert len(rated) == 40
-    scores = [float(line.split()[0]) for line in rated]
+    head, *lines_out = capsys.readouterr().out.splitlines()
+    assert "40 ratings, 8 of them held out" in head
+    assert len(lines_out) == 40
+    scores = [float(line.split()[0]) for line in lines_out]
     assert scores == sorted(scores, reverse=True)
-    assert {line.split()[1] for line in rated[:5]} <= {f"{k:02}.png" for k in range(28, 40)}
+    assert {line.split()[1] for line in lines_out[:5]} <= {f"{k:02}.png" for k in range(28, 40)}

@@ -1,4 +1,4 @@
-"""Training goes on where it was killed, bit for bit, and really learns."""
+"""The trainer: an interrupted run continues bit for bit, and unfinished networks are refused."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.trainer.trainer import Plan, Step, finished, learning_rate, train
+from training.errors import TrainingError
+from training.trainer.distributed import ProcessGroup
+from training.trainer.plan import Plan
+from training.trainer.step import Loss, Step
+from training.trainer.trainer import Trainer, load_finished, train
 
 PLAN = Plan(steps=30, batch=8, lr=0.01, warmup=5)
 
 
-def model() -> nn.Module:
+def build_model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Dropout(0.2), nn.Linear(16, 1))
 
 
-def lesson(network: nn.Module) -> object:
+def sum_loss(network: nn.Module) -> Loss:
     def loss(step: Step) -> Tensor:
         x = torch.randn(step.batch, 4, generator=step.generator)
         return (network(x)[:, 0] - x.sum(1)).square().mean()
@@ -29,11 +33,11 @@ def lesson(network: nn.Module) -> object:
 
 
 def run(folder: Path, stop_after: int | None = None, plan: Plan = PLAN) -> nn.Module:
-    network = model()
-    return train("line", network, lesson(network), plan, folder, stop_after=stop_after)  # type: ignore[arg-type]
+    network = build_model()
+    return train("line", network, sum_loss(network), plan, folder, stop_after=stop_after)
 
 
-def curve(folder: Path) -> list[str]:
+def read_losses(folder: Path) -> list[str]:
     with (folder / "line-loss.csv").open() as file:
         return [row["loss"] for row in csv.DictReader(file)]
 
@@ -41,42 +45,67 @@ def curve(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "plan", [PLAN, replace(PLAN, muon=True, cooldown=0.5)], ids=["adamw", "muon"]
 )
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, plan: Plan) -> None:
-    """Stopped twice: the same loss curve to the last digit, and the same averaged weights."""
+def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, plan: Plan) -> None:
+    """Two interruptions change neither the loss curve nor the averaged weights."""
     whole = run(tmp_path / "whole", plan=plan)
-    for stop in (7, 11, None):
-        pieces = run(tmp_path / "pieces", stop, plan)
-    assert curve(tmp_path / "pieces") == curve(tmp_path / "whole")
-    assert len(curve(tmp_path / "whole")) == PLAN.steps
+    for stop_after in (7, 11, None):
+        pieces = run(tmp_path / "pieces", stop_after, plan)
+    assert read_losses(tmp_path / "pieces") == read_losses(tmp_path / "whole")
+    assert len(read_losses(tmp_path / "whole")) == PLAN.steps
     for key, value in whole.state_dict().items():
         assert torch.equal(value, pieces.state_dict()[key])
     assert (tmp_path / "whole" / "line-loss.png").stat().st_size > 1000
 
 
-def test_an_unfinished_network_is_not_used(tmp_path: Path) -> None:
-    """The message says how far it is."""
-    with pytest.raises(RuntimeError, match="has not begun"):
-        finished("line", model(), PLAN, tmp_path)
+def test_load_step_and_save_make_up_a_run(tmp_path: Path) -> None:
+    """The trainer's methods can be called one by one, with the same losses as a run."""
+    run(tmp_path / "whole")
+    for steps in (7, 23):
+        network = build_model().train()
+        trainer = Trainer("line", network, sum_loss(network), PLAN, tmp_path / "pieces")
+        trainer.load()
+        for _ in range(steps):
+            trainer.step()
+        trainer.save()
+    assert trainer.number == PLAN.steps
+    assert read_losses(tmp_path / "pieces") == read_losses(tmp_path / "whole")
+
+
+def test_samples_come_from_the_averaged_weights(tmp_path: Path) -> None:
+    """A save writes samples in eval mode, and training continues with its own weights."""
+    network = build_model()
+    weights = []
+
+    def save_samples(model: nn.Module, path: Path) -> None:
+        assert not model.training
+        assert path.name == "line-samples.png"
+        weights.append(model.state_dict()["0.weight"].clone())
+
+    trainer = Trainer("line", network, sum_loss(network), PLAN, tmp_path, save_samples=save_samples)
+    trainer.load()
+    trainer.step()
+    before = network.state_dict()["0.weight"].clone()
+    trainer.save()
+    assert torch.equal(weights[0], trainer.averaged["0.weight"])
+    assert torch.equal(network.state_dict()["0.weight"], before)
+    assert network.training
+
+
+def test_an_unfinished_network_is_refused(tmp_path: Path) -> None:
+    """The message says how far the training is; a finished one loads its averaged weights."""
+    with pytest.raises(TrainingError, match="has not begun"):
+        load_finished("line", build_model(), PLAN, tmp_path)
     run(tmp_path, 7)
-    with pytest.raises(RuntimeError, match="stopped at step 7 of 30"):
-        finished("line", model(), PLAN, tmp_path)
+    with pytest.raises(TrainingError, match="stopped at step 7 of 30"):
+        load_finished("line", build_model(), PLAN, tmp_path)
     trained = run(tmp_path)
+    loaded = load_finished("line", build_model(), PLAN, tmp_path)
     for key, value in trained.state_dict().items():
-        assert torch.equal(value, finished("line", model(), PLAN, tmp_path).state_dict()[key])
+        assert torch.equal(value, loaded.state_dict()[key])
 
 
-def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
-    """Linear, then a cosine."""
-    rates = [learning_rate(PLAN, step) for step in range(PLAN.steps + 1)]
-    assert rates[0] == pytest.approx(PLAN.lr / 5)
-    assert max(rates) == max(rates[3:7])
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
-
-
-def test_a_plateau_keeps_the_rate_until_the_cool_down() -> None:
-    """So that a run on it can be lengthened; the last share of the steps falls to nothing."""
-    plan = replace(PLAN, cooldown=0.4)
-    rates = [learning_rate(plan, step) for step in range(plan.steps + 1)]
-    assert set(rates[4:19]) == {PLAN.lr}
-    assert rates[24] == pytest.approx(PLAN.lr / 2)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
+    """The message gives a multiple that works."""
+    network = build_model()
+    with pytest.raises(TrainingError, match="use a multiple of 3"):
+        Trainer("line", network, sum_loss(network), PLAN, tmp_path, group=ProcessGroup(0, 3))

@@ -1,6 +1,6 @@
-"""What can be said of a scene: full, partial and reordered captions, and which of them training never sees.
+"""Captions of scenes, full or partial, and which of them are held out from training.
 
-A caption carries the claims it makes, so that a judge can hold an image to what was said and to nothing else.
+A caption carries the claims it makes, so that an image is judged by what its caption says.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import random
 import zlib
 from dataclasses import dataclass, field
 
-from training.scenes.solids.scene import Scene, Thing
+from training.scenes.solids.scene import Scene, SceneObject
 
 PLACE_WORDS = {
     "grass": "on grass",
@@ -20,7 +20,7 @@ PLACE_WORDS = {
 }
 TIME_WORDS = {"day": "by day", "sunset": "at sunset", "night": "at night"}
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
-# (words when the first thing is named first, words when the second is)
+# (words if the first object comes first, words if the second does)
 RELATION_WORDS = {
     "left": (("to the left of", "left of"), ("to the right of", "right of")),
     "above": (("on top of", "above"), ("under", "below")),
@@ -30,75 +30,78 @@ RELATION_WORDS = {
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence and its claims: {"things": ({"shape": "cube", …}, …) in the scene's order, "relation": …, …}."""
+    """A sentence and its claims.
+
+    For example {"objects": ({"shape": "cube", …}, …) in the scene's order, "relation": …}."""
 
     text: str
     claims: dict[str, object] = field(hash=False)
 
 
-def held_out(text: str) -> bool:
-    """True for one caption in sixteen, by its checksum: those are for evaluation, and training never reads them."""
+def is_held_out(text: str) -> bool:
+    """Return whether a caption is for evaluation only: one in sixteen, by its checksum."""
     return zlib.crc32(text.encode()) % 16 == 0
 
 
-def caption(scene: Scene, rng: random.Random, *, held: bool = False) -> Caption:
-    """A caption of the scene, from the held-out ones or the others. LookupError where it has no held-out one; a scene whose
-    few captions are all held out is called by its style alone."""
+def draw_caption(scene: Scene, rng: random.Random, *, held_out: bool = False) -> Caption:
+    """Return a random caption of the scene, from the held-out ones or from the others.
+
+    A scene whose few captions are all held out gets a caption of its style alone. Raises
+    LookupError if it has no held-out caption."""
     for _ in range(100):
-        said = _say(scene, rng)
-        if held_out(said.text) == held:
-            return said
-    if held:
+        caption = _compose(scene, rng)
+        if is_held_out(caption.text) == held_out:
+            return caption
+    if held_out:
         raise LookupError(f"no held-out caption for {scene}")
-    return Caption(_article(scene.style), {"style": scene.style})
+    return Caption(_with_article(scene.style), {"style": scene.style})
 
 
-def _article(words: str) -> str:
+def _with_article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def _noun(
-    thing: Thing, rng: random.Random, *, terse: bool, sketch: bool
+    obj: SceneObject, rng: random.Random, *, terse: bool, sketch: bool
 ) -> tuple[str, dict[str, str]]:
-    """ "small shiny red cube" and the claims it makes; colour and shape are always among them."""
-    claims = {"colour": thing.colour, "shape": thing.shape}
+    """Return a noun such as "small shiny red cube" and its claims, always colour and shape."""
+    claims = {"colour": obj.colour, "shape": obj.shape}
     for what in ("size",) if sketch else ("size", "material"):
         if not terse and rng.random() < 0.35:
-            claims[what] = getattr(thing, what)
+            claims[what] = getattr(obj, what)
     words = [claims[what] for what in ("size", "material", "colour", "shape") if what in claims]
     return " ".join(words), claims
 
 
-def _say(scene: Scene, rng: random.Random) -> Caption:
+def _compose(scene: Scene, rng: random.Random) -> Caption:
     terse = rng.random() < 0.35
-    sketch = (
-        scene.style == "pencil sketch"
-    )  # shows neither place nor time nor material, so nobody says them
+    # A sketch shows neither place nor time nor material, so no caption names them.
+    sketch = scene.style == "pencil sketch"
     claims: dict[str, object] = {"kind": scene.kind}
     if scene.kind == "pair" and scene.relation:
         (noun_a, claims_a), (noun_b, claims_b) = (
-            _noun(thing, rng, terse=terse, sketch=sketch) for thing in scene.things
+            _noun(obj, rng, terse=terse, sketch=sketch) for obj in scene.objects
         )
-        claims |= {"things": (claims_a, claims_b), "relation": scene.relation}
+        claims |= {"objects": (claims_a, claims_b), "relation": scene.relation}
         forward = rng.random() < 0.5
         words = rng.choice(RELATION_WORDS[scene.relation][0 if forward else 1])
         noun_1, noun_2 = (noun_a, noun_b) if forward else (noun_b, noun_a)
-        text = f"{_article(noun_1)} {words} {_article(noun_2)}"
+        text = f"{_with_article(noun_1)} {words} {_with_article(noun_2)}"
     elif scene.kind == "count":
-        noun, said = _noun(scene.things[0], rng, terse=True, sketch=sketch)
-        claims |= {"things": (said,), "count": len(scene.things)}
-        text = f"{NUMBERS[len(scene.things)]} {noun}s"
+        noun, attributes = _noun(scene.objects[0], rng, terse=True, sketch=sketch)
+        claims |= {"objects": (attributes,), "count": len(scene.objects)}
+        text = f"{NUMBERS[len(scene.objects)]} {noun}s"
     elif scene.kind == "sign":
         claims |= {"word": scene.word}
         text = f"a sign that says {scene.word}"
-        if scene.things:
-            noun, said = _noun(scene.things[0], rng, terse=terse, sketch=sketch)
-            claims["things"] = (said,)
-            text = f"{_article(noun)} in front of {text}"
+        if scene.objects:
+            noun, attributes = _noun(scene.objects[0], rng, terse=terse, sketch=sketch)
+            claims["objects"] = (attributes,)
+            text = f"{_with_article(noun)} in front of {text}"
     else:
-        noun, said = _noun(scene.things[0], rng, terse=terse, sketch=sketch)
-        claims["things"] = (said,)
-        text = _article(noun)
+        noun, attributes = _noun(scene.objects[0], rng, terse=terse, sketch=sketch)
+        claims["objects"] = (attributes,)
+        text = _with_article(noun)
     if not sketch and (not terse or rng.random() < 0.1):
         if rng.random() < 0.4:
             claims["place"] = scene.place

@@ -1,8 +1,8 @@
-"""What stands in one image of the drawn world: a scene is a pure function of an integer.
+"""Scenes of coloured solids: a scene is a pure function of its index.
 
-The world is a small one in the manner of CLEVR (Johnson et al. 2017, arXiv 1612.06890), made so that caption
-fidelity can be counted instead of looked at. Lengths are in world units: a large object is 1.7 wide, x points
-right, y away from the camera, z up, the floor is z = 0.
+The scenes resemble CLEVR (Johnson et al. 2017, arXiv 1612.06890), so that caption fidelity can be
+counted. Lengths are in world units: a large object is 1.7 wide. x points right, y away from the
+camera, z up; the floor is z = 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 COLOUR_NAMES = tuple(COLOURS)
 SIZES = ("small", "large")
 MATERIALS = ("matte", "shiny")
-# The first object of a pair stands so towards the second; the other way round is only another caption.
+# The position of a pair's first object relative to the second. The reverse is only another caption.
 RELATIONS = ("left", "above", "front")
 PLACES = ("grass", "sand", "snow", "wood", "checker")
 TIMES = ("day", "sunset", "night")
@@ -80,22 +80,23 @@ RADIUS = {"small": 0.55, "large": 0.85}
 HEIGHT = {"sphere": 2.0, "cube": 1.6, "cylinder": 1.8, "cone": 2.0}  # in radii
 
 Mix = Mapping[str, float]
-# How often each kind of scene is drawn. `objects` is the mix for small training budgets: better a part of the
-# world right than all of it blurred.
+# Probabilities of each kind of scene, of the photo style ("plain") and of daylight ("day").
+# `objects` is for small training budgets: better some scenes right than all blurred.
 MIXES: dict[str, dict[str, float]] = {
     "objects": {"one": 0.37, "pair": 0.55, "count": 0.04, "sign": 0.04, "plain": 0.94, "day": 0.7},
-    # What `objects` has too little of to be learned: other styles, counts, evenings. Half of each of the decoder's batches.
+    # What is too rare in `objects` to be learned: other styles, counts, evenings. The decoder takes
+    # half of each batch from it.
     "rest": {"one": 0.35, "pair": 0.40, "count": 0.25, "sign": 0.0, "plain": 0.25, "day": 0.6},
     "whole": {"one": 0.25, "pair": 0.40, "count": 0.20, "sign": 0.15, "plain": 0.70, "day": 0.4},
 }
-Split = Literal["train", "fresh", "kept back"]
-# Scenes for evaluation start here, far beyond any index that training reaches.
-FRESH_START = 1 << 40
+Split = Literal["train", "test", "compositional"]
+# Evaluation scenes start here, far beyond any index of training.
+TEST_START = 1 << 40
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One object: what a caption can say of it, and where it stands (centre of its foot, radius, yaw in radians)."""
+class SceneObject:
+    """One solid: its attributes, the centre of its base, its yaw in radians and its scale."""
 
     shape: str
     colour: str
@@ -118,10 +119,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that an image shows. `relation` holds between things[0] and things[1] of a pair, `word` is a sign's."""
+    """Everything that an image shows.
+
+    `relation` holds between objects[0] and objects[1] of a pair. `word` is on a sign."""
 
     kind: str
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     relation: str | None
     place: str
     time: str
@@ -129,8 +132,10 @@ class Scene:
     word: str | None = None
 
 
-def kept_back(first: Thing, relation: str) -> bool:
-    """True for the (colour, shape, relation) combinations that training never sees: one in eleven, by a fixed rule."""
+def is_compositional(first: SceneObject, relation: str) -> bool:
+    """Return whether a (colour, shape, relation) belongs to the compositional split.
+
+    One combination in eleven, by a fixed rule. Training never sees them."""
     code = (
         COLOUR_NAMES.index(first.colour)
         + 2 * SHAPES.index(first.shape)
@@ -139,24 +144,26 @@ def kept_back(first: Thing, relation: str) -> bool:
     return code % 11 == 7
 
 
-def scene(index: int, mix: Mix = MIXES["objects"], split: Split = "train") -> Scene:
-    """The scene with this index. Odd indices are the near twin of the even one before: one thing about it differs
-    (colours swapped, places swapped, one attribute changed), so that a contrastive batch of consecutive
-    scenes holds its own hard negatives. `split`: "train" leaves the kept-back pairs out, "fresh" does too but counts
-    from FRESH_START, "kept back" draws only such pairs."""
-    start = 0 if split == "train" else FRESH_START
+def draw_scene(index: int, mix: Mix = MIXES["objects"], split: Split = "train") -> Scene:
+    """Return the scene of an index, with kinds as frequent as `mix` says.
+
+    An odd index is the near twin of the even one before, with one difference: colours swapped,
+    places swapped or one attribute changed. A contrastive batch of consecutive scenes therefore has
+    hard negatives. `split`: "train" and "test" exclude the compositional pairs, "compositional" has
+    nothing else; the last two count from TEST_START. Raises RuntimeError if the mix has no scene of
+    the split."""
+    start = 0 if split == "train" else TEST_START
+    is_compositional_split = split == "compositional"
     rng = random.Random(start + index // 2)
     for _ in range(1000):
-        base = _draw(rng, mix, "pair" if split == "kept back" else None)
+        base = _draw(rng, mix, "pair" if is_compositional_split else None)
         if index % 2:
-            base = _twin(random.Random(-1 - start - index), base)
-        if base.relation is None or kept_back(base.things[0], base.relation) == (
-            split == "kept back"
-        ):
+            base = _make_twin(random.Random(-1 - start - index), base)
+        if base.relation is None:
             return base
-    raise RuntimeError(
-        f"no scene found for index {index} of split {split!r}: the mix {dict(mix)} leaves nothing to draw"
-    )
+        if is_compositional(base.objects[0], base.relation) == is_compositional_split:
+            return base
+    raise RuntimeError(f"the mix {dict(mix)} has no scene for index {index} of split {split!r}")
 
 
 def _draw(rng: random.Random, mix: Mix, kind: str | None) -> Scene:
@@ -164,28 +171,28 @@ def _draw(rng: random.Random, mix: Mix, kind: str | None) -> Scene:
     place = rng.choice(PLACES)
     time = "day" if rng.random() < mix["day"] else rng.choice(TIMES[1:])
     style = "photo" if rng.random() < mix["plain"] else rng.choice(STYLES[1:])
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     relation = word = None
     if kind == "one":
-        things = (replace(_thing(rng), x=rng.uniform(-0.8, 0.8), y=rng.uniform(-0.5, 0.5)),)
+        objects = (replace(_draw_object(rng), x=rng.uniform(-0.8, 0.8), y=rng.uniform(-0.5, 0.5)),)
     elif kind == "pair":
         relation = rng.choice(RELATIONS)
-        things = stand(rng, _thing(rng), _thing(rng), relation)
+        objects = place_pair(rng, _draw_object(rng), _draw_object(rng), relation)
     elif kind == "count":
-        things = several(rng, rng.randint(2, MAX_COUNT))
+        objects = place_copies(rng, rng.randint(2, MAX_COUNT))
     else:
         word = (
             rng.choice(WORDS)
             if rng.random() < 0.7
             else "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, MAX_WORD)))
         )
-        beside = replace(_thing(rng), size="small", x=rng.uniform(-0.9, 0.9), y=-1.5)
-        things = (beside,) if rng.random() < 0.5 else ()
-    return Scene(kind, things, relation, place, time, style, word)
+        neighbour = replace(_draw_object(rng), size="small", x=rng.uniform(-0.9, 0.9), y=-1.5)
+        objects = (neighbour,) if rng.random() < 0.5 else ()
+    return Scene(kind, objects, relation, place, time, style, word)
 
 
-def _thing(rng: random.Random) -> Thing:
-    return Thing(
+def _draw_object(rng: random.Random) -> SceneObject:
+    return SceneObject(
         rng.choice(SHAPES),
         rng.choice(COLOUR_NAMES),
         rng.choice(SIZES),
@@ -194,8 +201,10 @@ def _thing(rng: random.Random) -> Thing:
     )
 
 
-def stand(rng: random.Random, first: Thing, second: Thing, relation: str) -> tuple[Thing, Thing]:
-    """The two things placed so that `first` is left of / on top of / in front of `second`."""
+def place_pair(
+    rng: random.Random, first: SceneObject, second: SceneObject, relation: str
+) -> tuple[SceneObject, SceneObject]:
+    """Return both objects, placed so that `first` is left of, on top of or in front of `second`."""
     x = rng.uniform(-0.25, 0.25)
     y = rng.uniform(-0.2, 0.2)
     if relation == "left":
@@ -211,24 +220,24 @@ def stand(rng: random.Random, first: Thing, second: Thing, relation: str) -> tup
     )
 
 
-def several(rng: random.Random, count: int) -> tuple[Thing, ...]:
-    """So many small things that are alike, on as many of five spots."""
-    thing = replace(_thing(rng), size="small")
+def place_copies(rng: random.Random, count: int) -> tuple[SceneObject, ...]:
+    """Return `count` (at most 5) equal small objects on different spots."""
+    original = replace(_draw_object(rng), size="small")
     spots = [(-1.5, 0.6), (0.0, 0.8), (1.5, 0.6), (-0.8, -1.0), (0.8, -1.0)]
     return tuple(
-        replace(thing, x=x + rng.uniform(-0.15, 0.15), y=y + rng.uniform(-0.15, 0.15))
+        replace(original, x=x + rng.uniform(-0.15, 0.15), y=y + rng.uniform(-0.15, 0.15))
         for x, y in rng.sample(spots, count)
     )
 
 
-def _other(rng: random.Random, value: str, values: tuple[str, ...]) -> str:
+def _draw_other(rng: random.Random, value: str, values: tuple[str, ...]) -> str:
     return rng.choice([v for v in values if v != value])
 
 
-def _twin(rng: random.Random, base: Scene) -> Scene:
-    """`base` with one thing about it changed."""
+def _make_twin(rng: random.Random, base: Scene) -> Scene:
+    """Return `base` with one difference."""
     if base.kind == "pair" and base.relation:
-        first, second = base.things
+        first, second = base.objects
         change = rng.choice(("colours", "shapes", "places", "one"))
         if change == "colours" and first.colour != second.colour:
             first, second = (
@@ -240,20 +249,20 @@ def _twin(rng: random.Random, base: Scene) -> Scene:
         elif change == "places":
             first, second = second, first
         elif rng.random() < 0.5:
-            first = _changed(rng, first)
+            first = _change_attribute(rng, first)
         else:
-            second = _changed(rng, second)
-        return replace(base, things=stand(rng, first, second, base.relation))
+            second = _change_attribute(rng, second)
+        return replace(base, objects=place_pair(rng, first, second, base.relation))
     if base.kind == "count":
-        return replace(base, things=several(rng, rng.randint(2, MAX_COUNT)))
+        return replace(base, objects=place_copies(rng, rng.randint(2, MAX_COUNT)))
     if base.kind == "sign" and base.word:
         return replace(base, word="".join(rng.sample(base.word, len(base.word))))
-    return replace(base, things=tuple(_changed(rng, thing) for thing in base.things))
+    return replace(base, objects=tuple(_change_attribute(rng, obj) for obj in base.objects))
 
 
-def _changed(rng: random.Random, thing: Thing) -> Thing:
+def _change_attribute(rng: random.Random, original: SceneObject) -> SceneObject:
     what = rng.choices(("colour", "shape", "size", "material"), (3, 3, 1, 1))[0]
     values = {"colour": COLOUR_NAMES, "shape": SHAPES, "size": SIZES, "material": MATERIALS}[what]
-    change: dict[str, Any] = {what: _other(rng, getattr(thing, what), values)}
-    changed: Thing = replace(thing, **change)
+    change: dict[str, Any] = {what: _draw_other(rng, getattr(original, what), values)}
+    changed: SceneObject = replace(original, **change)
     return changed

@@ -1,0 +1,1 @@
+"""Training data of synthetic scenes: batches, caches on disk and on a device, crops."""

@@ -1,0 +1,1 @@
+"""Evaluation on synthetic scenes of solids, scored by the scene classifier."""
