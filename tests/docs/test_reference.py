@@ -27,6 +27,14 @@ CLIENT_VARIABLES = {"UNCLIP_URL", "UNCLIP_API_KEY"}
 WITHOUT_HISTORY = [path for path in written_files() if path.name != "CHANGELOG.md"]
 
 
+def is_command(module: str) -> bool:
+    """Return whether `python -m` can run a module, or a package by its `__main__`."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.submodule_search_locations is None:
+        return spec is not None
+    return importlib.util.find_spec(f"{module}.__main__") is not None
+
+
 def load_generator() -> ModuleType:
     """Import docs/generate.py, which is not in a package."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
@@ -183,7 +191,7 @@ def test_commands_exist(path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = set(re.findall(r"'\.\[(\w+)\]'", text))
-    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    assert [name for name in modules if not is_command(name)] == []
     assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
     assert extras - set(project["optional-dependencies"]) == set()
     assert set(re.findall(r"PRESET=(\w+)", text)) - set(PRESETS) == set()
