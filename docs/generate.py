@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,19 @@ def metrics_page() -> str:
 
 def redis_page() -> str:
     """Return every key in Redis and name in the object store, from contracts/redis_keys.py."""
+    rows = [[f"`{key}`", text] for key, text in redis_keys()]
+    is_key = re.compile(r"`(unclip|rq):")
+    is_object = re.compile(r"`jobs\b")
+    others = [row for row in rows if not is_key.match(row[0]) and not is_object.match(row[0])]
     parts = [
         "# Redis keys",
-        "RQ keeps its own keys under `rq:`. The following belong to this project. Words in "
-        "capitals stand for ids.",
-        _table(["key", "content"], [[f"`{key}`", text] for key, text in redis_keys()]),
+        "RQ keeps its own keys under `rq:`. The following belong to this project, or are keys of "
+        "RQ that it reads. Words in capitals stand for ids and names.",
+        _table(["key", "content"], [row for row in rows if is_key.match(row[0])]),
+        "## Object store",
+        _table(["name", "content"], [row for row in rows if is_object.match(row[0])]),
+        "## Fields and labels",
+        _table(["name", "content"], others),
     ]
     return _join(parts)
 
@@ -188,7 +197,8 @@ def redis_keys() -> Iterator[tuple[str, str]]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef):
             names = [argument.arg.upper() for argument in node.args.args]
-            text = (ast.get_docstring(node) or "").replace("\n", " ")
+            text = " ".join((ast.get_docstring(node) or "").split())
+            text = _capital(re.sub(r"^Return the (?:(?:key|name) of |field of )?", "", text))
             if optional := len(node.args.defaults):
                 yield str(getattr(module, node.name)(*names[:-optional])), text
             yield str(getattr(module, node.name)(*names)), text

@@ -147,10 +147,17 @@ class GpuMemoryCollector(Collector):
         free, total = torch.cuda.mem_get_info(self.device)
         reserved = torch.cuda.memory_reserved(self.device)
         allocated = torch.cuda.memory_allocated(self.device)
-        for name, description, value in (
-            ("total", "Memory of the GPU.", total),
-            ("free", "Memory of the GPU that no process uses.", free),
-            ("reserved", "Memory of the GPU that this worker reserves.", reserved),
-            ("allocated", "Memory of the GPU that this worker's tensors use.", allocated),
-        ):
-            yield GaugeMetricFamily(f"unclip_gpu_memory_{name}_bytes", description, value)
+        yield GaugeMetricFamily("unclip_gpu_memory_total_bytes", "Memory of the GPU.", total)
+        yield GaugeMetricFamily(
+            "unclip_gpu_memory_free_bytes", "Memory of the GPU that no process uses.", free
+        )
+        yield GaugeMetricFamily(
+            "unclip_gpu_memory_reserved_bytes",
+            "Memory of the GPU that this worker reserves.",
+            reserved,
+        )
+        yield GaugeMetricFamily(
+            "unclip_gpu_memory_allocated_bytes",
+            "Memory of the GPU that this worker's tensors use.",
+            allocated,
+        )
