@@ -198,7 +198,7 @@ def redis_keys() -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.FunctionDef):
             names = [argument.arg.upper() for argument in node.args.args]
             text = " ".join((ast.get_docstring(node) or "").split())
-            text = _capital(re.sub(r"^Return the (?:(?:key|name) of |field of )?", "", text))
+            text = _capital(re.sub(r"^Return the (?:(?:key|name) of )?", "", text))
             if optional := len(node.args.defaults):
                 yield str(getattr(module, node.name)(*names[:-optional])), text
             yield str(getattr(module, node.name)(*names)), text
