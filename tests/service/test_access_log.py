@@ -1,4 +1,4 @@
-"""uvicorn's access log in fields, written by a process of its own."""
+"""uvicorn's access log in fields, written by a new process."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_png_keeps_its_text(side: int, text: dict[str, str]) -> None:
 async def test_an_image_is_reduced_on_request(
     client: httpx.AsyncClient, redis_server: RedisServer
 ) -> None:
-    """`size` reduces larger images; each size has an ETag of its own."""
+    """`size` reduces larger images; each size has its ETag."""
     job_id = await create_succeeded_job(client, redis_server, [gradient_png(64)], size=64)
     url = f"/jobs/{job_id}/images/0.png"
     small = await client.get(url, params={"size": 32})

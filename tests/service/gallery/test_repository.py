@@ -188,8 +188,8 @@ def test_a_search_finds_what_matches(
     keep("a dog on grass")
     keep("100% cotton")
     gallery.rate("ann", keep("a cat", sampler="heun", eta=0.1).id, 5)
-    found = [image.provenance["prompt"] for image in gallery.list("ann", wanted).images]
-    assert found == prompts
+    matches = gallery.list("ann", wanted).images
+    assert [image.provenance["prompt"] for image in matches] == prompts
 
 
 def test_today_is_the_day_of_keeping(gallery: Gallery, keep: Callable[..., KeptImage]) -> None:

@@ -85,11 +85,11 @@ async def test_a_kept_image_outlives_its_job(
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json()["id"] == again.json()["id"]
     await store.flushall()
-    kept = (await gallery_client.get("/gallery/images", params={"query": "DOG red"})).json()
-    assert [image["prompt"] for image in kept["images"]] == ["a red dog"]
-    file = await gallery_client.get(kept["images"][0]["url"])
+    page = (await gallery_client.get("/gallery/images", params={"query": "DOG red"})).json()
+    assert [image["prompt"] for image in page["images"]] == ["a red dog"]
+    file = await gallery_client.get(page["images"][0]["url"])
     assert file.content == png_with_provenance("a red dog")
-    assert kept["images"][0]["provenance"]["parameters"]["sampler"] == "ddim"
+    assert page["images"][0]["provenance"]["parameters"]["sampler"] == "ddim"
 
 
 async def test_images_are_rated_collected_and_downloaded(

@@ -122,7 +122,7 @@ async def test_an_image_of_another_key_is_no_input(
 async def test_added_routes_are_guarded(
     redis_server: RedisServer, ann: dict[str, str], bob: dict[str, str]
 ) -> None:
-    """A router needs no code of its own for the key, and `JobDep` checks the owner."""
+    """A router needs no code for the key, and `JobDep` checks the owner."""
     app = create_app(Settings(redis_url=redis_server.url, api_keys="required"))
     router = APIRouter()
 

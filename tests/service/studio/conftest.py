@@ -58,7 +58,7 @@ def problems() -> list[str]:
 def open_page(
     browser: Browser, studio: DeploymentUnderTest, problems: list[str]
 ) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens the studio in a context of its own."""
+    """Return a function that opens the studio in a new context."""
     contexts: list[BrowserContext] = []
 
     def open_page(path: str = "/", **options: object) -> Page:
@@ -73,9 +73,9 @@ def open_page(
         )
         page.on(
             "response",
-            lambda answer: problems.append(f"{answer.status} {answer.url}")
-            if answer.status == 404
-            else None,
+            lambda answer: (
+                problems.append(f"{answer.status} {answer.url}") if answer.status == 404 else None
+            ),
         )
         page.goto(path)
         return page

@@ -254,7 +254,7 @@ def test_the_keyboard_is_enough(open_page: OpenPage) -> None:
 
 
 def test_a_wrong_request_is_a_sentence(open_page: OpenPage, problems: list[str]) -> None:
-    """The service's own words, beside the job."""
+    """The service's message, next to the job."""
     page = open_page("/#prompt=a+cube&n=1&size=64&sampler=nonsense")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("alert")).to_contain_text("sampler")

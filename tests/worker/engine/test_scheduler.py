@@ -250,7 +250,10 @@ def test_a_halved_limit_applies_to_the_next_pass() -> None:
     """Six rows did not fit, so three share the next pass; other stages keep their limits."""
     scheduler = Scheduler({"decoder": 8, "prior": 8})
     rows = [FakeRow(str(number), decoder=2) for number in range(6)]
-    entries = [scheduler.add(one, Ticket([one]), 0, 0.0) for one in rows]  # type: ignore[arg-type, list-item]
+    entries = [
+        scheduler.add(row, Ticket([row]), 0, 0.0)  # type: ignore[arg-type, list-item]
+        for row in rows
+    ]
     assert scheduler.halve_limit("decoder", 6) == 3
     batch = scheduler.schedule(entries)
     assert batch is not None

@@ -13,7 +13,7 @@ import redis
 import torch
 from PIL import Image
 from prometheus_client import REGISTRY
-from support.images import load_png
+from support.images import load_png, read_provenance
 from support.jobs import read_job, running, store_job
 
 from contracts import redis_keys
@@ -231,7 +231,7 @@ def test_every_operation_succeeds(
     assert len(record.outcome.images) == count
     assert not client.keys("*:input:*")
     for index in range(count):
-        provenance = json.loads(stored_png(client, index).text["unclip"])  # type: ignore[attr-defined]
+        provenance = read_provenance(client.get(redis_keys.image("j", index)))
         assert provenance["operation"] == operation
         assert provenance["index"] == index
         assert provenance["parameters"] == record.parameters
