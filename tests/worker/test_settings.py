@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from infra.settings import load_or_exit
+from worker.settings import Settings
+from worker.startup import start_engine
+
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
@@ -38,23 +42,27 @@ import pytest
     ],
 )
 def test_an_invalid_setting_ends_the_start(
-    tmp_path: Path, name: str, value: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    """Without a traceback, and before the worker connects to Redis."""
-    folder = str(tmp_path)
-    environment = os.environ | {
-        "UNCLIP_DEVICE": "cpu",
-        "OMP_NUM_THREADS": "1",
-        name: value.format(folder=folder),
-    }
+    """The message names the setting, its value and what is wrong."""
+    monkeypatch.setenv("UNCLIP_DEVICE", "cpu")
+    monkeypatch.setenv(name, value.format(folder=tmp_path))
+    with pytest.raises(SystemExit) as exit_info:
+        start_engine(load_or_exit(Settings))
+    assert message.format(folder=tmp_path) in str(exit_info.value.code)
+
+
+def test_the_process_exits_without_a_traceback(tmp_path: Path) -> None:
+    """It exits with 1, before it connects to Redis, although the engine's thread loads."""
+    environment = os.environ | {"UNCLIP_DEVICE": "cpu", "UNCLIP_CHECKPOINT": str(tmp_path)}
     completed = subprocess.run(
         [sys.executable, "-m", "worker"],
-        env=environment,
+        env=environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert completed.returncode == 1
-    assert message.format(folder=folder) in completed.stderr
+    assert f"Cannot load checkpoint: {tmp_path}" in completed.stderr
     assert "Traceback" not in completed.stderr
