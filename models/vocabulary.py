@@ -1,6 +1,7 @@
 """What a checkpoint knows: the things that it draws, and the words for them.
 
-A checkpoint folder may hold `vocabulary.json`. Prompts are compared with it, so that a job can report words that
+A checkpoint folder may hold `vocabulary.json`. Prompts are compared with it, so that a job can
+report words that
 training never saw.
 """
 
@@ -35,7 +36,8 @@ class DrawnName:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Names that are drawn, nouns that stand for one of them, and all other words that training saw."""
+    """Names that are drawn, nouns that stand for one of them, and all other words that training
+    saw."""
 
     names: tuple[DrawnName, ...]
     nouns: Mapping[str, str]  # noun -> the drawn name's plainest word
@@ -59,7 +61,8 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A phrase of a prompt that training never saw. `drawn_as` is empty when it was not understood."""
+    """A phrase of a prompt that training never saw. `drawn_as` is empty when it was not
+    understood."""
 
     phrase: str
     drawn_as: str = ""
@@ -76,7 +79,8 @@ class Unknown:
 def explain_prompt(vocabulary: Vocabulary, prompt: str) -> list[Unknown]:
     """Return what a prompt asks for that training never saw, in the prompt's order.
 
-    Phrases are matched longest first. Numbers and single letters count as known, and so does text in quotes."""
+    Phrases are matched longest first. Numbers and single letters count as known, and so does
+    text in quotes."""
     words = normalize(re.sub(r"\"[^\"]*\"|\u201c[^\u201d]*\u201d", " ", prompt)).split()
     found: list[Unknown] = []
     start = 0
@@ -98,7 +102,8 @@ def explain_prompt(vocabulary: Vocabulary, prompt: str) -> list[Unknown]:
 
 
 def load_vocabulary(folder: Path) -> Vocabulary | None:
-    """Read a checkpoint folder's vocabulary; None when it has none. Raises ValueError for a file of another form."""
+    """Read a checkpoint folder's vocabulary; None when it has none. Raises ValueError for a file of
+    another form."""
     path = folder / FILE_NAME
     if not path.exists():
         return None

@@ -1,11 +1,15 @@
-"""`python -m training.illustrated STAGE`: train the networks of the illustrated world, one stage at a time.
+"""`python -m training.illustrated STAGE`: train the networks of the illustrated world, one stage at
+a time.
 
-Every stage resumes from its last save. Stages in order: pool, clip, image_head, decoder, prior."""
+Every stage resumes from its last save. Stages in order: clip_pool, clip, image_head, freeze,
+pool, then decoder, prior,
+judge, upsampler_256, upsampler_1024 and matting in any order."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
@@ -15,13 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from models.networks.decoder import Decoder, DecoderConfig
-from models.networks.matting import MattingConfig, MattingNetwork
 from models.networks.image_tower import ImageTower, ImageTowerConfig
+from models.networks.matting import MattingConfig, MattingNetwork
 from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
 from models.networks.two_tower_clip import TwoTowerCLIP
 from models.networks.upsampler import Upsampler, UpsamplerConfig
+from training.data.joint_space import JointSpace, load_joint_space, save_joint_space
 from training.data.pretrained import fill_trunk, read_lite0, read_minilm
 from training.data.pseudo_photographs import (
     PseudoPhotographs,
@@ -61,12 +67,23 @@ class IllustratedRun:
     """One training run in a folder. Parts are built when first used."""
 
     def __init__(
-        self, preset: IllustratedPreset, folder: Path, art: Path = ART_FOLDER, device: str = "cpu"
+        self,
+        preset: IllustratedPreset,
+        folder: Path,
+        art: Path = ART_FOLDER,
+        device: str = "cpu",
+        workers: int = 1,
     ) -> None:
         self.preset = preset
         self.folder = folder
         self.art = art
         self.device = device
+        self.workers = workers
+
+    @property
+    def has_space(self) -> bool:
+        """Return whether the joint space is frozen."""
+        return (self.folder / "joint-space" / "config.json").exists()
 
     @cached_property
     def full_world(self) -> World:
@@ -102,7 +119,8 @@ class IllustratedRun:
         return class_things(class_names(), self.wordnet, owners)
 
     def new_clip(self) -> tuple[TwoTowerCLIP, PseudoPhotographs]:
-        """Build CLIP from the pretrained towers, and the pseudo-photographs that go with its trunk."""
+        """Build CLIP from the pretrained towers, and the pseudo-photographs that go with its
+        trunk."""
         torch.manual_seed(0)
         minilm = read_minilm(self.art)
         learned = {noun: name for noun, name in self.nouns.items() if not is_held_out_noun(noun)}
@@ -114,12 +132,24 @@ class IllustratedRun:
         clip.logit_scale.data.fill_(3.0)
         return clip, make_pseudo_photographs(clip.image.trunk, weights)
 
+    def freeze(self) -> None:
+        """Write the trained joint space to the folder "joint-space"."""
+        clip, photographs = self.new_clip()
+        load_finished("clip", clip, self.preset.plans["clip"], self.folder)
+        load_finished("image_head", clip.image.head, self.preset.plans["image_head"], self.folder)
+        labels = [self.full_world.words[name][0] if name >= 0 else "" for name in self.class_things]
+        space = JointSpace(clip, photographs, labels)
+        save_joint_space(self.folder / "joint-space", space, self.preset.networks["clip"])
+
     @cached_property
+    def space(self) -> JointSpace:
+        """Return the frozen joint space."""
+        return load_joint_space(self.folder / "joint-space", self.device)
+
+    @property
     def clip(self) -> TwoTowerCLIP:
         """Return the trained CLIP, frozen."""
-        clip, _ = self.new_clip()
-        load_finished("clip", clip, self.preset.plans["clip"], self.folder)
-        return clip.to(self.device).requires_grad_(False).eval()
+        return self.space.clip
 
     def pool(self, kind: str) -> ScenePool:
         """Load the pool "clip" or "scenes"."""
@@ -127,16 +157,26 @@ class IllustratedRun:
             return load_pool(self.folder / "pool-clip", self.full_world, "full")
         return load_pool(self.folder / "pool-scenes", self.world, self.preset.mix)
 
-    def build_pools(self) -> None:
-        """Render both pools."""
+    def build_clip_pool(self) -> None:
+        """Render the scenes that the joint space learns."""
         tower = ImageTower(ImageTowerConfig(EMBED_DIM))
         fill_trunk(tower.trunk, read_lite0(self.art))
         build_pool(
             self.folder / "pool-clip", self.full_world, tower, "full", self.preset.clip_shards
         )
-        build_pool(
-            self.folder / "pool-scenes", self.world, tower, self.preset.mix, self.preset.shards
-        )
+
+    def build_pool(self) -> None:
+        """Render the scenes that decoder and prior learn, in as many processes as `workers`."""
+        jobs = [(self, shard) for shard in range(self.preset.shards)]
+        if self.workers < 2:
+            for job in jobs:
+                _build_shard(job)
+            return
+        with multiprocessing.get_context("spawn").Pool(self.workers) as processes:
+            for _ in tqdm(
+                processes.imap_unordered(_build_shard, jobs), total=len(jobs), desc="shards"
+            ):
+                pass
 
     def train_clip(self, limit_s: float) -> None:
         """Train the joint space."""
@@ -153,8 +193,12 @@ class IllustratedRun:
         clip.requires_grad_(False)
         clip.image.head.requires_grad_(True)
         groups = [self.words.groups[name] if name >= 0 else -1 for name in self.class_things]
-        data = gather_head_data(clip, [self.pool("clip"), self.pool("scenes")], self.words.groups, class_names(), groups)
-        self._train("image_head", clip.image.head, image_head_loss(clip, data, photographs), limit_s)
+        data = gather_head_data(
+            clip, [self.pool("clip"), self.pool("scenes")], self.words.groups, class_names(), groups
+        )
+        self._train(
+            "image_head", clip.image.head, image_head_loss(clip, data, photographs), limit_s
+        )
 
     def train_decoder(self, limit_s: float) -> None:
         """Train the decoder."""
@@ -177,21 +221,27 @@ class IllustratedRun:
         torch.manual_seed(2)
         prior = DiffusionPrior(PriorConfig(**self.preset.networks["prior"]))
         pool = self.pool("scenes")
-        sample = embed_features(self.clip, pool.feature_batch(torch.arange(min(len(pool), 4000))))
+        features = pool.feature_batch(torch.arange(min(len(pool), 4000))).to(self.device)
+        sample = embed_features(self.clip, features).cpu()
         prior.clip_mean.copy_(sample.mean(0))
         prior.clip_std.copy_(sample.std(0).clamp(min=1e-4))
         prior = prior.to(self.device)
-        _, photographs = self.new_clip()
-        loss = illustrated_prior_loss(prior, self.clip, pool, photographs, self.class_scenes(pool))
+        loss = illustrated_prior_loss(
+            prior, self.clip, pool, self.space.photographs, self.class_scenes(pool)
+        )
         self._train("prior", prior, loss, limit_s)
 
     def train_upsampler(self, size: int, limit_s: float) -> None:
         """Train the upsampler to 256 or 1024 pixels."""
         name = f"upsampler_{size}"
         torch.manual_seed(size)
-        upsampler = Upsampler(UpsamplerConfig(**self.preset.networks[name])).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        upsampler = Upsampler(UpsamplerConfig(**self.preset.networks[name])).to(
+            self.device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         path = self.folder / f"crops-{size}.npy"
-        build_crops(path, self.world, self.art, size, self.preset.crops, per_scene=2 if size == 256 else 8)
+        build_crops(
+            path, self.world, self.art, size, self.preset.crops, per_scene=2 if size == 256 else 8
+        )
         self._train(name, upsampler, upsampler_loss(upsampler, load_crops(path, size)), limit_s)
 
     def train_matting(self, limit_s: float) -> None:
@@ -200,7 +250,9 @@ class IllustratedRun:
         network = MattingNetwork(MattingConfig()).to(self.device)
         path = self.folder / f"mattes-{MATTE_PX}.npy"
         build_mattes(path, self.world, self.art, MATTE_PX, self.preset.mattes)
-        self._train("matting", network, matting_loss(network, np.load(path, mmap_mode="r")), limit_s)
+        self._train(
+            "matting", network, matting_loss(network, np.load(path, mmap_mode="r")), limit_s
+        )
 
     def train_judge(self, limit_s: float) -> None:
         """Train the judge on both pools."""
@@ -210,16 +262,22 @@ class IllustratedRun:
             build_small_features(self.folder / folder, self.pool(name), tower)
         torch.manual_seed(4)
         judge = Judge(len(self.full_world.names), len(SETS))
-        self._train("judge", judge, pool_judge_loss(judge, [self.pool("clip"), self.pool("scenes")]), limit_s)
+        self._train(
+            "judge",
+            judge,
+            pool_judge_loss(judge, [self.pool("clip"), self.pool("scenes")]),
+            limit_s,
+        )
 
     def class_scenes(self, pool: ScenePool) -> dict[int, list[int]]:
-        """Map ImageNet's classes to scenes that show the thing at or above them alone, in its own colours."""
+        """Map ImageNet's classes to scenes that show the thing at or above them alone, in its own
+        colours."""
         scenes: dict[str, list[int]] = {}
         for index in range(len(pool)):
             scene = pool.scene(index)
             if scene.kind == "one" and scene.ground is None:
                 scenes.setdefault(pool.world.words[scene.parts[0].name][0], []).append(index)
-        labels = [self.full_world.words[name][0] if name >= 0 else "" for name in self.class_things]
+        labels = self.space.class_labels
         return {index: scenes[label] for index, label in enumerate(labels) if label in scenes}
 
     def _train(
@@ -259,6 +317,17 @@ class IllustratedRun:
             )
 
 
+def _build_shard(job: tuple[IllustratedRun, int]) -> None:
+    run, shard = job
+    torch.set_num_threads(1)
+    tower = run.clip.image if run.has_space else ImageTower(ImageTowerConfig(EMBED_DIM))
+    if not run.has_space:
+        fill_trunk(tower.trunk, read_lite0(run.art))
+    build_pool(
+        run.folder / "pool-scenes", run.world, tower.cpu(), run.preset.mix, shard + 1, first=shard
+    )
+
+
 def _steps_done(path: Path) -> int:
     if not path.exists():
         return 0
@@ -269,9 +338,11 @@ def _steps_done(path: Path) -> int:
 def main() -> None:
     """Train one stage of the illustrated world, or show how far all are."""
     stages: dict[str, Callable[[IllustratedRun, float], None]] = {
-        "pool": lambda run, _: run.build_pools(),
+        "clip_pool": lambda run, _: run.build_clip_pool(),
         "clip": IllustratedRun.train_clip,
         "image_head": IllustratedRun.train_image_head,
+        "freeze": lambda run, _: run.freeze(),
+        "pool": lambda run, _: run.build_pool(),
         "decoder": IllustratedRun.train_decoder,
         "prior": IllustratedRun.train_prior,
         "upsampler_256": lambda run, limit_s: run.train_upsampler(256, limit_s),
@@ -290,6 +361,7 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads (default: torch's choice)"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that render the pool")
     parser.add_argument(
         "--minutes",
         type=float,
@@ -299,7 +371,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    # Muon's products in bf16 inside, on a CPU that has it: half of their time, and the same to its precision.
+    # Muon's products in bf16 inside, on a CPU that has it: half of their time, and the same to its
+    # precision.
     torch.set_float32_matmul_precision("medium")
     preset = PRESETS[arguments.preset]
     if arguments.stage == "status":
@@ -308,7 +381,9 @@ def main() -> None:
         return
     try:
         stages[arguments.stage](
-            IllustratedRun(preset, arguments.folder, arguments.art, arguments.device),
+            IllustratedRun(
+                preset, arguments.folder, arguments.art, arguments.device, arguments.workers
+            ),
             arguments.minutes * 60,
         )
     except (TrainingError, OSError) as error:

@@ -14,7 +14,8 @@ SETS = ("noto", "twemoji", "flat", "3d")
 
 @dataclass(frozen=True)
 class IllustratedPreset:
-    """One way to train the illustrated world. `tier` names the things that scenes show; shards hold 5,000 scenes each."""
+    """One way to train the illustrated world. `tier` names the things that scenes show; shards hold
+    5,000 scenes each."""
 
     tier: str
     mix: str

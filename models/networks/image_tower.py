@@ -20,7 +20,8 @@ class ImageTowerConfig:
 
 
 class ImageTower(nn.Module):
-    """Map images to embeddings: a convolutional trunk, mean over positions, a head of two layers."""
+    """Map images to embeddings: a convolutional trunk, mean over positions, a head of two
+    layers."""
 
     def __init__(self, config: ImageTowerConfig) -> None:
         super().__init__()
@@ -35,7 +36,8 @@ class ImageTower(nn.Module):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Return pooled features `[B, W]` of images `[B, 3, h, w]` in [-1, 1], resized to `image_size`."""
+        """Return pooled features `[B, W]` of images `[B, 3, h, w]` in [-1, 1], resized to
+        `image_size`."""
         size = self.config.image_size
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode="bicubic", antialias=True)

@@ -1,4 +1,5 @@
-"""A small matting network: how much of each pixel belongs to the thing shown, for transparent stickers."""
+"""A small matting network: how much of each pixel belongs to the thing shown, for transparent
+stickers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class MattingConfig:
-    """`channels` has one entry a level, from the finest; the stem works on squares of `patch_size` pixels."""
+    """`channels` has one entry a level, from the finest; the stem works on squares of `patch_size`
+    pixels."""
 
     channels: tuple[int, ...] = (32, 48, 64, 96)
     patch_size: int = 4

@@ -1,4 +1,5 @@
-"""A text encoder of MiniLM's shape (Wang et al. 2020, arXiv 2002.10957): post-norm transformer layers, a mean, a residual head."""
+"""A text encoder of MiniLM's shape (Wang et al. 2020, arXiv 2002.10957): post-norm transformer
+layers, a mean, a residual head."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class TextTower(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, config.hidden), nn.GELU(), last)
 
     def hidden_states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids `[B, L]`, `PAD_ID` after the end -> hidden states `[B, L, W]` and mask `[B, L]`, True at tokens."""
+        """Token ids `[B, L]`, `PAD_ID` after the end -> hidden states `[B, L, W]` and mask `[B,
+        L]`, True at tokens."""
         mask = tokens != PAD_ID
         x = self.norm_in(self.token_embedding(tokens) + self.positions[: tokens.shape[1]])
         for layer in self.layers:

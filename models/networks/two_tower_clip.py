@@ -1,4 +1,5 @@
-"""CLIP (Radford et al. 2021) of two pretrained towers: a MiniLM-shaped text encoder and an EfficientNet-Lite image encoder.
+"""CLIP (Radford et al. 2021) of two pretrained towers: a MiniLM-shaped text encoder and an
+EfficientNet-Lite image encoder.
 
 Has the interface of `models.networks.clip.CLIP`.
 """
@@ -22,7 +23,8 @@ MAX_LOGIT_SCALE = 100.0
 
 
 class TwoTowerCLIP(nn.Module):
-    """The two encoders. `config`: {"embed_dim", "text_tower", "image_tower", "vocabulary"}: the towers' own fields, and the
+    """The two encoders. `config`: {"embed_dim", "text_tower", "image_tower", "vocabulary"}: the
+    towers' own fields, and the
     tokenizer's pieces."""
 
     mean: Tensor
@@ -34,7 +36,8 @@ class TwoTowerCLIP(nn.Module):
         text = TextTowerConfig(vocab_size=len(vocabulary), **config["text_tower"])
         if text.width != self.embed_dim:
             raise ValueError(
-                f"the text tower's width is {text.width}, and embed_dim {self.embed_dim}: they must be equal"
+                f"the text tower's width is {text.width}, and embed_dim {self.embed_dim}: "
+                "they must be equal"
             )
         self.text = TextTower(text)
         self.image = ImageTower(ImageTowerConfig(embed_dim=self.embed_dim, **config["image_tower"]))
@@ -53,7 +56,8 @@ class TwoTowerCLIP(nn.Module):
         return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, list[str | None]]:
-        """Return token ids `[B, context]`, zero after the end token, and for each prompt the text that did not fit."""
+        """Return token ids `[B, context]`, zero after the end token, and for each prompt the text
+        that did not fit."""
         ids = self.tokenizer.ids
         tokens = torch.full((len(prompts), self.context_length), PAD_ID, dtype=torch.long)
         cut: list[str | None] = []

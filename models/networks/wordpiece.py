@@ -1,6 +1,8 @@
-"""A WordPiece tokenizer (Wu et al. 2016, arXiv 1609.08144) for BERT's uncased vocabularies, pruned or extended.
+"""A WordPiece tokenizer (Wu et al. 2016, arXiv 1609.08144) for BERT's uncased vocabularies, pruned
+or extended.
 
-Two differences from BERT's: a word that no pieces spell becomes single unknown pieces, not one; and runs of Han and kana
+Two differences from BERT's: a word that no pieces spell becomes single unknown pieces, not one;
+and runs of Han and kana
 characters are matched as long as the vocabulary allows, not character by character.
 """
 
@@ -19,7 +21,8 @@ class WordPieceTokenizer:
     def __init__(self, vocabulary: Sequence[str], context_length: int) -> None:
         if tuple(vocabulary[:4]) != (PAD, UNKNOWN, START, END):
             raise ValueError(
-                f"a vocabulary starts with {PAD}, {UNKNOWN}, {START}, {END}, not with {list(vocabulary[:4])}"
+                f"a vocabulary starts with {PAD}, {UNKNOWN}, {START}, {END}, "
+                f"not with {list(vocabulary[:4])}"
             )
         self.vocabulary = list(vocabulary)
         self.ids = {piece: index for index, piece in enumerate(vocabulary)}
@@ -55,7 +58,8 @@ class WordPieceTokenizer:
 
 
 def normalize(text: str) -> str:
-    """Return text in lower case without accents and control characters, in Unicode's decomposed form."""
+    """Return text in lower case without accents and control characters, in Unicode's decomposed
+    form."""
     decomposed = unicodedata.normalize("NFD", text.lower())
     kept = [character for character in decomposed if unicodedata.category(character) != "Mn"]
     return "".join(
@@ -66,7 +70,8 @@ def normalize(text: str) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text: punctuation marks alone, runs of Han and kana characters together."""
+    """Return the words of a text: punctuation marks alone, runs of Han and kana characters
+    together."""
     words: list[str] = []
     last = ""
     for character in normalize(text):

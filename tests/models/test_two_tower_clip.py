@@ -16,7 +16,22 @@ from models.checkpoints.checkpoint import (
 )
 from models.networks.wordpiece import WordPieceTokenizer, split_words
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog", "##s", "猫", "猫の", "顔", ",", "d", "##o", "##g"]
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "a",
+    "dog",
+    "##s",
+    "猫",
+    "猫の",
+    "顔",
+    ",",
+    "d",
+    "##o",
+    "##g",
+]
 CONFIG = {
     "embed_dim": 32,
     "text_tower": {"width": 32, "layers": 2, "heads": 4, "context_length": 8, "hidden": 16},
@@ -77,7 +92,10 @@ def test_embeddings_have_unit_norm(clip):
 def test_a_checkpoint_keeps_the_vocabulary(clip, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, tmp_path / "clip.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in clip.state_dict().items()},
+        tmp_path / "clip.safetensors",
+    )
     (tmp_path / WORDPIECES).write_text(json.dumps(PIECES))
     loaded = load_network(tmp_path, "clip", CONFIG)
     with torch.inference_mode():
@@ -86,7 +104,10 @@ def test_a_checkpoint_keeps_the_vocabulary(clip, tmp_path):
     torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize(("contents", "message"), [(None, "is missing"), ("{", "not JSON"), ("[1]", "not a list of strings")])
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [(None, "is missing"), ("{", "not JSON"), ("[1]", "not a list of strings")],
+)
 def test_a_broken_vocabulary_is_an_error(tmp_path, contents, message):
     if contents is not None:
         (tmp_path / WORDPIECES).write_text(contents)

@@ -28,7 +28,8 @@ class MiniLM:
 
 
 def read_minilm(folder: Path) -> MiniLM:
-    """Read MiniLM from its fetched package. Raises TrainingError when the package is missing or laid out otherwise."""
+    """Read MiniLM from its fetched package. Raises TrainingError when the package is missing or
+    laid out otherwise."""
     try:
         with zipfile.ZipFile(io.BytesIO(_member(folder, MINILM, _MINILM_MODEL))) as model:
             tensors = load_safetensors(model.read("model.safetensors"))
@@ -46,9 +47,11 @@ def read_lite0(folder: Path) -> dict[str, Tensor]:
 
 
 def fill_trunk(trunk: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Load Lite0's tensors into timm's network without classifier, and return the classifier: weights `[1000, W]`, biases `[1000]`.
+    """Load Lite0's tensors into timm's network without classifier, and return the classifier:
+    weights `[1000, W]`, biases `[1000]`.
 
-    Both hold the same tensors in the same order under other names. Raises TrainingError when a shape differs."""
+    Both hold the same tensors in the same order under other names. Raises TrainingError when a
+    shape differs."""
     own = {
         key: value for key, value in trunk.state_dict().items() if "num_batches_tracked" not in key
     }
@@ -59,7 +62,8 @@ def fill_trunk(trunk: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Te
     for (name, mine), value in zip(own.items(), values, strict=False):
         if mine.shape != value.shape:
             raise TrainingError(
-                f"Lite0's package does not fit timm's network at {name}: {list(value.shape)}, expected {list(mine.shape)}"
+                f"Lite0's package does not fit timm's network at {name}: "
+                f"{list(value.shape)}, expected {list(mine.shape)}"
             )
     trunk.load_state_dict(dict(zip(own, values, strict=False)), strict=False)
     return values[-2], values[-1]
@@ -69,7 +73,7 @@ def _member(folder: Path, package: Package, name: str) -> bytes:
     path = folder / archive_name(package)
     if not path.exists():
         raise TrainingError(
-            f"{path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`"
+            f"{path} is missing: run `python -m training.scenes.illustrated.fetch` first"
         )
     with zipfile.ZipFile(path) as archive:
         return archive.read(name)

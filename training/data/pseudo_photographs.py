@@ -1,6 +1,7 @@
 """Features that stand in for photographs, made from an ImageNet classifier's own weights.
 
-No photographs are needed: a class's weight vector points where photographs of the class lie in feature space."""
+No photographs are needed: a class's weight vector points where photographs of the class lie in
+feature space."""
 
 from __future__ import annotations
 
@@ -34,9 +35,11 @@ class PseudoPhotographs:
 
 
 def make_pseudo_photographs(trunk: nn.Module, weights: Tensor) -> PseudoPhotographs:
-    """Derive the statistics from the trunk's last batch norm, and the directions from the classifier's weights `[1000, W]`.
+    """Derive the statistics from the trunk's last batch norm, and the directions from the
+    classifier's weights `[1000, W]`.
 
-    A channel before its ReLU6 is normal with the batch norm's bias and weight as mean and standard deviation."""
+    A channel before its ReLU6 is normal with the batch norm's bias and weight as mean and
+    standard deviation."""
     norm = trunk.bn2
     assert isinstance(norm.weight, Tensor)
     assert isinstance(norm.bias, Tensor)

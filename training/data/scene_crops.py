@@ -1,4 +1,5 @@
-"""Large renders of scenes with small degraded versions: what the illustrated upsamplers and the matting network learn from."""
+"""Large renders of scenes with small degraded versions: what the illustrated upsamplers and the
+matting network learn from."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class SceneCrops:
     crops: NDArray[np.uint8]  # [N, CROP_PX, CROP_PX, 3]
 
     def pairs(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Return crops `[B, 3, h, w]` and degraded small versions `[B, 3, h/4, w/4]`, both in [-1, 1]."""
+        """Return crops `[B, 3, h, w]` and degraded small versions `[B, 3, h/4, w/4]`, both in [-1,
+        1]."""
         indices = torch.randint(len(self.crops), (step.batch,), generator=step.generator)
         x_0 = torch.from_numpy(self.crops[indices.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
         mirrored = step.uniform(1, 1, 1) < 0.5
@@ -44,7 +46,8 @@ class SceneCrops:
 
 
 def degrade_like_decoder(x_0: Tensor, size: int, step: Step) -> Tensor:
-    """Return small versions `[B, 3, h/4, w/4]` with faults as a decoder makes them: wobbling edges, smears, faint noise."""
+    """Return small versions `[B, 3, h/4, w/4]` with faults as a decoder makes them: wobbling edges,
+    smears, faint noise."""
     small = F.avg_pool2d(x_0, SCALE)
     if size > 256:
         seeds = [int(torch.randint(1 << 62, (), generator=step.generator)) for _ in range(len(x_0))]
@@ -55,7 +58,8 @@ def degrade_like_decoder(x_0: Tensor, size: int, step: Step) -> Tensor:
 
 
 def _wobble(images: Tensor, step: Step) -> Tensor:
-    """Move pixels by a smooth field of up to half a pixel, for half of the images, and add faint noise to some."""
+    """Move pixels by a smooth field of up to half a pixel, for half of the images, and add faint
+    noise to some."""
     count, _, height, width = images.shape
     field = F.interpolate(step.normal(2, height // 4, width // 4), (height, width), mode="bicubic")
     strength = (step.uniform(1, 1, 1) * 2 - 1).clamp(min=0) * 0.5
@@ -73,7 +77,8 @@ def _wobble(images: Tensor, step: Step) -> Tensor:
 
 
 def build_crops(path: Path, world: World, art: Path, size: int, count: int, per_scene: int) -> None:
-    """Render scenes at `size` and keep `per_scene` crops of each, until there are `count`. The file appears when complete."""
+    """Render scenes at `size` and keep `per_scene` crops of each, until there are `count`. The file
+    appears when complete."""
     if path.exists():
         return
     large = at_size(world, art, size, vectors_only=size > 256)
@@ -119,7 +124,8 @@ def load_crops(path: Path, size: int) -> SceneCrops:
 
 
 def build_mattes(path: Path, world: World, art: Path, size: int, count: int) -> None:
-    """Render scenes on white and on colours at `size` with their alpha as a fourth channel, `[N, size, size, 4]`."""
+    """Render scenes on white and on colours at `size` with their alpha as a fourth channel, `[N,
+    size, size, 4]`."""
     if path.exists():
         return
     large = at_size(world, art, size)

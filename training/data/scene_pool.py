@@ -1,6 +1,7 @@
 """A pool of rendered scenes on disk: 64² images and the image tower's features, in shards.
 
-Scenes are a pure function of their index, so the pool holds no captions: those are drawn anew at each step."""
+Scenes are a pure function of their index, so the pool holds no captions: those are drawn anew
+at each step."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from training.scenes.illustrated.world import World
 
 SHARD_SCENES = 5000
 BATCH = 100
+FINGERPRINT_SCENES = 500
 CANVAS_PX = 128  # what the image tower sees, before its own resize
 BASE_PX = 64
 
@@ -65,18 +68,17 @@ class ScenePool:
         return draw_scene(self.world, index, self.mix)
 
 
-def build_pool(folder: Path, world: World, tower: ImageTower, mix: str, shards: int) -> None:
-    """Render shards 0 … `shards` - 1 that are not there yet. A shard appears under its final name only when complete."""
+def build_pool(
+    folder: Path, world: World, tower: ImageTower, mix: str, shards: int, first: int = 0
+) -> None:
+    """Render shards `first` … `shards` - 1 that are not there yet. A shard appears only when
+    complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(shards):
+    _check_fingerprint(folder, world, mix)
+    for shard in range(first, shards):
         if not _shard_path(folder, shard, "features").exists():
-            images, features = render_scenes(
-                world,
-                tower,
-                mix,
-                range(shard * SHARD_SCENES, (shard + 1) * SHARD_SCENES),
-                f"shard {shard}",
-            )
+            indices = range(shard * SHARD_SCENES, (shard + 1) * SHARD_SCENES)
+            images, features = render_scenes(world, tower, mix, indices, f"shard {shard}")
             _write(_shard_path(folder, shard, "images"), images)
             _write(_shard_path(folder, shard, "features"), features)
 
@@ -129,7 +131,8 @@ def image_features(tower: ImageTower, images: Tensor) -> Tensor:
 
 
 def build_small_features(folder: Path, pool: ScenePool, tower: ImageTower) -> None:
-    """Compute the features of the pool's 64² images, shard by shard. Half of the images are blurred first."""
+    """Compute the features of the pool's 64² images, shard by shard. Half of the images are blurred
+    first."""
     for shard, images in enumerate(pool.images):
         path = _shard_path(folder, shard, "small")
         if path.exists():
@@ -141,7 +144,8 @@ def build_small_features(folder: Path, pool: ScenePool, tower: ImageTower) -> No
 
 
 def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
-    """Map the shards of a pool, as many as there are without a gap. Raises TrainingError when there are none."""
+    """Map the shards of a pool, as many as there are without a gap. Raises TrainingError when there
+    are none."""
     images: list[Any] = []
     features: list[Any] = []
     while _shard_path(folder, len(images), "features").exists():
@@ -150,12 +154,29 @@ def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
         features.append(np.load(_shard_path(folder, shard, "features"), mmap_mode="r"))
     if not images:
         raise TrainingError(f"{folder} holds no scenes: build the pool first")
+    _check_fingerprint(folder, world, mix)
     small = [
         np.load(path, mmap_mode="r")
         for shard in range(len(images))
         if (path := _shard_path(folder, shard, "small")).exists()
     ]
     return ScenePool(world, mix, images, features, small)
+
+
+def _check_fingerprint(folder: Path, world: World, mix: str) -> None:
+    """Raise TrainingError when the pool's scenes are not those that its indices give now.
+
+    A pool without a fingerprint gets one."""
+    scenes = [draw_scene(world, index, mix) for index in range(FINGERPRINT_SCENES)]
+    fingerprint = str(crc32(repr(scenes).encode()))
+    path = folder / "fingerprint.txt"
+    if not path.exists():
+        path.write_text(fingerprint)
+    elif path.read_text() != fingerprint:
+        raise TrainingError(
+            f"{folder} was rendered from other scenes: the art, the tier or the scenes' code changed. "
+            "Delete it and build the pool again."
+        )
 
 
 def _shard_path(folder: Path, shard: int, kind: str) -> Path:

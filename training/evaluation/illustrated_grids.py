@@ -16,7 +16,10 @@ from training.evaluation.sampling import encode_prompts, sample_decoder
 from training.losses.illustrated import embed_features
 from training.scenes.illustrated.captions import plain_caption
 
-GRID_LABELS = ("dog", "cat", "lion", "octopus", "penguin", "pizza", "red apple", "automobile", "hamburger", "butterfly", "fox", "rocket", "house", "ghost", "bicycle", "strawberry")  # fmt: skip
+GRID_LABELS = (
+    "dog", "cat", "lion", "octopus", "penguin", "pizza", "red apple", "automobile", "hamburger",
+    "butterfly", "fox", "rocket", "house", "ghost", "bicycle", "strawberry",
+)  # fmt: skip
 
 
 def save_grid(rows: list[Tensor], path: Path, scale: int = 1) -> None:
@@ -29,7 +32,8 @@ def save_grid(rows: list[Tensor], path: Path, scale: int = 1) -> None:
 
 
 def grid_scenes(pool: ScenePool, labels: tuple[str, ...] = GRID_LABELS) -> list[int]:
-    """Return the pool's first scene that shows each label alone on white, in turn from another set."""
+    """Return the pool's first scene that shows each label alone on white, in turn from another
+    set."""
     sets = len(pool.world.atlas.sets)
     chosen = []
     for place, label in enumerate(labels):
@@ -50,7 +54,8 @@ _chosen: dict[int, list[int]] = {}
 
 
 def draw_decoder_grid(decoder: Decoder, clip: TwoTowerCLIP, pool: ScenePool, path: Path) -> None:
-    """Write scenes, what the decoder makes of their z_i and captions, and what it makes of their z_i alone."""
+    """Write scenes, what the decoder makes of their z_i and captions, and what it makes of their
+    z_i alone."""
     indices = torch.tensor(_chosen.setdefault(id(pool), grid_scenes(pool)))
     z_i = embed_features(clip, pool.feature_batch(indices))
     captions = [plain_caption(pool.world, pool.scene(index)) for index in indices.tolist()]

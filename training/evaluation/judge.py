@@ -1,6 +1,7 @@
 """The judge: reads names, style, colour, ground, number, worn things and relations from an image.
 
-A network of its own on EfficientNet-Lite0's features, trained on scenes only; it shares nothing with CLIP's heads."""
+A network of its own on EfficientNet-Lite0's features, trained on scenes only; it shares nothing
+with CLIP's heads."""
 
 from __future__ import annotations
 
@@ -128,8 +129,8 @@ def judge_loss(judge: Judge, features: Tensor, labels: Labels) -> Tensor:
 def read(judge: Judge, world: World, features: Tensor, scenes: list[Scene]) -> dict[str, Tensor]:
     """Return, of each question, which images are right `[B]`: 1, 0, or -1 where it does not apply.
 
-    "names" is right when the names shown are the highest of as many; things that share their plainest word count as
-    one. "first" is about the first thing alone, "five" whether it is among the five highest."""
+    "names" is right when the names shown are the highest of as many; things that share their
+    plainest word count as one. "first" is about the first thing alone, "five" whether it is among the five highest."""
     logits = judge(features)
     labels = label_scenes(world, scenes)
     words = [words[0] for words in world.words]

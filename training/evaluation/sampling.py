@@ -23,7 +23,8 @@ def encode_prompts(clip: TwoTowerCLIP, prompts: list[str]) -> TextEncoding:
 def sample_decoder(
     decoder: Decoder, z_i: Tensor, text: TextEncoding, steps: int = 12, seed: int = 0
 ) -> Tensor:
-    """Return images `[B, 3, 64, 64]` in [-1, 1] from embeddings `[B, D]` and captions, without guidance."""
+    """Return images `[B, 3, 64, 64]` in [-1, 1] from embeddings `[B, D]` and captions, without
+    guidance."""
     size = decoder.config.image_size
     x_t = torch.randn(len(z_i), 3, size, size, generator=torch.Generator().manual_seed(seed)).to(
         z_i.device
@@ -75,7 +76,8 @@ def sample_upsampler(
 
 
 def _ddim(x_t: Tensor, x_0: Tensor, alphas: Tensor, t: int, after: int) -> Tensor:
-    """Return x at the next timestep, x_0 itself when there is none (Song et al. 2021, eq. 12 without noise)."""
+    """Return x at the next timestep, x_0 itself when there is none (Song et al. 2021, eq. 12
+    without noise)."""
     if after < 0:
         return x_0
     eps = (x_t - alphas[t].sqrt() * x_0) / (1 - alphas[t]).sqrt()

@@ -1,4 +1,5 @@
-"""What the joint space knows: names, nouns, languages and photographs, each by the nearest label."""
+"""What the joint space knows: names, nouns, languages and photographs, each by the nearest
+label."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def embed(clip: TwoTowerCLIP, texts: Sequence[str]) -> Tensor:
 
 
 class LabelIndex:
-    """The labels as a classifier: distinct plainest words, and which of them are nearest to an embedding."""
+    """The labels as a classifier: distinct plainest words, and which of them are nearest to an
+    embedding."""
 
     def __init__(self, clip: TwoTowerCLIP, words: WordPairs) -> None:
         texts: dict[int, str] = {}
@@ -92,7 +94,8 @@ def photograph_accuracy(
 ) -> tuple[Accuracy, list[Tensor]]:
     """Return accuracy on photographs, and their embeddings.
 
-    `listing` holds a line a photograph: its path under `folder` without suffix, a tab, and the labels that count as
+    `listing` holds a line a photograph: its path under `folder` without suffix, a tab, and the
+    labels that count as
     right, joined by "|"."""
     index = LabelIndex(clip, words)
     groups = {name.label: words.groups[row] for row, name in enumerate(words.world.names)}
@@ -117,7 +120,8 @@ def read_photograph(path: Path, size: int = 224) -> Tensor:
 def image_accuracy(
     clip: TwoTowerCLIP, words: WordPairs, features: Tensor, names: Sequence[int]
 ) -> Accuracy:
-    """Return how often features `[N, W]` of images that show one name each have its label nearest."""
+    """Return how often features `[N, W]` of images that show one name each have its label
+    nearest."""
     with torch.inference_mode():
         z_i = torch.nn.functional.normalize(clip.image.head(features), dim=-1)
     return LabelIndex(clip, words).score(z_i, [{words.groups[name]} for name in names])

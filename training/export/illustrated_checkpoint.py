@@ -1,4 +1,5 @@
-"""`python -m training.export.illustrated_checkpoint RUN`: write a run of the illustrated world as a checkpoint folder."""
+"""`python -m training.export.illustrated_checkpoint RUN`: write a run of the illustrated world as a
+checkpoint folder."""
 
 from __future__ import annotations
 
@@ -26,10 +27,86 @@ from training.scenes.illustrated.world import COLOURS, GROUND_COLOURS, STYLE_WOR
 MAX_BYTES = 140 * 1000 * 1000
 NAME = "illustrated-world"
 # Words that captions use beside the names of things.
-CONNECTIVES = """a an the of on in at to with and or left right above below under underneath over top front behind next
-wearing holding riding sign says saying that word white plain background ground style sticker emoji picture image drawing
-illustration icon clipart cute draw one two three four five grass meadow lawn sand beach desert snow wooden wood floor
-checkered tiles water sea space outer sunset dusk night day during by its is are my your this""".split()
+CONNECTIVES = [
+    "a",
+    "an",
+    "the",
+    "of",
+    "on",
+    "in",
+    "at",
+    "to",
+    "with",
+    "and",
+    "or",
+    "left",
+    "right",
+    "above",
+    "below",
+    "under",
+    "underneath",
+    "over",
+    "top",
+    "front",
+    "behind",
+    "next",
+    "wearing",
+    "holding",
+    "riding",
+    "sign",
+    "says",
+    "saying",
+    "that",
+    "word",
+    "white",
+    "plain",
+    "background",
+    "ground",
+    "style",
+    "sticker",
+    "emoji",
+    "picture",
+    "image",
+    "drawing",
+    "illustration",
+    "icon",
+    "clipart",
+    "cute",
+    "draw",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "grass",
+    "meadow",
+    "lawn",
+    "sand",
+    "beach",
+    "desert",
+    "snow",
+    "wooden",
+    "wood",
+    "floor",
+    "checkered",
+    "tiles",
+    "water",
+    "sea",
+    "space",
+    "outer",
+    "sunset",
+    "dusk",
+    "night",
+    "day",
+    "during",
+    "by",
+    "its",
+    "is",
+    "are",
+    "my",
+    "your",
+    "this",
+]
 DEFAULTS: dict[str, Any] = {
     "size": 256,
     "prior": "diffusion",
@@ -63,8 +140,12 @@ def gather_networks(run: IllustratedRun) -> dict[str, nn.Module]:
     for name, network in built.items():
         path = run.folder / f"{name}.pt"
         if not path.exists():
-            raise TrainingError(f"the training of {name} has not begun: run `python -m training.illustrated {name}`")
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averaged"], strict=False)
+            raise TrainingError(
+                f"the training of {name} has not begun: run `python -m training.illustrated {name}`"
+            )
+        network.load_state_dict(
+            torch.load(path, map_location="cpu", weights_only=True)["averaged"], strict=False
+        )
     return {"clip": run.clip, **built}
 
 
@@ -73,23 +154,45 @@ def build_vocabulary(run: IllustratedRun) -> Vocabulary:
     world = run.world
     full = run.full_world
     names = tuple(
-        DrawnName(world.names[index].label, world.names[index].group, world.words[index], world.names[index].translations)
+        DrawnName(
+            world.names[index].label,
+            world.names[index].group,
+            world.words[index],
+            world.names[index].translations,
+        )
         for index in world.tier
     )
-    drawn = {full.names[index].label for index in range(len(full.names))} & {name.label for name in names}
-    nouns = {normalize(noun): full.words[index][0] for noun, index in run.nouns.items() if full.names[index].label in drawn}
+    drawn = {full.names[index].label for index in range(len(full.names))} & {
+        name.label for name in names
+    }
+    nouns = {
+        normalize(noun): full.words[index][0]
+        for noun, index in run.nouns.items()
+        if full.names[index].label in drawn
+    }
     words = {*CONNECTIVES, *COLOURS, *GROUND_COLOURS, *NUMBERS.values()}
-    words |= {part for several in STYLE_WORDS.values() for word in several for part in normalize(word).split()}
+    words |= {
+        part
+        for several in STYLE_WORDS.values()
+        for word in several
+        for part in normalize(word).split()
+    }
     return Vocabulary(names, nouns, frozenset(normalize(word) for word in words))
 
 
 def export(run: IllustratedRun, out: Path, card: str) -> int:
     """Write the checkpoint folder and return its size in bytes."""
     networks = gather_networks(run)
-    config = {"name": NAME, **{name: run.preset.networks[name] for name in networks}, "defaults": DEFAULTS}
+    config = {
+        "name": NAME,
+        **{name: run.preset.networks[name] for name in networks},
+        "defaults": DEFAULTS,
+    }
     save(out, config, networks, card)
     pieces = run.clip.tokenizer.vocabulary
-    (out / WORDPIECES).write_text(json.dumps(pieces, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    (out / WORDPIECES).write_text(
+        json.dumps(pieces, ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
+    )
     save_vocabulary(out, build_vocabulary(run))
     (out / "NOTICE").write_text(notice(), encoding="utf-8")
     return sum(path.stat().st_size for path in out.iterdir() if path.is_file())
@@ -97,18 +200,27 @@ def export(run: IllustratedRun, out: Path, card: str) -> int:
 
 def main() -> None:
     """Write a checkpoint folder from a run."""
-    parser = argparse.ArgumentParser(prog="python -m training.export.illustrated_checkpoint", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export.illustrated_checkpoint", description=main.__doc__
+    )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
     parser.add_argument("--art", type=Path, default=Path("runs/art"))
     arguments = parser.parse_args()
     try:
-        size = export(IllustratedRun(PRESETS[arguments.preset], arguments.run, arguments.art), arguments.out, "Not evaluated yet.\n")
+        size = export(
+            IllustratedRun(PRESETS[arguments.preset], arguments.run, arguments.art),
+            arguments.out,
+            "Not evaluated yet.\n",
+        )
     except (TrainingError, OSError) as error:
         sys.exit(f"Cannot export {arguments.run}: {error}")
     if size > MAX_BYTES:
-        sys.exit(f"The checkpoint has {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f} MB: use smaller networks.")
+        sys.exit(
+            f"The checkpoint has {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f} MB: "
+            "use smaller networks."
+        )
     print(f"{size / 1e6:.1f} MB in {arguments.out}")
 
 

@@ -22,7 +22,8 @@ from training.trainer.step import Loss, Step
 DROP_IMAGE = 0.1  # paper §2.1
 DROP_TEXT = 0.35
 DROP_TEXT_PRIOR = 0.1  # paper §2.2
-# z_i is moved off by up to this share of its length for half of the rows: a prior's z_i is never exact.
+# z_i is moved off by up to this share of its length for half of the rows: a prior's z_i is never
+# exact.
 MAX_NOISE = 0.6
 # How often the prior is given an image's embedding in the caption's place.
 IMAGE_SHARE = 0.25
@@ -71,7 +72,8 @@ def blur_embedding(z_i: Tensor, step: Step) -> Tensor:
 
 
 def illustrated_decoder_loss(decoder: Decoder, clip: TwoTowerCLIP, pool: ScenePool) -> Loss:
-    """Return the loss of the decoder, which learns images from their z_i and a caption, each dropped for guidance (paper §2.1)."""
+    """Return the loss of the decoder, which learns images from their z_i and a caption, each
+    dropped for guidance (paper §2.1)."""
     denoising = Denoising(decoder.config.schedule, decoder.config.prediction_type)
 
     def loss(step: Step) -> Tensor:
@@ -95,9 +97,11 @@ def illustrated_prior_loss(
     photographs: PseudoPhotographs,
     class_scenes: dict[int, list[int]],
 ) -> Loss:
-    """Return the loss of the prior, which learns z_i of art from a caption, or from the embedding of an image.
+    """Return the loss of the prior, which learns z_i of art from a caption, or from the embedding
+    of an image.
 
-    That image is the scene itself, or a pseudo-photograph of a class that has scenes: `class_scenes` maps ImageNet's
+    That image is the scene itself, or a pseudo-photograph of a class that has scenes:
+    `class_scenes` maps ImageNet's
     classes to the pool's scenes of the thing at or above them."""
     denoising = Denoising(prior.config.schedule, prior.config.prediction_type, weighted=False)
     classes = list(class_scenes)

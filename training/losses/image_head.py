@@ -1,4 +1,5 @@
-"""Training of the image tower's head alone, against a frozen text tower: large batches of cached features and captions."""
+"""Training of the image tower's head alone, against a frozen text tower: large batches of cached
+features and captions."""
 
 from __future__ import annotations
 
@@ -87,7 +88,8 @@ def gather_head_data(
 def image_head_loss(
     clip: TwoTowerCLIP, data: HeadData, photographs: PseudoPhotographs, photograph_count: int = 256
 ) -> Loss:
-    """Return the loss of one step: scenes against captions and labels, pseudo-photographs against class names and labels."""
+    """Return the loss of one step: scenes against captions and labels, pseudo-photographs against
+    class names and labels."""
     scale = clip.logit_scale.detach().exp().clamp(max=MAX_LOGIT_SCALE)
 
     def loss(step: Step) -> Tensor:

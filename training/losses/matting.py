@@ -13,7 +13,8 @@ from training.trainer.step import Loss, Step
 
 
 def matting_loss(network: MattingNetwork, images: NDArray[np.uint8]) -> Loss:
-    """Return the loss on images `[N, S, S, 4]` with alpha: L1, and L1 of its gradients, so that edges are sharp.
+    """Return the loss on images `[N, S, S, 4]` with alpha: L1, and L1 of its gradients, so that
+    edges are sharp.
 
     Images are blurred and made noisy at random, as upsamplers' images are."""
 

@@ -1,4 +1,5 @@
-"""Training of the two towers' joint space: scenes with captions, words with things, class names with pseudo-photographs."""
+"""Training of the two towers' joint space: scenes with captions, words with things, class names
+with pseudo-photographs."""
 
 from __future__ import annotations
 
@@ -59,8 +60,12 @@ def two_tower_loss(clip: TwoTowerCLIP, data: TwoTowerData) -> Loss:
         indices, captions, same = _draw_scenes(data, rng)
         texts, groups = data.words.draw(data.texts, rng)
         classes = torch.tensor(rng.sample(range(len(data.class_names)), data.photograph_count))
-        class_texts = [frame_noun(rng.choice(data.class_names[index]), rng) for index in classes.tolist()]
-        features = torch.cat((data.pool.feature_batch(indices), data.photographs.draw(classes, step.generator)))
+        class_texts = [
+            frame_noun(rng.choice(data.class_names[index]), rng) for index in classes.tolist()
+        ]
+        features = torch.cat(
+            (data.pool.feature_batch(indices), data.photographs.draw(classes, step.generator))
+        )
         z_i = F.normalize(clip.image.head(features).float(), dim=-1)
         z_t = embed_texts(clip, [*captions, *texts, *class_texts])
         z_scenes, z_words, z_classes = z_t.split((len(captions), len(texts), len(class_texts)))
@@ -70,7 +75,9 @@ def two_tower_loss(clip: TwoTowerCLIP, data: TwoTowerData) -> Loss:
             anchors = prototypes.at(step.number)
             of_words = F.cross_entropy(scale * z_words.float() @ anchors.T, torch.tensor(groups))
             photographs = z_i[len(captions) :]
-            of_classes = _contrast(z_classes, photographs, scale, torch.eye(len(classes), dtype=torch.bool))
+            of_classes = _contrast(
+                z_classes, photographs, scale, torch.eye(len(classes), dtype=torch.bool)
+            )
             things = torch.tensor([data.class_groups[index] for index in classes.tolist()])
             known = things >= 0
             of_things = F.cross_entropy(scale * photographs[known] @ anchors.T, things[known])
@@ -107,32 +114,56 @@ class _Prototypes:
 
 
 def _draw_scenes(data: TwoTowerData, rng: random.Random) -> tuple[Tensor, list[str], Tensor]:
-    """Return scenes' indices, their captions, and which pairs of them a caption cannot tell apart `[B, B]`."""
+    """Return scenes' indices, their captions, and which pairs of them a caption cannot tell apart
+    `[B, B]`."""
     world = data.pool.world
     indices, captions = [], []
     for name in rng.sample(list(data.twins), data.twin_pairs):
         for index in rng.sample(data.twins[name], 2):
             scene = data.pool.scene(index)
             indices.append(index)
-            captions.append(plain_caption(world, scene) if rng.random() < 0.4 else draw_caption(world, scene, rng, style_share=1.0))
+            captions.append(
+                plain_caption(world, scene)
+                if rng.random() < 0.4
+                else draw_caption(world, scene, rng, style_share=1.0)
+            )
     for _ in range(data.scenes):
         index = rng.randrange(len(data.pool))
         indices.append(index)
         captions.append(draw_caption(world, data.pool.scene(index), rng))
     scenes = [data.pool.scene(index) for index in indices]
-    keys = [(scene.kind, scene.parts, scene.art_set, scene.ground, scene.time, scene.relation, scene.count, scene.extra) for scene in scenes]
+    keys = [
+        (
+            scene.kind,
+            scene.parts,
+            scene.art_set,
+            scene.ground,
+            scene.time,
+            scene.relation,
+            scene.count,
+            scene.extra,
+        )
+        for scene in scenes
+    ]
     numbers: dict[object, int] = {}
     ids = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
     same = ids[:, None] == ids[None]
-    # A scene drawn at random may share its name with others, and its caption need not tell them apart.
-    names = torch.tensor([scene.parts[0].name if len(scene.parts) == 1 else -1 - row for row, scene in enumerate(scenes)])
+    # A scene drawn at random may share its name with others, and its caption need not tell them
+    # apart.
+    names = torch.tensor(
+        [
+            scene.parts[0].name if len(scene.parts) == 1 else -1 - row
+            for row, scene in enumerate(scenes)
+        ]
+    )
     ambiguous = names[:, None] == names[None]
     ambiguous[: 2 * data.twin_pairs] = False
     return torch.tensor(indices), captions, same | ambiguous
 
 
 def _contrast(z_t: Tensor, z_i: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Return CLIP's symmetric loss; pairs in `same` `[B, B]` other than the diagonal do not count as negatives."""
+    """Return CLIP's symmetric loss; pairs in `same` `[B, B]` other than the diagonal do not count
+    as negatives."""
     logits = scale * z_t.float() @ z_i.T
     off = same & ~torch.eye(len(same), dtype=torch.bool)
     logits = logits.masked_fill(off, -math.inf)

@@ -49,7 +49,8 @@ ART_SETS = (
 def find_sprites(art_set: ArtSet, archive: Path, names: list[Name]) -> dict[str, Render]:
     """Map the code of each name that the set shows to a function that renders it.
 
-    Raises TrainingError when the package's layout is not the expected one, or it shows fewer than 100 of the names."""
+    Raises TrainingError when the package's layout is not the expected one, or it shows fewer
+    than 100 of the names."""
     try:
         with tarfile.open(archive) as tar:
             found = _iconify_sprites(tar, names) if art_set.is_vector else _webp_sprites(tar, names)

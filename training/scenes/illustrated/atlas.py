@@ -19,7 +19,8 @@ from training.scenes.illustrated.names import Name, read_names
 from training.scenes.illustrated.packages import EMOJIBASE, archive_name
 
 ATLAS_SIZE_PX = 96
-# Where fetched archives and rendered sprites go, relative to the working directory; git ignores runs/.
+# Where fetched archives and rendered sprites go, relative to the working directory; git ignores
+# runs/.
 ART_FOLDER = Path("runs/art")
 
 
@@ -44,7 +45,8 @@ class Atlas:
 def render_set(art_set: ArtSet, folder: Path, names: list[Name], size: int = ATLAS_SIZE_PX) -> None:
     """Render the set's sprites to `folder`, unless they are there already.
 
-    Files appear under their final names only when complete. Raises TrainingError for a full disk or a changed package."""
+    Files appear under their final names only when complete. Raises TrainingError for a full
+    disk or a changed package."""
     sprites_path, codes_path = set_paths(folder, art_set.key, size)
     if sprites_path.exists() and codes_path.exists():
         return
@@ -83,7 +85,7 @@ def load_names(folder: Path = ART_FOLDER) -> list[Name]:
     path = folder / "names.json"
     if not path.exists():
         raise TrainingError(
-            f"{folder} holds no art: run `python -m training.scenes.illustrated.fetch --folder {folder}` first"
+            f"{folder} holds no art: run `python -m training.scenes.illustrated.fetch` first"
         )
     return [
         Name(**{**record, "tags": tuple(record["tags"])}) for record in json.loads(path.read_text())
@@ -93,7 +95,8 @@ def load_names(folder: Path = ART_FOLDER) -> list[Name]:
 def load_atlas(
     folder: Path = ART_FOLDER, sets: tuple[str, ...] | None = None, size: int = ATLAS_SIZE_PX
 ) -> Atlas:
-    """Load the atlas of these sets (None: all that were rendered), only the names that at least one of them shows.
+    """Load the atlas of these sets (None: all that were rendered), only the names that at least one
+    of them shows.
 
     Raises TrainingError when a set was not fetched."""
     names = load_names(folder)
@@ -108,7 +111,7 @@ def load_atlas(
         sprites_path, codes_path = set_paths(folder, key, size)
         if not sprites_path.exists():
             raise TrainingError(
-                f"{sprites_path} is missing: run `python -m training.scenes.illustrated.fetch --folder {folder}`"
+                f"{sprites_path} is missing: run `python -m training.scenes.illustrated.fetch`"
             )
         sprites = np.load(sprites_path, mmap_mode="r")
         for offset, code in enumerate(json.loads(codes_path.read_text())):

@@ -16,9 +16,11 @@ TAG_SHARE = 0.04
 LANGUAGE_SHARE = 0.12
 
 _FRAMES = (
-    ("{a}", 38), ("{bare}", 18), ("a sticker of {a}", 5), ("sticker of {a}", 4), ("{bare} sticker", 4), ("an emoji of {a}", 3),
-    ("{bare} emoji", 5), ("a picture of {a}", 4), ("an image of {a}", 2), ("a drawing of {a}", 3), ("an illustration of {a}", 2),
-    ("{bare} icon", 2), ("the {bare}", 2), ("draw {a}", 1), ("one {bare}", 1), ("clipart of {a}", 1), ("a cute {bare}", 4), ("cute {bare}", 2),
+    ("{a}", 38), ("{bare}", 18), ("a sticker of {a}", 5), ("sticker of {a}", 4),
+    ("{bare} sticker", 4), ("an emoji of {a}", 3), ("{bare} emoji", 5), ("a picture of {a}", 4),
+    ("an image of {a}", 2), ("a drawing of {a}", 3), ("an illustration of {a}", 2),
+    ("{bare} icon", 2), ("the {bare}", 2), ("draw {a}", 1), ("one {bare}", 1),
+    ("clipart of {a}", 1), ("a cute {bare}", 4), ("cute {bare}", 2),
 )  # fmt: skip
 _STYLE_FRAMES = (
     "{text}, {style}",
@@ -179,9 +181,11 @@ def _content(world: World, scene: Scene, rng: random.Random) -> str:
         number = NUMBERS[scene.count] if rng.random() < 0.75 else str(scene.count)
         return f"{number} {plural(phrases[0])}"
     if scene.kind == "holding":
-        return f"{named[0]} {rng.choice(('holding', 'with', 'and'))} {_worn_words(world, scene.extra or '', rng)}"
+        verb = rng.choice(("holding", "with", "and"))
+        return f"{named[0]} {verb} {_worn_words(world, scene.extra or '', rng)}"
     if scene.kind == "riding":
-        return f"{named[0]} {rng.choice(('riding', 'on'))} {_worn_words(world, scene.extra or '', rng)}"
+        verb = rng.choice(("riding", "on"))
+        return f"{named[0]} {verb} {_worn_words(world, scene.extra or '', rng)}"
     if scene.kind == "sign":
         frame = rng.choice(
             (

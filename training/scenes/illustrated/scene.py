@@ -63,7 +63,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image shows. `ground` is a colour or a place, None for plain white; `time` goes with places."""
+    """What an image shows. `ground` is a colour or a place, None for plain white; `time` goes with
+    places."""
 
     index: int
     kind: str
@@ -89,7 +90,8 @@ def draw_scene(
 
     Args:
         kind: one of `KINDS`; None draws it by the mix.
-        held_out: one of `splits.MODULI`: the scene shows a combination that training never sees. None: it shows none.
+        held_out: one of `splits.MODULI`: the scene shows a combination that training never
+        sees. None: it shows none.
     """
     for attempt in range(1000):
         rng = random.Random(f"{mix} {index} {attempt} {kind} {held_out}")

@@ -8,7 +8,8 @@ from zlib import crc32
 def is_held_out(kind: str, *parts: str) -> bool:
     """Return whether a combination belongs to the compositional split.
 
-    `kind` is one of `MODULI`; `parts` are labels and attribute words, in the order of the rule's name."""
+    `kind` is one of `MODULI`; `parts` are labels and attribute words, in the order of the
+    rule's name."""
     return crc32("|".join((kind, *parts)).encode()) % MODULI[kind] == 0
 
 

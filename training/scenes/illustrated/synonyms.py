@@ -272,7 +272,8 @@ def words_for(names: list[Name]) -> list[tuple[str, ...]]:
 
 
 def tags_for(names: list[Name]) -> list[tuple[str, ...]]:
-    """Return for each name the tags that count as loose synonyms: those that belong to at most two names."""
+    """Return for each name the tags that count as loose synonyms: those that belong to at most two
+    names."""
     uses = Counter(tag for name in names for tag in set(name.tags))
     labels = {name.label.lower() for name in names}
     taken = labels | COMMON.keys()
@@ -328,9 +329,7 @@ def plural(noun: str) -> str:
         "squid",
         "spaghetti",
         "broccoli",
-    ):
-        pass
-    elif (
+    ) or (
         last.endswith("s")
         and not last.endswith("ss")
         and last.lower() not in ("bus", "octopus", "cactus", "hippopotamus", "rhinoceros")
@@ -350,10 +349,17 @@ def plural(noun: str) -> str:
 def with_article(noun: str) -> str:
     """Return the noun with "a" or "an", or as it is when it is plural or has no singular."""
     last = noun.rpartition(" ")[2].lower()
-    if (
-        last.endswith("s")
-        and not last.endswith(("ss", "us", "is"))
-        or last in ("bread", "broccoli", "milk", "fire", "corn", "rice", "sushi", "spaghetti")
+    if (last.endswith("s") and not last.endswith(("ss", "us", "is"))) or last in (
+        "bread",
+        "broccoli",
+        "milk",
+        "fire",
+        "corn",
+        "rice",
+        "sushi",
+        "spaghetti",
     ):
         return noun
-    return f"{'an' if noun[0].lower() in 'aeiou' and not noun.lower().startswith(('uni', 'ukulele', 'ufo', 'eu', 'one')) else 'a'} {noun}"
+    is_vowel = noun[0].lower() in "aeiou"
+    is_spoken_as_consonant = noun.lower().startswith(("uni", "ukulele", "ufo", "eu", "one"))
+    return f"{'an' if is_vowel and not is_spoken_as_consonant else 'a'} {noun}"

@@ -21,7 +21,8 @@ CACHED_SPRITES = 64
 
 @dataclass(frozen=True)
 class VectorAtlas(Atlas):
-    """An atlas whose rows are rendered on demand at `size`; `sprites` is only its base atlas' array."""
+    """An atlas whose rows are rendered on demand at `size`; `sprites` is only its base atlas'
+    array."""
 
     size: int = 256
     renders: dict[int, Render] = field(default_factory=dict)  # row -> renderer
@@ -43,7 +44,8 @@ def _render(render: Render, size: int) -> Tensor:
 def at_size(world: World, folder: Path, size: int, vectors_only: bool = False) -> World:
     """Return the world with sprites rendered at `size` pixels.
 
-    `vectors_only` leaves out sets that come as bitmaps, whose edges are soft above their own size."""
+    `vectors_only` leaves out sets that come as bitmaps, whose edges are soft above their own
+    size."""
     atlas = world.atlas
     renders: dict[int, Render] = {}
     table = atlas.table.copy()

@@ -87,35 +87,47 @@ _FACES = (
 TRANSPORT = ("transport-ground", "transport-water", "transport-air")
 # Popular things of the other groups, for a world that a few CPU hours can learn.
 POPULAR = (
-    "house", "castle", "tent", "sun", "crescent moon", "full moon", "star", "glowing star", "cloud", "rainbow", "umbrella", "snowflake",
-    "snowman", "fire", "droplet", "jack-o-lantern", "Christmas tree", "balloon", "wrapped gift", "ribbon", "trophy", "soccer ball",
-    "baseball", "basketball", "tennis", "volcano", "mountain", "ringed planet", "alarm clock", "hourglass done", "guitar", "violin",
-    "trumpet", "drum", "teddy bear", "kite", "game die", "video game", "crystal ball", "sunglasses", "glasses", "crown", "top hat",
-    "graduation cap", "billed cap", "rescue worker’s helmet", "headphone", "t-shirt", "dress", "jeans", "socks", "backpack",
-    "high-heeled shoe", "running shoe", "ring", "gem stone", "mobile phone", "laptop", "television", "camera", "light bulb", "candle",
-    "closed book", "envelope", "pencil", "scissors", "key", "locked", "hammer", "axe", "bomb", "magnet", "microscope", "telescope",
-    "toilet", "door", "chair", "bed", "bathtub", "broom", "red heart", "blue heart", "green heart", "broken heart", "ghost", "alien",
-    "robot", "pile of poo", "skull", "clown face", "grinning face", "smiling face with sunglasses", "smiling face with heart-eyes",
-    "face with tears of joy", "crying face", "angry face", "thinking face", "sleeping face", "slightly smiling face", "eye", "brain", "bone", "tooth",
-    "Santa Claus", "mermaid", "vampire", "zombie", "fairy", "ninja", "astronaut", "police officer", "cook", "money bag", "ferris wheel",
-    "crossed swords", "shield", "hot springs", "globe showing Europe-Africa", "rocket", "flying saucer", "chess pawn", "magic wand",
+    "house", "castle", "tent", "sun", "crescent moon", "full moon", "star", "glowing star",
+    "cloud", "rainbow", "umbrella", "snowflake", "snowman", "fire", "droplet", "jack-o-lantern",
+    "Christmas tree", "balloon", "wrapped gift", "ribbon", "trophy", "soccer ball", "baseball",
+    "basketball", "tennis", "volcano", "mountain", "ringed planet", "alarm clock",
+    "hourglass done", "guitar", "violin", "trumpet", "drum", "teddy bear", "kite", "game die",
+    "video game", "crystal ball", "sunglasses", "glasses", "crown", "top hat", "graduation cap",
+    "billed cap", "rescue worker’s helmet", "headphone", "t-shirt", "dress", "jeans", "socks",
+    "backpack", "high-heeled shoe", "running shoe", "ring", "gem stone", "mobile phone", "laptop",
+    "television", "camera", "light bulb", "candle", "closed book", "envelope", "pencil",
+    "scissors", "key", "locked", "hammer", "axe", "bomb", "magnet", "microscope", "telescope",
+    "toilet", "door", "chair", "bed", "bathtub", "broom", "red heart", "blue heart", "green heart",
+    "broken heart", "ghost", "alien", "robot", "pile of poo", "skull", "clown face",
+    "grinning face", "smiling face with sunglasses", "smiling face with heart-eyes",
+    "face with tears of joy", "crying face", "angry face", "thinking face", "sleeping face",
+    "slightly smiling face", "eye", "brain", "bone", "tooth", "Santa Claus", "mermaid", "vampire",
+    "zombie", "fairy", "ninja", "astronaut", "police officer", "cook", "money bag", "ferris wheel",
+    "crossed swords", "shield", "hot springs", "globe showing Europe-Africa", "rocket",
+    "flying saucer", "chess pawn", "magic wand",
 )  # fmt: skip
 
 # What people type first: shown three times as often as the rest.
 CORE = frozenset(
     (
-        "dog", "dog face", "cat", "cat face", "lion", "tiger face", "horse", "cow face", "pig face", "rabbit face", "mouse face", "fox",
-        "bear", "panda", "koala", "monkey face", "elephant", "giraffe", "wolf", "unicorn", "penguin", "owl", "duck", "bird", "baby chick",
-        "frog", "turtle", "snake", "crocodile", "dragon", "T-Rex", "sauropod", "whale", "dolphin", "fish", "shark", "octopus", "crab",
-        "butterfly", "honeybee", "lady beetle", "snail", "spider", "rose", "sunflower", "tulip", "cactus", "deciduous tree", "palm tree",
-        "mushroom", "red apple", "green apple", "banana", "grapes", "strawberry", "watermelon", "lemon", "tangerine", "pineapple", "cherries", "pear", "peach",
-        "tomato", "carrot", "avocado", "eggplant", "ear of corn", "bread", "cheese wedge", "hamburger", "french fries", "pizza",
-        "hot dog", "taco", "sushi", "egg", "doughnut", "cookie", "birthday cake", "cupcake", "ice cream", "soft ice cream", "hot beverage",
-        "beer mug", "wine glass", "automobile", "bus", "taxi", "police car", "fire engine", "delivery truck", "tractor", "bicycle",
-        "motorcycle", "airplane", "helicopter", "rocket", "sailboat", "ship", "locomotive", "house", "castle", "sun", "star",
-        "crescent moon", "cloud", "rainbow", "umbrella", "snowman", "fire", "jack-o-lantern", "Christmas tree", "balloon", "wrapped gift",
-        "soccer ball", "basketball", "guitar", "teddy bear", "sunglasses", "crown", "top hat", "red heart", "ghost", "alien", "robot",
-        "flying saucer", "key", "light bulb", "mobile phone", "laptop", "camera", "grinning face", "gem stone", "closed book",
+        "dog", "dog face", "cat", "cat face", "lion", "tiger face", "horse", "cow face",
+        "pig face", "rabbit face", "mouse face", "fox", "bear", "panda", "koala", "monkey face",
+        "elephant", "giraffe", "wolf", "unicorn", "penguin", "owl", "duck", "bird", "baby chick",
+        "frog", "turtle", "snake", "crocodile", "dragon", "T-Rex", "sauropod", "whale", "dolphin",
+        "fish", "shark", "octopus", "crab", "butterfly", "honeybee", "lady beetle", "snail",
+        "spider", "rose", "sunflower", "tulip", "cactus", "deciduous tree", "palm tree",
+        "mushroom", "red apple", "green apple", "banana", "grapes", "strawberry", "watermelon",
+        "lemon", "tangerine", "pineapple", "cherries", "pear", "peach", "tomato", "carrot",
+        "avocado", "eggplant", "ear of corn", "bread", "cheese wedge", "hamburger", "french fries",
+        "pizza", "hot dog", "taco", "sushi", "egg", "doughnut", "cookie", "birthday cake",
+        "cupcake", "ice cream", "soft ice cream", "hot beverage", "beer mug", "wine glass",
+        "automobile", "bus", "taxi", "police car", "fire engine", "delivery truck", "tractor",
+        "bicycle", "motorcycle", "airplane", "helicopter", "rocket", "sailboat", "ship",
+        "locomotive", "house", "castle", "sun", "star", "crescent moon", "cloud", "rainbow",
+        "umbrella", "snowman", "fire", "jack-o-lantern", "Christmas tree", "balloon",
+        "wrapped gift", "soccer ball", "basketball", "guitar", "teddy bear", "sunglasses", "crown",
+        "top hat", "red heart", "ghost", "alien", "robot", "flying saucer", "key", "light bulb",
+        "mobile phone", "laptop", "camera", "grinning face", "gem stone", "closed book",
     )
 )  # fmt: skip
 
@@ -152,7 +164,8 @@ class World:
         return cached
 
     def sets_of(self, name: int, *, held_out: bool = False) -> list[int]:
-        """Return the sets that show a name and that training may use; `held_out`: those it must not."""
+        """Return the sets that show a name and that training may use; `held_out`: those it must
+        not."""
         shown = [
             column for column in range(len(self.atlas.sets)) if self.atlas.table[name, column] >= 0
         ]
@@ -195,8 +208,7 @@ def is_creature(name: Name) -> bool:
     """Return whether a thing can hold or ride something."""
     return (
         name.subgroup.startswith("animal-")
-        or name.group == "people-body"
-        and name.subgroup.startswith("person")
+        or (name.group == "people-body" and name.subgroup.startswith("person"))
         or has_face(name)
     )
 
@@ -206,7 +218,8 @@ def load_world(
     tier: str = "popular",
     sets: tuple[str, ...] | None = ("noto", "twemoji", "flat", "3d"),
 ) -> World:
-    """Load the world of a tier: "popular" (animals, food, vehicles, well-known objects) or "all"."""
+    """Load the world of a tier: "popular" (animals, food, vehicles, well-known objects) or
+    "all"."""
     atlas = load_atlas(folder, sets)
     chosen = [index for index, name in enumerate(atlas.names) if tier == "all" or _is_popular(name)]
     weights = tuple(3.0 if atlas.names[index].label in CORE else 1.0 for index in chosen)
@@ -229,7 +242,8 @@ def _is_popular(name: Name) -> bool:
 
 
 def find_alpha_boxes(sprites: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the box of opaque pixels of each sprite, `[N, 4]`: left, top, right, bottom in [0, 1]."""
+    """Return the box of opaque pixels of each sprite, `[N, 4]`: left, top, right, bottom in [0,
+    1]."""
     size = sprites.shape[1]
     boxes = np.zeros((len(sprites), 4), np.float32)
     for start in range(0, len(sprites), 256):

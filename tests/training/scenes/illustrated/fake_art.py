@@ -12,10 +12,21 @@ import numpy as np
 from training.scenes.illustrated.atlas import Atlas
 from training.scenes.illustrated.names import Name
 from training.scenes.illustrated.synonyms import tags_for, words_for
-from training.scenes.illustrated.world import WORN, VEHICLES, HELD, World, find_alpha_boxes
+from training.scenes.illustrated.world import HELD, VEHICLES, WORN, World, find_alpha_boxes
 
 SIZE = 16
-LABELS = ("cat face", "dog face", "lion", "bear", "pizza", "red apple", "sun", *WORN, *VEHICLES, *HELD)
+LABELS = (
+    "cat face",
+    "dog face",
+    "lion",
+    "bear",
+    "pizza",
+    "red apple",
+    "sun",
+    *WORN,
+    *VEHICLES,
+    *HELD,
+)
 
 
 def make_name(label: str, group: str = "animals-nature", subgroup: str = "animal-mammal") -> Name:
@@ -36,7 +47,14 @@ def make_world(sets: tuple[str, ...] = ("noto", "flat")) -> World:
     table = np.arange(count, dtype=np.int32).reshape(len(names), len(sets))
     atlas = Atlas(names, sets, table, sprites)
     tier = tuple(range(len(names)))
-    return World(atlas, words_for(names), tags_for(names), tier, (1.0,) * len(names), find_alpha_boxes(sprites))
+    return World(
+        atlas,
+        words_for(names),
+        tags_for(names),
+        tier,
+        (1.0,) * len(names),
+        find_alpha_boxes(sprites),
+    )
 
 
 def make_tarball(path: Path, members: dict[str, object]) -> Path:

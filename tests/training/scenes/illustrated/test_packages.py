@@ -96,16 +96,24 @@ def test_names_are_read_with_translations(tmp_path):
     record = {"label": "dog", "hexcode": "1F415", "tags": ["pet"], "group": 3, "subgroup": 34}
     clock = {"label": "one o’clock", "hexcode": "1F550", "group": 5, "subgroup": 59}
     members = {
-        "package/en/messages.json": {"groups": [{"order": 3, "key": "animals-nature"}, {"order": 5, "key": "travel-places"}], "subgroups": []},
+        "package/en/messages.json": {
+            "groups": [{"order": 3, "key": "animals-nature"}, {"order": 5, "key": "travel-places"}],
+            "subgroups": [],
+        },
         "package/en/data.json": [record, clock],
     }
     languages = ("de", "es", "fr", "it", "pt", "nl", "ru", "zh", "ja", "ko")
-    members |= {f"package/{language}/data.json": [{"hexcode": "1F415", "label": f"{language} dog"}] for language in languages}
+    members |= {
+        f"package/{language}/data.json": [{"hexcode": "1F415", "label": f"{language} dog"}]
+        for language in languages
+    }
     (name,) = read_names(make_tarball(tmp_path / "names.tgz", members))
     assert name.label == "dog"
     assert name.translations["de"] == "de dog"
 
 
-@pytest.mark.parametrize(("label", "is_drawn"), [("dog", True), ("woman cook", False), ("three o’clock", False)])
+@pytest.mark.parametrize(
+    ("label", "is_drawn"), [("dog", True), ("woman cook", False), ("three o’clock", False)]
+)
 def test_which_names_are_drawn(label, is_drawn):
     assert is_drawable(label, "animals-nature", "") == is_drawn

@@ -30,7 +30,16 @@ def test_training_scenes_show_no_held_out_combination(kind):
     assert not any(held_out_combinations(WORLD, scene) for scene in scenes)
 
 
-@pytest.mark.parametrize(("rule", "kind"), [("style", "one"), ("colour", "coloured"), ("worn", "worn"), ("relation", "relation"), ("count", "count")])
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        ("style", "one"),
+        ("colour", "coloured"),
+        ("worn", "worn"),
+        ("relation", "relation"),
+        ("count", "count"),
+    ],
+)
 def test_held_out_scenes_show_exactly_one(rule, kind):
     scene = draw_scene(WORLD, 3, "full", kind, held_out=rule)
     assert held_out_combinations(WORLD, scene) == {rule}
@@ -104,12 +113,22 @@ def test_an_unmentioned_ground_is_white():
 
 @pytest.mark.parametrize(
     ("noun", "many"),
-    [("dog", "dogs"), ("mouse", "mice"), ("cherry", "cherries"), ("glass of milk", "glasses of milk"), ("fox", "foxes"), ("jeans", "jeans")],
+    [
+        ("dog", "dogs"),
+        ("mouse", "mice"),
+        ("cherry", "cherries"),
+        ("glass of milk", "glasses of milk"),
+        ("fox", "foxes"),
+        ("jeans", "jeans"),
+    ],
 )
 def test_plurals(noun, many):
     assert plural(noun) == many
 
 
-@pytest.mark.parametrize(("noun", "phrase"), [("dog", "a dog"), ("octopus", "an octopus"), ("unicorn", "a unicorn"), ("socks", "socks")])
+@pytest.mark.parametrize(
+    ("noun", "phrase"),
+    [("dog", "a dog"), ("octopus", "an octopus"), ("unicorn", "a unicorn"), ("socks", "socks")],
+)
 def test_articles(noun, phrase):
     assert with_article(noun) == phrase
