@@ -1,4 +1,4 @@
-"""Test captions, and whether images show what they say.
+"""Test captions, and whether images match them.
 
 Captions are of test scenes and in words that training never reads (captions.is_held_out). Those of
 the compositional split are of (colour, shape, relation) combinations that training never sees.
@@ -83,7 +83,7 @@ def draw_test_captions(caption_type: CaptionType, mix: str) -> Iterator[tuple[Sc
 def score(
     classifier: SceneClassifier, images: Tensor, captions: Sequence[Caption]
 ) -> dict[str, list[bool]]:
-    """Return by question whether images `[B, 3, 64, 64]` show what their captions say.
+    """Return by question whether images `[B, 3, 64, 64]` match their captions.
 
     "core" is about the objects, "all" about everything. Other questions have an entry for each
     caption that makes the claim. A sign's "word" is judged by `sign_is_legible`, since the
