@@ -154,7 +154,7 @@ def test_bounds_are_inclusive(fields: dict[str, Any]) -> None:
         ({"seed": MAX_SEED + 1}, "less than or equal to 4294967295"),
         ({"n": 2, "seed": MAX_SEED}, "with seed 4294967295, n can be at most 1"),
         ({"prior": "gan"}, "'diffusion' or 'autoregressive'"),
-        ({"sampler": "euler"}, "'dpm++', 'unipc' or 'heun'"),
+        ({"sampler": "euler"}, "'ddpm', 'ddim', "),
         ({"eta": 1.01}, "less than or equal to 1"),
         ({"eta": float("nan")}, "finite number"),
         ({"decoder_guidance_scale": MAX_GUIDANCE + 0.1}, "less than or equal to 30"),
