@@ -61,6 +61,7 @@ from training.trainer.trainer import load_finished, train
 
 CHUNK_STEPS = 1000  # between checks of the time limit
 MATTE_PX = 256
+GRID_EVERY_S = 900.0
 
 
 class IllustratedRun:
@@ -208,7 +209,13 @@ class IllustratedRun:
         )  # type: ignore[call-overload]
         pool = self.pool("scenes")
 
+        last_grid = time.monotonic()
+
         def show(network: nn.Module, path: Path) -> None:
+            nonlocal last_grid
+            if time.monotonic() - last_grid < GRID_EVERY_S:
+                return
+            last_grid = time.monotonic()
             assert isinstance(network, Decoder)
             draw_decoder_grid(network, self.clip, pool, path)
 

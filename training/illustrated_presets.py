@@ -73,9 +73,10 @@ CPU = IllustratedPreset(
     networks=NETWORKS,
     plans={
         "clip": Plan(steps=320, batch=1, lr=3e-4, warmup=50, ema=0.995, bf16=True),
+        "image_head": Plan(steps=1_300, batch=768, lr=1e-3, warmup=50, ema=0.99),
         "decoder": Plan(
-            steps=80_000,
-            batch=64,
+            steps=60_000,
+            batch=96,
             lr=8e-4,
             warmup=200,
             cooldown=0.35,
@@ -83,11 +84,11 @@ CPU = IllustratedPreset(
             ema=0.999,
             bf16=True,
         ),
-        "prior": Plan(steps=12_000, batch=128, lr=5e-4, warmup=200, ema=0.999, bf16=True),
-        "upsampler_256": Plan(steps=12_000, batch=16, lr=1e-3, muon=True, ema=0.998, bf16=True),
+        "prior": Plan(steps=6_000, batch=128, lr=6e-4, warmup=200, ema=0.998, bf16=True),
+        "upsampler_256": Plan(steps=5_000, batch=16, lr=1e-3, muon=True, ema=0.998, bf16=True),
         "upsampler_1024": Plan(steps=5_000, batch=12, lr=1e-3, muon=True, ema=0.998, bf16=True),
-        "matting": Plan(steps=3_000, batch=12, lr=1e-3, ema=0.995, bf16=True),
-        "judge": Plan(steps=6_000, batch=64, lr=1e-3, ema=0.998, bf16=True),
+        "matting": Plan(steps=2_000, batch=12, lr=1e-3, ema=0.995, bf16=True),
+        "judge": Plan(steps=3_000, batch=128, lr=1e-3, ema=0.998, bf16=True),
     },
 )
 GPU = replace(
@@ -100,6 +101,7 @@ GPU = replace(
     mattes=6000,
     plans={
         "clip": Plan(steps=3_000, batch=1, lr=3e-4, warmup=100, ema=0.998),
+        "image_head": Plan(steps=6_000, batch=2048, lr=1e-3, warmup=50, ema=0.995),
         "decoder": Plan(
             steps=60_000, batch=512, lr=2e-3, warmup=500, cooldown=0.5, muon=True, ema=0.9995
         ),

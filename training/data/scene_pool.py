@@ -174,8 +174,8 @@ def _check_fingerprint(folder: Path, world: World, mix: str) -> None:
         path.write_text(fingerprint)
     elif path.read_text() != fingerprint:
         raise TrainingError(
-            f"{folder} was rendered from other scenes: the art, the tier or the scenes' code changed. "
-            "Delete it and build the pool again."
+            f"{folder} was rendered from other scenes: the art, the tier or the scenes' code "
+            "changed. Delete it and build the pool again."
         )
 
 

@@ -130,7 +130,8 @@ def read(judge: Judge, world: World, features: Tensor, scenes: list[Scene]) -> d
     """Return, of each question, which images are right `[B]`: 1, 0, or -1 where it does not apply.
 
     "names" is right when the names shown are the highest of as many; things that share their
-    plainest word count as one. "first" is about the first thing alone, "five" whether it is among the five highest."""
+    plainest word count as one. "first" is about the first thing alone, "five" whether it is among
+    the five highest."""
     logits = judge(features)
     labels = label_scenes(world, scenes)
     words = [words[0] for words in world.words]
