@@ -97,10 +97,10 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
     acceptor = JobAcceptor(
         submitter, PromptFilter(deny_list) if deny_list else None, settings.log_prompts
     )
-    kept = None
+    image_gallery = None
     if settings.gallery_url:
-        kept = open_gallery(settings.gallery_url, settings.gallery_files_url)
-    return Services(settings, jobs, JobImages(jobs, store), acceptor, kept)
+        image_gallery = open_gallery(settings.gallery_url, settings.gallery_files_url)
+    return Services(settings, jobs, JobImages(jobs, store), acceptor, image_gallery)
 
 
 @asynccontextmanager

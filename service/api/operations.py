@@ -17,7 +17,6 @@ from service.api.problems import problem, responses
 from service.api.schemas import Job
 from service.dependencies import BaseUrlDep, OwnerDep, Services, ServicesDep
 from service.errors import NotAcceptable, RedisDown
-from service.jobs.estimate import JobSnapshot
 from service.jobs.submit import SubmittedJob
 from service.requests.negotiation import wait_seconds, wants_png
 from service.requests.parse import parse_request
@@ -87,8 +86,16 @@ async def _respond(
     headers = {"Location": f"{base_url}/jobs/{job.job_id}", "Vary": "Accept, Prefer"}
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s:g}"
+    png = None
     try:
-        snapshot = await _snapshot(services, job, wait_s)
+        if wait_s is not None:
+            await services.jobs.wait(job.job_id, wait_s)
+        if wait_s is not None and as_png:
+            snapshot, png = await services.images.get_with_image(job.job_id)
+        elif wait_s is not None or job.snapshot is None:
+            snapshot = await services.jobs.get(job.job_id)
+        else:
+            snapshot = job.snapshot
     except RedisError as error:
         raise RedisDown(
             "The job is accepted, but Redis is unavailable. Query it at Location shortly.",
@@ -102,16 +109,10 @@ async def _respond(
     if record.outcome.error is not None:
         status = 500 if record.outcome.error.kind == "internal" else 422
         return problem(status, record.outcome.error.detail, headers=headers)
-    return Response(await services.images.read(record, 0), 200, headers, "image/png")
-
-
-async def _snapshot(services: Services, job: SubmittedJob, wait_s: float | None) -> JobSnapshot:
-    """Return the job, after the wait if there is one."""
-    if wait_s is not None:
-        await services.jobs.wait(job.job_id, wait_s)
-    elif job.snapshot is not None:
-        return job.snapshot
-    return await services.jobs.get(job.job_id)
+    if png is None:
+        # A cancelled job, or one whose images the content filter dropped.
+        png = await services.images.read(record, 0)
+    return Response(png, 200, headers, "image/png")
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -83,9 +83,19 @@ def parse_place(reply: list[Any], record: JobRecord) -> QueuePlace:
 async def read_snapshot(redis: Any, job_id: str) -> JobSnapshot | None:
     """Read a job's snapshot in one transaction; None if the job does not exist."""
     async with redis.pipeline() as pipe:
-        pipe.hgetall(redis_keys.job(job_id))
-        query_place(pipe, job_id)
+        query_snapshot(pipe, job_id)
         fields, reply = await pipe.execute()
+    return parse_snapshot(job_id, fields, reply)
+
+
+def query_snapshot(pipe: Any, job_id: str) -> None:
+    """Query a job's snapshot on a pipeline: two replies, for `parse_snapshot`."""
+    pipe.hgetall(redis_keys.job(job_id))
+    query_place(pipe, job_id)
+
+
+def parse_snapshot(job_id: str, fields: dict[bytes, bytes], reply: list[Any]) -> JobSnapshot | None:
+    """Parse the replies of `query_snapshot`; None if the job does not exist."""
     # Progress that arrives just as the job expires leaves a hash without a spec.
     if b"spec" not in fields:
         return None

@@ -13,6 +13,7 @@ from contracts.fields import Animation
 from contracts.jobs import ImageInfo, JobRecord
 from infra.object_store import StoredObject
 from service.errors import ImageNotFound, JobNotFound
+from service.jobs.estimate import JobSnapshot, parse_snapshot, query_snapshot
 from service.jobs.repository import JobRepository
 from service.jobs.result_store import ResultStore
 
@@ -55,6 +56,22 @@ class JobImages:
         if content is None:
             raise _expired()
         return content
+
+    async def get_with_image(self, job_id: str) -> tuple[JobSnapshot, bytes | None]:
+        """Return a job with the PNG of its first image, in one round trip if Redis has it.
+
+        The PNG is None if the job has no image. Raises JobNotFound.
+        """
+        async with self.jobs.redis.pipeline() as pipe:
+            query_snapshot(pipe, job_id)
+            pipe.get(redis_keys.image(job_id, 0))
+            fields, reply, content = await pipe.execute()
+        snapshot = parse_snapshot(job_id, fields, reply)
+        if snapshot is None:
+            raise self.jobs.not_found(job_id)
+        if content is None and snapshot.record.outcome.images:
+            content = await self.read(snapshot.record, 0)
+        return snapshot, content
 
     async def find(self, job_id: str, index: int, owner_id: str | None) -> bytes | None:
         """Return the PNG of an image; None if there is none that this owner may see.

@@ -60,14 +60,14 @@ class JobRepository:
         """Return a job and its place in the queue. Raises JobNotFound."""
         snapshot = await read_snapshot(self.redis, job_id)
         if snapshot is None:
-            raise self._not_found(job_id)
+            raise self.not_found(job_id)
         return snapshot
 
     async def get_owned(self, job_id: str, owner_id: str | None) -> JobSnapshot:
         """Return a job of this owner; None stands for any. Raises JobNotFound."""
         snapshot = await self.get(job_id)
         if owner_id is not None and snapshot.record.spec.owner != owner_id:
-            raise self._not_found(job_id)
+            raise self.not_found(job_id)
         return snapshot
 
     async def is_linked(self, job_id: str, link: str) -> bool:
@@ -108,7 +108,7 @@ class JobRepository:
                     pipe.watch(key)
                     fields = pipe.hgetall(key)
                     if b"spec" not in fields:
-                        raise self._not_found(job_id)
+                        raise self.not_found(job_id)
                     record = JobRecord.from_hash(job_id, fields)
                     if record.status in ENDED:
                         return
@@ -129,7 +129,8 @@ class JobRepository:
         """Return whether any worker has sent a heartbeat recently."""
         return bool(await live_workers(self.redis))
 
-    def _not_found(self, job_id: str) -> JobNotFound:
+    def not_found(self, job_id: str) -> JobNotFound:
+        """Make the error of a job that does not exist."""
         hours = self.settings.result_ttl_s // 3600
         return JobNotFound(
             f"There is no job {job_id[:80]!r}. Ended jobs are deleted after {hours} hours."
