@@ -30,7 +30,7 @@ def normalize_image(image: Image.Image, kind: Kind) -> bytes:
     """Return the centre square of an image as PNG, at most MAX_SIDE_PX wide, without metadata.
 
     An image becomes RGB, on white where it is transparent. A mask becomes L, white where to
-    generate anew: where it is transparent, or where it is bright if nothing in it is transparent.
+    repaint: where it is transparent, or where it is bright if nothing in it is transparent.
     """
     image = _without_text(_crop_square(image))
     image = _normalize_mask(image) if kind == "mask" else _normalize_pixels(image)

@@ -165,14 +165,14 @@ class TextDiffRequest(SamplingFields):
 
 
 class EditRequest(BatchFields, SamplingFields, PriorFields):
-    """Images that are generated anew where a mask says so."""
+    """Images that are repainted where a mask says so."""
 
     prompt: Prompt = Field(description="What the whole image shows when the edit is done.")
     image: ImageInput = Field(description=f"The image: {IMAGE_SOURCES}")
     mask: ImageInput | None = Field(
         None,
         description=(
-            "White or transparent where to generate anew. Default: where the image itself is "
+            "white or transparent in the part to repaint. Default: where the image itself is "
             f"transparent. {IMAGE_SOURCES}"
         ),
     )

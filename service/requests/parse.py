@@ -93,7 +93,7 @@ def _normalize(operation: str, files: Mapping[str, bytes], settings: Settings) -
             raise _image_error(
                 "mask",
                 "there is none, and no part of the image is transparent; "
-                "send a mask, white where to generate anew",
+                "send a mask, white where to repaint",
             )
         mask = images.setdefault("mask", base)
         if mask.size != base.size:
