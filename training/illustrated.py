@@ -24,7 +24,7 @@ from tqdm import tqdm
 from models.networks.decoder import Decoder, DecoderConfig
 from models.networks.image_tower import ImageTower, ImageTowerConfig
 from models.networks.matting import MattingConfig, MattingNetwork
-from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
+from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from models.networks.two_tower_clip import TwoTowerCLIP
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 from training.data.joint_space import JointSpace, load_joint_space, save_joint_space
@@ -38,6 +38,7 @@ from training.data.pseudo_photographs import (
 from training.data.scene_crops import build_crops, build_mattes, load_crops
 from training.data.scene_pool import ScenePool, build_pool, build_small_features, load_pool
 from training.data.text_vocabulary import build_vocabulary, fill_text_tower
+from training.data.travel import pack_art, unpack_art
 from training.data.word_pairs import WordPairs, build_word_pairs, is_held_out_noun
 from training.data.wordnet import WordNet, nouns_below, owners_of, read_wordnet
 from training.errors import TrainingError
@@ -59,9 +60,10 @@ from training.scenes.illustrated.world import World, load_world
 from training.trainer.step import Loss
 from training.trainer.trainer import load_finished, train
 
-CHUNK_STEPS = 1000  # between checks of the time limit
+CHUNK_STEPS = 500  # between checks of the time limit
 MATTE_PX = 256
 GRID_EVERY_S = 900.0
+TRAVEL_FOLDER = Path("runs/travel")
 
 
 class IllustratedRun:
@@ -156,7 +158,7 @@ class IllustratedRun:
         """Load the pool "clip" or "scenes"."""
         if kind == "clip":
             return load_pool(self.folder / "pool-clip", self.full_world, "full")
-        return load_pool(self.folder / "pool-scenes", self.world, self.preset.mix)
+        return load_pool(self.folder / "pool-scenes", self.world, self.preset.mix, self.device)
 
     def build_clip_pool(self) -> None:
         """Render the scenes that the joint space learns."""
@@ -201,6 +203,30 @@ class IllustratedRun:
             "image_head", clip.image.head, image_head_loss(clip, data, photographs), limit_s
         )
 
+    def unpack(self) -> None:
+        """Write the atlas from the sheets that `pack` wrote."""
+        unpack_art(TRAVEL_FOLDER / "art", self.art, SETS)
+
+    def pack(self) -> None:
+        """Write what a machine without registries needs beside the joint space."""
+        size = pack_art(self.art, TRAVEL_FOLDER / "art", SETS)
+        print(f"{size / 2**20:.1f} MiB in {TRAVEL_FOLDER}")
+
+    def train_generator(self, limit_s: float) -> None:
+        """Build the pool, then train prior and decoder, a fifth and the rest of the time."""
+        end = time.monotonic() + limit_s
+        self.build_pool()
+        self.train_prior(0.2 * (end - time.monotonic()))
+        self.train_decoder(end - time.monotonic())
+
+    def train_rest(self, limit_s: float) -> None:
+        """Train all that is small, one after the other."""
+        end = time.monotonic() + limit_s
+        for stage in (self.train_prior, self.train_judge, self.train_matting):
+            stage(end - time.monotonic())
+        for size in (256, 1024):
+            self.train_upsampler(size, end - time.monotonic())
+
     def train_decoder(self, limit_s: float) -> None:
         """Train the decoder."""
         torch.manual_seed(1)
@@ -226,7 +252,7 @@ class IllustratedRun:
     def train_prior(self, limit_s: float) -> None:
         """Train the diffusion prior."""
         torch.manual_seed(2)
-        prior = DiffusionPrior(PriorConfig(**self.preset.networks["prior"]))
+        prior = DiffusionPrior(DiffusionPriorConfig(**self.preset.networks["prior"]))
         pool = self.pool("scenes")
         features = pool.feature_batch(torch.arange(min(len(pool), 4000))).to(self.device)
         sample = embed_features(self.clip, features).cpu()
@@ -350,6 +376,10 @@ def main() -> None:
         "image_head": IllustratedRun.train_image_head,
         "freeze": lambda run, _: run.freeze(),
         "pool": lambda run, _: run.build_pool(),
+        "pack": lambda run, _: run.pack(),
+        "unpack": lambda run, _: run.unpack(),
+        "generator": IllustratedRun.train_generator,
+        "rest": IllustratedRun.train_rest,
         "decoder": IllustratedRun.train_decoder,
         "prior": IllustratedRun.train_prior,
         "upsampler_256": lambda run, limit_s: run.train_upsampler(256, limit_s),

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.clip import TextEncoding, widened
+from models.networks.clip import TextEncoding
+from models.networks.dtypes import to_float32
 from models.networks.image_tower import ImageTower, ImageTowerConfig
 from models.networks.text_tower import PAD_ID, TextTower, TextTowerConfig
 from models.networks.wordpiece import END, START, WordPieceTokenizer
@@ -76,9 +77,9 @@ class TwoTowerCLIP(nn.Module):
         if shortened:
             tokens = tokens[:, : int((tokens != PAD_ID).sum(1).max())]
         hidden, mask = self.text.hidden_states(tokens.to(self.mean.device))
-        z_t = F.normalize(widened(self.text.embed(hidden, mask)), dim=-1)
+        z_t = F.normalize(to_float32(self.text.embed(hidden, mask)), dim=-1)
         return TextEncoding(z_t, hidden, mask)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return z_i `[B, D]`, of unit norm, of images `[B, 3, h, w]` in [-1, 1]."""
-        return F.normalize(widened(self.image(images.to(self.text.positions.dtype))), dim=-1)
+        return F.normalize(to_float32(self.image(images.to(self.text.positions.dtype))), dim=-1)

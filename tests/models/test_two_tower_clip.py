@@ -9,11 +9,11 @@ import torch
 
 from models.checkpoints.checkpoint import (
     WORDPIECES,
-    CheckpointError,
     build,
     load_network,
     read_wordpieces,
 )
+from models.checkpoints.tensor_files import CheckpointError
 from models.networks.wordpiece import WordPieceTokenizer, split_words
 
 PIECES = [

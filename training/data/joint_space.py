@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoints.checkpoint import WORDPIECES, halved, load_network
+from models.checkpoints.checkpoint import WORDPIECES, half_state_dict, load_network
 from models.networks.two_tower_clip import TwoTowerCLIP
 from training.data.pseudo_photographs import PseudoPhotographs
 from training.errors import TrainingError
@@ -35,7 +35,7 @@ def save_joint_space(folder: Path, space: JointSpace, config: dict[str, Any]) ->
     """Write the space. `config` is CLIP's, without its vocabulary. The folder's `config.json` is
     written last."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(halved(space.clip), folder / "clip.safetensors")
+    save_file(half_state_dict(space.clip), folder / "clip.safetensors")
     photographs = {
         "mean": space.photographs.mean,
         "spread": space.photographs.spread,

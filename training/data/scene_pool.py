@@ -39,29 +39,27 @@ class ScenePool:
     mix: str
     images: list[NDArray[np.uint8]]  # [SHARD_SCENES, 64, 64, 3]
     features: list[NDArray[np.float16]]  # [SHARD_SCENES, W]
-    small_features: list[
-        NDArray[np.float16]
-    ]  # of the 64² images, some blurred: what the judge reads
+    # Of the 64² images, some blurred: what the judge reads.
+    small_features: list[NDArray[np.float16]]
+    device_images: Tensor | None = None  # all images, on a GPU that holds them
 
     def __len__(self) -> int:
         return sum(map(len, self.images))
 
     def image_batch(self, indices: Tensor) -> Tensor:
-        """Return images `[B, 3, 64, 64]` in [-1, 1]."""
-        batch = np.stack(
-            [self.images[index // SHARD_SCENES][index % SHARD_SCENES] for index in indices.tolist()]
-        )
-        return torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
+        """Return images `[B, 3, 64, 64]` in [-1, 1], on the pool's device if it has one."""
+        if self.device_images is not None:
+            batch = self.device_images[indices.to(self.device_images.device)]
+        else:
+            rows = [divmod(index, SHARD_SCENES) for index in indices.tolist()]
+            batch = torch.from_numpy(np.stack([self.images[shard][row] for shard, row in rows]))
+        return batch.permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    def feature_batch(self, indices: Tensor) -> Tensor:
-        """Return features `[B, W]`."""
-        batch = np.stack(
-            [
-                self.features[index // SHARD_SCENES][index % SHARD_SCENES]
-                for index in indices.tolist()
-            ]
-        )
-        return torch.from_numpy(batch).float()
+    def feature_batch(self, indices: Tensor, *, small: bool = False) -> Tensor:
+        """Return features `[B, W]`; `small`: those of the 64² images."""
+        shards = self.small_features if small else self.features
+        rows = [divmod(index, SHARD_SCENES) for index in indices.tolist()]
+        return torch.from_numpy(np.stack([shards[shard][row] for shard, row in rows])).float()
 
     def scene(self, index: int) -> Scene:
         """Return the scene of this index."""
@@ -143,7 +141,7 @@ def build_small_features(folder: Path, pool: ScenePool, tower: ImageTower) -> No
         _write(path, image_features(tower, batch).half().numpy())
 
 
-def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
+def load_pool(folder: Path, world: World, mix: str, device: str = "cpu") -> ScenePool:
     """Map the shards of a pool, as many as there are without a gap. Raises TrainingError when there
     are none."""
     images: list[Any] = []
@@ -160,7 +158,10 @@ def load_pool(folder: Path, world: World, mix: str) -> ScenePool:
         for shard in range(len(images))
         if (path := _shard_path(folder, shard, "small")).exists()
     ]
-    return ScenePool(world, mix, images, features, small)
+    on_device = None
+    if device != "cpu":
+        on_device = torch.cat([torch.from_numpy(np.array(shard)).to(device) for shard in images])
+    return ScenePool(world, mix, images, features, small, on_device)
 
 
 def _check_fingerprint(folder: Path, world: World, mix: str) -> None:

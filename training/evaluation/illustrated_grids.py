@@ -57,9 +57,10 @@ def draw_decoder_grid(decoder: Decoder, clip: TwoTowerCLIP, pool: ScenePool, pat
     """Write scenes, what the decoder makes of their z_i and captions, and what it makes of their
     z_i alone."""
     indices = torch.tensor(_chosen.setdefault(id(pool), grid_scenes(pool)))
-    z_i = embed_features(clip, pool.feature_batch(indices))
+    device = clip.mean.device
+    z_i = embed_features(clip, pool.feature_batch(indices).to(device))
     captions = [plain_caption(pool.world, pool.scene(index)) for index in indices.tolist()]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         with_caption = sample_decoder(decoder, z_i, encode_prompts(clip, captions), steps=8)
         alone = sample_decoder(decoder, z_i, encode_prompts(clip, [""] * len(captions)), steps=8)
     save_grid([pool.image_batch(indices), with_caption, alone], path, scale=2)

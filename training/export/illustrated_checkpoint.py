@@ -14,7 +14,7 @@ from torch import nn
 
 from models.checkpoints.checkpoint import WORDPIECES, save
 from models.networks.decoder import Decoder, DecoderConfig
-from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
+from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 from models.vocabulary import DrawnName, Vocabulary, normalize, save_vocabulary
 from training.errors import TrainingError
@@ -132,7 +132,7 @@ def gather_networks(run: IllustratedRun) -> dict[str, nn.Module]:
     Raises TrainingError when one has not begun."""
     networks = run.preset.networks
     built: dict[str, nn.Module] = {
-        "prior": DiffusionPrior(PriorConfig(**networks["prior"])),
+        "prior": DiffusionPrior(DiffusionPriorConfig(**networks["prior"])),
         "decoder": Decoder(DecoderConfig(**networks["decoder"])),
         "upsampler_256": Upsampler(UpsamplerConfig(**networks["upsampler_256"])),
         "upsampler_1024": Upsampler(UpsamplerConfig(**networks["upsampler_1024"])),
