@@ -109,6 +109,25 @@ def evaluate_row(
     return {"images": images.shares(), "renders": renders.shares()}
 
 
+def evaluate_style(networks: Networks, world: World, art_set: str, count: int) -> dict[str, float]:
+    """Return shares of right answers in images of one thing in the style of a set."""
+    counts = Counts()
+    column = world.atlas.sets.index(art_set)
+    wanted: list[Scene] = []
+    index = FRESH
+    while len(wanted) < count:
+        scene = draw_scene(world, index, "simple", "one")
+        if scene.art_set == column and scene.ground is None:
+            wanted.append(scene)
+        index += 1
+    for start in range(0, count, BATCH):
+        scenes = wanted[start : start + BATCH]
+        pixels = draw(networks, [plain_caption(world, scene) for scene in scenes], start)
+        features = image_features(networks.tower, pixels)
+        counts.add(read(networks.judge, world, features, scenes))
+    return counts.shares()
+
+
 def caption_for(world: World, scene: Scene) -> str:
     """Return a caption with every claim that the judge checks: the plain one, or as people write,
     by the scene's index."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,95 +19,18 @@ from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfi
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 from models.vocabulary import DrawnName, Vocabulary, normalize, save_vocabulary
 from training.errors import TrainingError
+from training.export.illustrated_card import write_card
+from training.export.illustrated_figures import measure
 from training.illustrated import IllustratedRun
 from training.illustrated_presets import PRESETS
-from training.scenes.illustrated.captions import NUMBERS
+from training.scenes.illustrated.captions import draw_caption
 from training.scenes.illustrated.fetch import notice
-from training.scenes.illustrated.world import COLOURS, GROUND_COLOURS, STYLE_WORDS
+from training.scenes.illustrated.scene import draw_scene
 
 MAX_BYTES = 140 * 1000 * 1000
 NAME = "illustrated-world"
-# Words that captions use beside the names of things.
-CONNECTIVES = [
-    "a",
-    "an",
-    "the",
-    "of",
-    "on",
-    "in",
-    "at",
-    "to",
-    "with",
-    "and",
-    "or",
-    "left",
-    "right",
-    "above",
-    "below",
-    "under",
-    "underneath",
-    "over",
-    "top",
-    "front",
-    "behind",
-    "next",
-    "wearing",
-    "holding",
-    "riding",
-    "sign",
-    "says",
-    "saying",
-    "that",
-    "word",
-    "white",
-    "plain",
-    "background",
-    "ground",
-    "style",
-    "sticker",
-    "emoji",
-    "picture",
-    "image",
-    "drawing",
-    "illustration",
-    "icon",
-    "clipart",
-    "cute",
-    "draw",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "grass",
-    "meadow",
-    "lawn",
-    "sand",
-    "beach",
-    "desert",
-    "snow",
-    "wooden",
-    "wood",
-    "floor",
-    "checkered",
-    "tiles",
-    "water",
-    "sea",
-    "space",
-    "outer",
-    "sunset",
-    "dusk",
-    "night",
-    "day",
-    "during",
-    "by",
-    "its",
-    "is",
-    "are",
-    "my",
-    "your",
-    "this",
-]
+# Captions drawn to learn which words they use beside the names of things.
+CAPTION_SCENES = 4000
 DEFAULTS: dict[str, Any] = {
     "size": 256,
     "prior": "diffusion",
@@ -152,32 +76,27 @@ def gather_networks(run: IllustratedRun) -> dict[str, nn.Module]:
 def build_vocabulary(run: IllustratedRun) -> Vocabulary:
     """Return what the run's decoder draws, and the nouns that stand for it."""
     world = run.world
-    full = run.full_world
     names = tuple(
-        DrawnName(
-            world.names[index].label,
-            world.names[index].group,
-            world.words[index],
-            world.names[index].translations,
-        )
+        DrawnName(name.label, name.group, world.words[index], name.translations)
         for index in world.tier
+        for name in (world.names[index],)
     )
-    drawn = {full.names[index].label for index in range(len(full.names))} & {
-        name.label for name in names
-    }
+    tier = set(world.tier)
     nouns = {
-        normalize(noun): full.words[index][0]
-        for noun, index in run.nouns.items()
-        if full.names[index].label in drawn
+        normalize(noun): world.words[index][0] for noun, index in run.nouns.items() if index in tier
     }
-    words = {*CONNECTIVES, *COLOURS, *GROUND_COLOURS, *NUMBERS.values()}
-    words |= {
-        part
-        for several in STYLE_WORDS.values()
-        for word in several
-        for part in normalize(word).split()
-    }
-    return Vocabulary(names, nouns, frozenset(normalize(word) for word in words))
+    return Vocabulary(names, nouns, caption_words(run))
+
+
+def caption_words(run: IllustratedRun) -> frozenset[str]:
+    """Return every word of a few thousand captions of the full mix, names included."""
+    words: set[str] = set()
+    for index in range(CAPTION_SCENES):
+        scene = draw_scene(run.world, index, "full")
+        if scene.word is None:
+            caption = draw_caption(run.world, scene, random.Random(index), style_share=1.0)
+            words.update(normalize(caption).split())
+    return frozenset(words)
 
 
 def export(run: IllustratedRun, out: Path, card: str) -> int:
@@ -198,30 +117,40 @@ def export(run: IllustratedRun, out: Path, card: str) -> int:
     return sum(path.stat().st_size for path in out.iterdir() if path.is_file())
 
 
-def main() -> None:
-    """Write a checkpoint folder from a run."""
+def main(arguments: list[str] | None = None) -> None:
+    """Write a checkpoint folder from a run, measured and with its card."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.export.illustrated_checkpoint", description=main.__doc__
+        prog="python -m training.export illustrated", description=main.__doc__
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
     parser.add_argument("--art", type=Path, default=Path("runs/art"))
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--count", type=int, default=1000, help="captions a row; 0: measure nothing"
+    )
+    parser.add_argument("--per-name", type=int, default=20, help="images of each name")
+    parser.add_argument("--photographs", type=Path, help="list of photographs to retrieve")
+    parser.add_argument("--photograph-folder", type=Path, help="where they are")
+    options = parser.parse_args(arguments)
+    run = IllustratedRun(PRESETS[options.preset], options.run, options.art)
     try:
-        size = export(
-            IllustratedRun(PRESETS[arguments.preset], arguments.run, arguments.art),
-            arguments.out,
-            "Not evaluated yet.\n",
-        )
+        card = "Not measured yet.\n"
+        if options.count:
+            photographs = (options.photographs, options.photograph_folder)
+            figures = measure(
+                run, gather_networks(run), options.count, options.per_name, photographs
+            )
+            card = write_card(figures)
+        size = export(run, options.out, card)
     except (TrainingError, OSError) as error:
-        sys.exit(f"Cannot export {arguments.run}: {error}")
+        sys.exit(f"Cannot export {options.run}: {error}")
     if size > MAX_BYTES:
         sys.exit(
             f"The checkpoint has {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f} MB: "
             "use smaller networks."
         )
-    print(f"{size / 1e6:.1f} MB in {arguments.out}")
+    print(f"{size / 1e6:.1f} MB in {options.out}")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_the_decoder_learns_from_the_pool(clip, pool):
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
-        values.append(float(value))
+        values.append(value.item())
     assert values[-1] < 0.8 * values[0]
 
 
@@ -103,7 +103,7 @@ def test_the_same_step_gives_the_same_loss(clip, pool):
     )
     photographs = PseudoPhotographs(torch.zeros(1280), torch.ones(1280), torch.eye(3, 1280))
     loss = illustrated_prior_loss(prior, clip, pool, photographs, {0: [1]})
-    assert float(loss(make_step(3))) == float(loss(make_step(3)))
+    assert loss(make_step(3)).item() == loss(make_step(3)).item()
 
 
 def test_the_judge_learns_what_scenes_show(pool):
@@ -136,5 +136,5 @@ def test_matting_learns_alpha():
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
-        values.append(float(value))
+        values.append(value.item())
     assert values[-1] < 0.5 * values[0]
