@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from training.data.wordnet import WordNet, nearest_thing
@@ -40,12 +40,11 @@ def make_pseudo_photographs(trunk: nn.Module, weights: Tensor) -> PseudoPhotogra
 
     A channel before its ReLU6 is normal with the batch norm's bias and weight as mean and
     standard deviation."""
-    norm = trunk.bn2
-    assert isinstance(norm.weight, Tensor)
-    assert isinstance(norm.bias, Tensor)
-    samples = norm.bias.detach() + norm.weight.detach().abs() * torch.randn(
-        4096, len(norm.bias), generator=torch.Generator().manual_seed(0)
-    )
+    state = trunk.state_dict()
+    mean = state["bn2.bias"]
+    spread = state["bn2.weight"].abs()
+    generator = torch.Generator().manual_seed(0)
+    samples = mean + spread * torch.randn(4096, len(mean), generator=generator)
     positions = samples.clamp(0, 6)
     centred = weights - weights.mean(0)
     return PseudoPhotographs(positions.mean(0), positions.std(0), F.normalize(centred, dim=1))

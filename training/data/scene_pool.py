@@ -93,7 +93,7 @@ def render_scenes(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Return images `[N, 64, 64, 3]` and features `[N, W]` of scenes."""
     images, features = [], []
-    tower = tower.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tower = tower.eval().to(memory_format=torch.channels_last)
     for start in tqdm(
         range(indices.start, indices.stop, BATCH),
         desc=label,
@@ -118,7 +118,7 @@ def render_scenes(
 @torch.inference_mode()
 def image_features(tower: ImageTower, images: Tensor) -> Tensor:
     """Return features `[N, W]` of images `[N, 3, h, w]` in [-1, 1]."""
-    tower = tower.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tower = tower.eval().to(memory_format=torch.channels_last)
     features = []
     for batch in images.split(BATCH):
         with torch.autocast("cpu", torch.bfloat16):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
 from models.networks.two_tower_clip import TwoTowerCLIP
 from training.data.word_pairs import WordPairs, is_held_out_noun
@@ -114,7 +114,8 @@ def read_photograph(path: Path, size: int = 224) -> Tensor:
     side = max(image.size)
     square = Image.new("RGBA", (side, side), "white")
     square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return to_tensor(square.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)) * 2 - 1
+    pixels = np.asarray(square.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)).copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def image_accuracy(

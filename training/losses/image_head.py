@@ -44,7 +44,10 @@ def gather_head_data(
     class_groups: list[int],
 ) -> HeadData:
     """Encode full captions of every scene of the pools."""
-    features, captions, keys, shown = [], [[], []], [], []
+    features: list[Tensor] = []
+    captions: tuple[list[str], list[str]] = ([], [])
+    keys: list[int] = []
+    shown: list[int] = []
     numbers: dict[object, int] = {}
     for pool in pools:
         for index in range(len(pool)):

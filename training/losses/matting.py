@@ -28,6 +28,7 @@ def matting_loss(network: MattingNetwork, images: NDArray[np.uint8]) -> Loss:
         shown = shown + 0.03 * step.uniform(1, 1, 1) * step.normal(*shown.shape[1:])
         error = network(shown.clamp(-1, 1)).float() - alpha
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        return error.abs().mean() + edges
+        total: Tensor = error.abs().mean() + edges
+        return total
 
     return loss

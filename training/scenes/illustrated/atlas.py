@@ -119,7 +119,7 @@ def load_atlas(
                 table[rows[code], column] = start + offset
         parts.append(sprites)
         start += len(sprites)
-    shown = (table >= 0).any(1)
+    shown: NDArray[np.bool_] = np.any(table >= 0, axis=1)
     return Atlas(
         [name for name, is_shown in zip(names, shown, strict=True) if is_shown],
         keys,

@@ -248,7 +248,8 @@ def find_alpha_boxes(sprites: NDArray[np.uint8]) -> NDArray[np.float32]:
     boxes = np.zeros((len(sprites), 4), np.float32)
     for start in range(0, len(sprites), 256):
         alpha = sprites[start : start + 256, :, :, 3] > 32
-        columns, rows = alpha.any(1), alpha.any(2)
+        columns: NDArray[np.bool_] = np.any(alpha, axis=1)
+        rows: NDArray[np.bool_] = np.any(alpha, axis=2)
         boxes[start : start + 256, 0] = columns.argmax(1) / size
         boxes[start : start + 256, 1] = rows.argmax(1) / size
         boxes[start : start + 256, 2] = 1 - columns[:, ::-1].argmax(1) / size
