@@ -172,7 +172,7 @@ class EditRequest(BatchFields, SamplingFields, PriorFields):
     mask: ImageInput | None = Field(
         None,
         description=(
-            "white or transparent in the part to repaint. Default: where the image itself is "
+            "White or transparent in the part to repaint. Default: where the image itself is "
             f"transparent. {IMAGE_SOURCES}"
         ),
     )
