@@ -28,6 +28,7 @@ from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfi
 from models.networks.two_tower_clip import TwoTowerCLIP
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 from training.data.joint_space import JointSpace, load_joint_space, save_joint_space
+from training.data.mixed_pool import MixedPool, build_solid_pool, load_solid_pool
 from training.data.pretrained import fill_trunk, read_lite0, read_minilm
 from training.data.pseudo_photographs import (
     PseudoPhotographs,
@@ -160,6 +161,20 @@ class IllustratedRun:
             return load_pool(self.folder / "pool-clip", self.full_world, "full")
         return load_pool(self.folder / "pool-scenes", self.world, self.preset.mix, self.device)
 
+    def mix(self, pool: ScenePool) -> MixedPool:
+        """Return the pool with its share of solids, if the preset has one and they were built."""
+        share = self.preset.solid_share
+        folder = self.folder / "pool-solids"
+        if not share or not folder.exists():
+            return MixedPool([pool], [1.0])
+        return MixedPool([pool, load_solid_pool(folder, self.device)], [1 - share, share])
+
+    def build_solids(self) -> None:
+        """Render the solids that decoder and prior learn beside the art."""
+        tower = ImageTower(ImageTowerConfig(EMBED_DIM))
+        fill_trunk(tower.trunk, read_lite0(self.art))
+        build_solid_pool(self.folder / "pool-solids", tower, self.preset.solid_shards)
+
     def build_clip_pool(self) -> None:
         """Render the scenes that the joint space learns."""
         tower = ImageTower(ImageTowerConfig(EMBED_DIM))
@@ -246,7 +261,11 @@ class IllustratedRun:
             draw_decoder_grid(network, self.clip, pool, path)
 
         self._train(
-            "decoder", decoder, illustrated_decoder_loss(decoder, self.clip, pool), limit_s, show
+            "decoder",
+            decoder,
+            illustrated_decoder_loss(decoder, self.clip, self.mix(pool)),
+            limit_s,
+            show,
         )
 
     def train_prior(self, limit_s: float) -> None:
@@ -254,13 +273,13 @@ class IllustratedRun:
         torch.manual_seed(2)
         prior = DiffusionPrior(DiffusionPriorConfig(**self.preset.networks["prior"]))
         pool = self.pool("scenes")
-        features = pool.feature_batch(torch.arange(min(len(pool), 4000))).to(self.device)
+        features = pool.arrays.feature_batch(torch.arange(min(len(pool), 4000))).to(self.device)
         sample = embed_features(self.clip, features).cpu()
         prior.clip_mean.copy_(sample.mean(0))
         prior.clip_std.copy_(sample.std(0).clamp(min=1e-4))
         prior = prior.to(self.device)
         loss = illustrated_prior_loss(
-            prior, self.clip, pool, self.space.photographs, self.class_scenes(pool)
+            prior, self.clip, self.mix(pool), self.space.photographs, self.class_scenes(pool)
         )
         self._train("prior", prior, loss, limit_s)
 
@@ -292,7 +311,7 @@ class IllustratedRun:
         tower = ImageTower(ImageTowerConfig(EMBED_DIM))
         fill_trunk(tower.trunk, read_lite0(self.art))
         for name, folder in (("clip", "pool-clip"), ("scenes", "pool-scenes")):
-            build_small_features(self.folder / folder, self.pool(name), tower)
+            build_small_features(self.folder / folder, self.pool(name).arrays, tower)
         torch.manual_seed(4)
         judge = Judge(len(self.full_world.names), len(SETS))
         self._train(
@@ -376,6 +395,7 @@ def main() -> None:
         "image_head": IllustratedRun.train_image_head,
         "freeze": lambda run, _: run.freeze(),
         "pool": lambda run, _: run.build_pool(),
+        "solids": lambda run, _: run.build_solids(),
         "pack": lambda run, _: run.pack(),
         "unpack": lambda run, _: run.unpack(),
         "generator": IllustratedRun.train_generator,

@@ -21,6 +21,8 @@ class IllustratedPreset:
     mix: str
     clip_shards: int
     shards: int
+    solid_share: float  # how often decoder and prior learn the solids of before
+    solid_shards: int
     crops: int  # of each upsampler
     mattes: int
     networks: dict[str, dict[str, Any]]
@@ -68,6 +70,8 @@ CPU = IllustratedPreset(
     mix="simple",
     clip_shards=8,
     shards=12,
+    solid_share=0.06,
+    solid_shards=3,
     crops=6000,
     mattes=1500,
     networks=NETWORKS,
@@ -97,6 +101,8 @@ GPU = replace(
     mix="full",
     clip_shards=16,
     shards=60,
+    solid_share=0.1,
+    solid_shards=10,
     crops=20_000,
     mattes=6000,
     plans={

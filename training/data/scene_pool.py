@@ -6,6 +6,8 @@ at each step."""
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tqdm import tqdm
 
 from models.networks.image_tower import ImageTower
 from training.errors import TrainingError
+from training.scenes.illustrated.captions import draw_caption
 from training.scenes.illustrated.compose import render
 from training.scenes.illustrated.scene import Scene, draw_scene
 from training.scenes.illustrated.world import World
@@ -32,11 +35,9 @@ BASE_PX = 64
 
 
 @dataclass(frozen=True)
-class ScenePool:
-    """Scenes of one mix. `images` and `features` are memory-mapped, a list entry a shard."""
+class PoolArrays:
+    """What a pool keeps on disk, memory-mapped, a list entry a shard."""
 
-    world: World
-    mix: str
     images: list[NDArray[np.uint8]]  # [SHARD_SCENES, 64, 64, 3]
     features: list[NDArray[np.float16]]  # [SHARD_SCENES, W]
     # Of the 64² images, some blurred: what the judge reads.
@@ -61,9 +62,25 @@ class ScenePool:
         rows = [divmod(index, SHARD_SCENES) for index in indices.tolist()]
         return torch.from_numpy(np.stack([shards[shard][row] for shard, row in rows])).float()
 
+
+@dataclass(frozen=True)
+class ScenePool:
+    """Illustrated scenes of one mix."""
+
+    world: World
+    mix: str
+    arrays: PoolArrays
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
     def scene(self, index: int) -> Scene:
         """Return the scene of this index."""
         return draw_scene(self.world, index, self.mix)
+
+    def caption(self, index: int, rng: random.Random) -> str:
+        """Return a fresh caption of the scene."""
+        return draw_caption(self.world, self.scene(index), rng)
 
 
 def build_pool(
@@ -73,43 +90,37 @@ def build_pool(
     complete."""
     folder.mkdir(parents=True, exist_ok=True)
     _check_fingerprint(folder, world, mix)
-    for shard in range(first, shards):
+
+    def render_range(indices: range) -> Tensor:
+        scenes = [draw_scene(world, index, mix) for index in indices]
+        return render(world, scenes, CANVAS_PX, supersampling=1)
+
+    build_shards(folder, render_range, tower, range(first, shards))
+
+
+def build_shards(
+    folder: Path, render_range: Callable[[range], Tensor], tower: ImageTower, shards: range
+) -> None:
+    """Render shards that are not there yet. `render_range` gives canvases of scenes by index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
         if not _shard_path(folder, shard, "features").exists():
             indices = range(shard * SHARD_SCENES, (shard + 1) * SHARD_SCENES)
-            images, features = render_scenes(world, tower, mix, indices, f"shard {shard}")
+            images, features = render_scenes(render_range, tower, indices, f"shard {shard}")
             _write(_shard_path(folder, shard, "images"), images)
             _write(_shard_path(folder, shard, "features"), features)
 
 
 @torch.inference_mode()
 def render_scenes(
-    world: World,
-    tower: ImageTower,
-    mix: str,
-    indices: range,
-    label: str = "scenes",
-    kind: str | None = None,
-    held_out: str | None = None,
+    render_range: Callable[[range], Tensor], tower: ImageTower, indices: range, label: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Return images `[N, 64, 64, 3]` and features `[N, W]` of scenes."""
     images, features = [], []
-    tower = tower.eval().to(memory_format=torch.channels_last)
-    for start in tqdm(
-        range(indices.start, indices.stop, BATCH),
-        desc=label,
-        unit_scale=BATCH,
-        unit="scene",
-        mininterval=5,
-    ):
-        scenes = [
-            draw_scene(world, index, mix, kind, held_out=held_out)
-            for index in range(start, min(start + BATCH, indices.stop))
-        ]
-        canvas = render(world, scenes, CANVAS_PX, supersampling=1)
-        with torch.autocast("cpu", torch.bfloat16):
-            features.append(
-                tower.features(canvas.contiguous(memory_format=torch.channels_last)).half()
-            )
+    starts = range(indices.start, indices.stop, BATCH)
+    for start in tqdm(starts, desc=label, unit_scale=BATCH, unit="scene", mininterval=5):
+        canvas = render_range(range(start, min(start + BATCH, indices.stop)))
+        features.append(image_features(tower, canvas).half())
         small = F.avg_pool2d(canvas, CANVAS_PX // BASE_PX)
         images.append(((small + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1))
     return torch.cat(images).numpy(), torch.cat(features).numpy()
@@ -128,10 +139,11 @@ def image_features(tower: ImageTower, images: Tensor) -> Tensor:
     return torch.cat(features)
 
 
-def build_small_features(folder: Path, pool: ScenePool, tower: ImageTower) -> None:
-    """Compute the features of the pool's 64² images, shard by shard. Half of the images are blurred
-    first."""
-    for shard, images in enumerate(pool.images):
+def build_small_features(folder: Path, arrays: PoolArrays, tower: ImageTower) -> None:
+    """Compute the features of the pool's 64² images, shard by shard.
+
+    Half of the images are blurred first."""
+    for shard, images in enumerate(arrays.images):
         path = _shard_path(folder, shard, "small")
         if path.exists():
             continue
@@ -142,26 +154,32 @@ def build_small_features(folder: Path, pool: ScenePool, tower: ImageTower) -> No
 
 
 def load_pool(folder: Path, world: World, mix: str, device: str = "cpu") -> ScenePool:
-    """Map the shards of a pool, as many as there are without a gap. Raises TrainingError when there
-    are none."""
+    """Map the shards of a pool of illustrated scenes, as `load_arrays` does."""
+    arrays = load_arrays(folder, device)
+    _check_fingerprint(folder, world, mix)
+    return ScenePool(world, mix, arrays)
+
+
+def load_arrays(folder: Path, device: str = "cpu") -> PoolArrays:
+    """Map the shards of a pool, as many as there are without a gap.
+
+    A device other than the CPU also gets all images. Raises TrainingError when there are none."""
     images: list[Any] = []
     features: list[Any] = []
+    small: list[Any] = []
     while _shard_path(folder, len(images), "features").exists():
         shard = len(images)
         images.append(np.load(_shard_path(folder, shard, "images"), mmap_mode="r"))
         features.append(np.load(_shard_path(folder, shard, "features"), mmap_mode="r"))
+        path = _shard_path(folder, shard, "small")
+        if path.exists():
+            small.append(np.load(path, mmap_mode="r"))
     if not images:
         raise TrainingError(f"{folder} holds no scenes: build the pool first")
-    _check_fingerprint(folder, world, mix)
-    small = [
-        np.load(path, mmap_mode="r")
-        for shard in range(len(images))
-        if (path := _shard_path(folder, shard, "small")).exists()
-    ]
     on_device = None
     if device != "cpu":
         on_device = torch.cat([torch.from_numpy(np.array(shard)).to(device) for shard in images])
-    return ScenePool(world, mix, images, features, small, on_device)
+    return PoolArrays(images, features, small, on_device)
 
 
 def _check_fingerprint(folder: Path, world: World, mix: str) -> None:

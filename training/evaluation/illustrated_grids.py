@@ -58,9 +58,9 @@ def draw_decoder_grid(decoder: Decoder, clip: TwoTowerCLIP, pool: ScenePool, pat
     z_i alone."""
     indices = torch.tensor(_chosen.setdefault(id(pool), grid_scenes(pool)))
     device = clip.mean.device
-    z_i = embed_features(clip, pool.feature_batch(indices).to(device))
+    z_i = embed_features(clip, pool.arrays.feature_batch(indices).to(device))
     captions = [plain_caption(pool.world, pool.scene(index)) for index in indices.tolist()]
     with torch.autocast(device.type, torch.bfloat16):
         with_caption = sample_decoder(decoder, z_i, encode_prompts(clip, captions), steps=8)
         alone = sample_decoder(decoder, z_i, encode_prompts(clip, [""] * len(captions)), steps=8)
-    save_grid([pool.image_batch(indices), with_caption, alone], path, scale=2)
+    save_grid([pool.arrays.image_batch(indices), with_caption, alone], path, scale=2)

@@ -13,10 +13,9 @@ from models.networks.clip import TextEncoding
 from models.networks.decoder import Decoder
 from models.networks.priors.diffusion import DiffusionPrior
 from models.networks.two_tower_clip import TwoTowerCLIP
+from training.data.mixed_pool import MixedPool
 from training.data.pseudo_photographs import PseudoPhotographs
-from training.data.scene_pool import ScenePool
 from training.losses.diffusion import Denoising
-from training.scenes.illustrated.captions import draw_caption
 from training.trainer.step import Loss, Step
 
 DROP_IMAGE = 0.1  # paper §2.1
@@ -39,14 +38,12 @@ class IllustratedBatch:
 
 
 @torch.no_grad()
-def draw_batch(pool: ScenePool, clip: TwoTowerCLIP, step: Step) -> IllustratedBatch:
+def draw_batch(pool: MixedPool, clip: TwoTowerCLIP, step: Step) -> IllustratedBatch:
     """Return scenes of a step with fresh captions and their embeddings."""
-    indices = step.local(torch.randint(len(pool), (step.batch,), generator=step.generator))
+    indices = step.local(pool.draw(step.batch, step.generator))
     rng = random.Random(int(torch.randint(1 << 40, (), generator=step.generator)) + step.rank)
-    captions = [draw_caption(pool.world, pool.scene(index), rng) for index in indices.tolist()]
-    return IllustratedBatch(
-        indices, captions, embed_features(clip, pool.feature_batch(indices).to(step.device))
-    )
+    z_i = embed_features(clip, pool.features(indices).to(step.device))
+    return IllustratedBatch(indices, pool.captions(indices, rng), z_i)
 
 
 def embed_features(clip: TwoTowerCLIP, features: Tensor) -> Tensor:
@@ -71,14 +68,14 @@ def blur_embedding(z_i: Tensor, step: Step) -> Tensor:
     return F.normalize(z_i + amount * step.normal(z_i.shape[1]) / z_i.shape[1] ** 0.5, dim=-1)
 
 
-def illustrated_decoder_loss(decoder: Decoder, clip: TwoTowerCLIP, pool: ScenePool) -> Loss:
+def illustrated_decoder_loss(decoder: Decoder, clip: TwoTowerCLIP, pool: MixedPool) -> Loss:
     """Return the loss of the decoder, which learns images from their z_i and a caption, each
     dropped for guidance (paper §2.1)."""
     denoising = Denoising(decoder.config.schedule, decoder.config.prediction_type)
 
     def loss(step: Step) -> Tensor:
         batch = draw_batch(pool, clip, step)
-        x_0 = pool.image_batch(batch.indices).to(step.device)
+        x_0 = pool.images(batch.indices).to(step.device)
         text = encode(clip, batch.captions, step.uniform() < DROP_TEXT)
         drop_image = step.uniform() < DROP_IMAGE
         x_t, t, eps = denoising.add_noise(x_0, step)
@@ -93,7 +90,7 @@ def illustrated_decoder_loss(decoder: Decoder, clip: TwoTowerCLIP, pool: ScenePo
 def illustrated_prior_loss(
     prior: DiffusionPrior,
     clip: TwoTowerCLIP,
-    pool: ScenePool,
+    pool: MixedPool,
     photographs: PseudoPhotographs,
     class_scenes: dict[int, list[int]],
 ) -> Loss:
@@ -122,7 +119,7 @@ def illustrated_prior_loss(
                 features = photographs.draw(torch.tensor(chosen), step.generator).to(step.device)
                 z_t[rows] = embed_features(clip, features)
                 scenes = torch.tensor([rng.choice(class_scenes[one]) for one in chosen])
-                z_i[rows] = embed_features(clip, pool.feature_batch(scenes).to(step.device))
+                z_i[rows] = embed_features(clip, pool.features(scenes).to(step.device))
         x_0 = prior.normalize(z_i)
         x_t, t, eps = denoising.add_noise(x_0, step)
         return denoising.loss(prior(x_t, t, TextEncoding(z_t, text.hidden, text.mask)), x_0, eps, t)

@@ -72,7 +72,7 @@ def gather_head_data(
                 if scene.kind in ("one", "coloured", "worn", "count")
                 else -1
             )
-        features.append(pool.feature_batch(torch.arange(len(pool))).half())
+        features.append(pool.arrays.feature_batch(torch.arange(len(pool))).half())
     texts: dict[int, str] = {}
     world = pools[0].world
     for name, group in enumerate(groups):

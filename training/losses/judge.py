@@ -21,7 +21,9 @@ def pool_judge_loss(judge: Judge, pools: list[ScenePool]) -> Loss:
             )
             scenes = [pool.scene(index) for index in indices.tolist()]
             total = total + judge_loss(
-                judge, pool.feature_batch(indices, small=True), label_scenes(pool.world, scenes)
+                judge,
+                pool.arrays.feature_batch(indices, small=True),
+                label_scenes(pool.world, scenes),
             ) / len(pools)
         return total
 

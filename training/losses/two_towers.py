@@ -64,7 +64,10 @@ def two_tower_loss(clip: TwoTowerCLIP, data: TwoTowerData) -> Loss:
             frame_noun(rng.choice(data.class_names[index]), rng) for index in classes.tolist()
         ]
         features = torch.cat(
-            (data.pool.feature_batch(indices), data.photographs.draw(classes, step.generator))
+            (
+                data.pool.arrays.feature_batch(indices),
+                data.photographs.draw(classes, step.generator),
+            )
         )
         z_i = F.normalize(clip.image.head(features).float(), dim=-1)
         z_t = embed_texts(clip, [*captions, *texts, *class_texts])

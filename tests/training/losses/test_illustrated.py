@@ -11,8 +11,9 @@ from models.networks.matting import MattingConfig, MattingNetwork
 from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from models.networks.two_tower_clip import TwoTowerCLIP
 from tests.training.scenes.illustrated.fake_art import make_world
+from training.data.mixed_pool import MixedPool
 from training.data.pseudo_photographs import PseudoPhotographs
-from training.data.scene_pool import ScenePool
+from training.data.scene_pool import PoolArrays, ScenePool
 from training.evaluation.judge import Judge, read
 from training.losses.illustrated import illustrated_decoder_loss, illustrated_prior_loss
 from training.losses.judge import pool_judge_loss
@@ -51,10 +52,15 @@ def pool():
     images = render(WORLD, [draw_scene(WORLD, index, "full") for index in range(COUNT)], 64)
     pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     features = np.random.default_rng(0).random((COUNT, 1280)).astype(np.float16)
-    return ScenePool(WORLD, "full", [pixels], [features], [features])
+    return ScenePool(WORLD, "full", PoolArrays([pixels], [features], [features]))
 
 
-def test_the_decoder_learns_from_the_pool(clip, pool):
+@pytest.fixture(scope="module")
+def mixed(pool):
+    return MixedPool([pool], [1.0])
+
+
+def test_the_decoder_learns_from_the_pool(clip, mixed):
     torch.manual_seed(0)
     unet = {
         "in_channels": 3,
@@ -69,7 +75,7 @@ def test_the_decoder_learns_from_the_pool(clip, pool):
         "context_dim": 16,
     }
     decoder = Decoder(DecoderConfig(unet, embed_dim=WIDTH, text_width=WIDTH))
-    loss = illustrated_decoder_loss(decoder, clip, pool)
+    loss = illustrated_decoder_loss(decoder, clip, mixed)
     optimizer = torch.optim.Adam(decoder.parameters(), 3e-3)
     values = []
     for _ in range(12):
@@ -81,13 +87,13 @@ def test_the_decoder_learns_from_the_pool(clip, pool):
     assert values[-1] < 0.8 * values[0]
 
 
-def test_the_prior_takes_captions_images_and_photographs(clip, pool):
+def test_the_prior_takes_captions_images_and_photographs(clip, mixed):
     torch.manual_seed(0)
     prior = DiffusionPrior(
         DiffusionPriorConfig(embed_dim=WIDTH, text_width=WIDTH, width=32, layers=1, heads=2)
     )
     photographs = PseudoPhotographs(torch.zeros(1280), torch.ones(1280), torch.eye(3, 1280))
-    loss = illustrated_prior_loss(prior, clip, pool, photographs, {0: [1, 2], 2: [3]})
+    loss = illustrated_prior_loss(prior, clip, mixed, photographs, {0: [1, 2], 2: [3]})
     value = loss(make_step(batch=32))
     value.backward()
     assert value.isfinite()
@@ -96,13 +102,13 @@ def test_the_prior_takes_captions_images_and_photographs(clip, pool):
     )
 
 
-def test_the_same_step_gives_the_same_loss(clip, pool):
+def test_the_same_step_gives_the_same_loss(clip, mixed):
     torch.manual_seed(0)
     prior = DiffusionPrior(
         DiffusionPriorConfig(embed_dim=WIDTH, text_width=WIDTH, width=32, layers=1, heads=2)
     )
     photographs = PseudoPhotographs(torch.zeros(1280), torch.ones(1280), torch.eye(3, 1280))
-    loss = illustrated_prior_loss(prior, clip, pool, photographs, {0: [1]})
+    loss = illustrated_prior_loss(prior, clip, mixed, photographs, {0: [1]})
     assert loss(make_step(3)).item() == loss(make_step(3)).item()
 
 
@@ -117,7 +123,7 @@ def test_the_judge_learns_what_scenes_show(pool):
         optimizer.step()
         optimizer.zero_grad()
     scenes = [pool.scene(index) for index in range(COUNT)]
-    answers = read(judge, WORLD, pool.feature_batch(torch.arange(COUNT)), scenes)
+    answers = read(judge, WORLD, pool.arrays.feature_batch(torch.arange(COUNT)), scenes)
     assert answers["style"].float().mean() > 0.9
     assert answers["five"].float().mean() > 0.9
 
@@ -138,3 +144,14 @@ def test_matting_learns_alpha():
         optimizer.zero_grad()
         values.append(value.item())
     assert values[-1] < 0.5 * values[0]
+
+
+def test_a_mixed_pool_keeps_the_order_of_its_indices(pool):
+    second = ScenePool(WORLD, "full", pool.arrays)
+    mixed = MixedPool([pool, second], [0.5, 0.5])
+    indices = torch.tensor([COUNT + 3, 2, COUNT + 1, 2])
+    expected = pool.arrays.image_batch(torch.tensor([3, 2, 1, 2]))
+    assert torch.equal(mixed.images(indices), expected)
+    drawn = mixed.draw(200, torch.Generator().manual_seed(0))
+    assert 50 < int((drawn >= COUNT).sum()) < 150
+    assert int(drawn.max()) < 2 * COUNT
