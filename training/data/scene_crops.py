@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from training.data.degradation import SCALE, blur_some, degrade
 from training.errors import TrainingError
+from training.scenes.illustrated.art.vector_atlas import at_size
 from training.scenes.illustrated.compose import render, render_alpha
 from training.scenes.illustrated.scene import Scene, draw_scene
-from training.scenes.illustrated.vector_atlas import at_size
 from training.scenes.illustrated.world import World
 from training.trainer.step import Step
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from training.data.scene_crops import save_array
-from training.scenes.illustrated.atlas import ATLAS_SIZE_PX, set_paths
+from training.scenes.illustrated.art.atlas import ATLAS_SIZE_PX, set_paths
 
 COLUMNS = 32
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import TrainingError
-from training.scenes.illustrated.packages import WORDNET, archive_name
+from training.scenes.illustrated.art.packages import WORDNET, archive_name
 
 MAX_DEPTH = 5
 # WordNet's files of animals, foods and plants, by the group of things whose words are meant in that

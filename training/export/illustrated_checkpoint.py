@@ -21,8 +21,8 @@ from models.vocabulary import DrawnName, Vocabulary, normalize, save_vocabulary
 from training.errors import TrainingError
 from training.export.illustrated_card import write_card
 from training.export.illustrated_figures import measure
-from training.illustrated import IllustratedRun
-from training.illustrated_presets import PRESETS
+from training.illustrated.presets import PRESETS
+from training.illustrated.run import IllustratedRun
 from training.scenes.illustrated.captions import draw_caption
 from training.scenes.illustrated.fetch import notice
 from training.scenes.illustrated.scene import draw_scene

@@ -24,8 +24,8 @@ from training.evaluation.illustrated import (
 from training.evaluation.judge import Judge
 from training.evaluation.words import evaluate_words, photograph_accuracy
 from training.export.illustrated_card import Figures
-from training.illustrated import IllustratedRun
-from training.illustrated_presets import EMBED_DIM, SETS
+from training.illustrated.presets import EMBED_DIM, SETS
+from training.illustrated.run import IllustratedRun
 
 DECODER_STEPS = 12
 

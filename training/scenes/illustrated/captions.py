@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from training.scenes.illustrated.names import LANGUAGES
+from training.scenes.illustrated.art.names import LANGUAGES
 from training.scenes.illustrated.scene import Part, Scene
 from training.scenes.illustrated.synonyms import plural, with_article
 from training.scenes.illustrated.world import STYLE_WORDS, World

@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.errors import TrainingError
-from training.scenes.illustrated import packages
-from training.scenes.illustrated.art_sets import ART_SETS
-from training.scenes.illustrated.atlas import (
+from training.scenes.illustrated.art import packages
+from training.scenes.illustrated.art.art_sets import ART_SETS
+from training.scenes.illustrated.art.atlas import (
     ART_FOLDER,
     ATLAS_SIZE_PX,
     read_archive_names,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from training.scenes.illustrated.names import Name
+from training.scenes.illustrated.art.names import Name
 
 # Word -> labels that it may stand for.
 COMMON: dict[str, tuple[str, ...]] = {

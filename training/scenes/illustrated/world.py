@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.scenes.illustrated.art_sets import ART_SETS
-from training.scenes.illustrated.atlas import ART_FOLDER, Atlas, load_atlas
-from training.scenes.illustrated.names import Name
+from training.scenes.illustrated.art.art_sets import ART_SETS
+from training.scenes.illustrated.art.atlas import ART_FOLDER, Atlas, load_atlas
+from training.scenes.illustrated.art.names import Name
 from training.scenes.illustrated.splits import is_held_out
 from training.scenes.illustrated.synonyms import tags_for, words_for
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.scenes.illustrated.atlas import Atlas
-from training.scenes.illustrated.names import Name
+from training.scenes.illustrated.art.atlas import Atlas
+from training.scenes.illustrated.art.names import Name
 from training.scenes.illustrated.synonyms import tags_for, words_for
 from training.scenes.illustrated.world import HELD, VEHICLES, WORN, World, find_alpha_boxes
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.training.scenes.illustrated.fake_art import make_name, make_tarball
 from training.errors import TrainingError
-from training.scenes.illustrated import packages
-from training.scenes.illustrated.art_sets import ART_SETS, find_sprites, slug
-from training.scenes.illustrated.atlas import load_atlas, render_set, set_paths
-from training.scenes.illustrated.names import is_drawable, read_names
+from training.scenes.illustrated.art import packages
+from training.scenes.illustrated.art.art_sets import ART_SETS, find_sprites, slug
+from training.scenes.illustrated.art.atlas import load_atlas, render_set, set_paths
+from training.scenes.illustrated.art.names import is_drawable, read_names
 
 pytest.importorskip("resvg_py")
 DISC = '<circle cx="8" cy="8" r="6" fill="#f00"/>'

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.scenes.illustrated.art_sets import ART_SETS, Render, find_sprites
-from training.scenes.illustrated.atlas import Atlas
-from training.scenes.illustrated.packages import archive_name
+from training.scenes.illustrated.art.art_sets import ART_SETS, Render, find_sprites
+from training.scenes.illustrated.art.atlas import Atlas
+from training.scenes.illustrated.art.packages import archive_name
 from training.scenes.illustrated.world import World
 
 CACHED_SPRITES = 64

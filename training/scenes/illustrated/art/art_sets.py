@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.errors import TrainingError
-from training.scenes.illustrated import packages
-from training.scenes.illustrated.names import Name
-from training.scenes.illustrated.packages import Package
+from training.scenes.illustrated.art import packages
+from training.scenes.illustrated.art.names import Name
+from training.scenes.illustrated.art.packages import Package
 
 Sprite = NDArray[np.uint8]  # [size, size, 4], straight alpha
 Render = Callable[[int], Sprite]  # size in pixels -> sprite

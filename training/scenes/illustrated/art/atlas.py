@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.errors import TrainingError
-from training.scenes.illustrated.art_sets import ART_SETS, ArtSet, find_sprites
-from training.scenes.illustrated.names import Name, read_names
-from training.scenes.illustrated.packages import EMOJIBASE, archive_name
+from training.scenes.illustrated.art.art_sets import ART_SETS, ArtSet, find_sprites
+from training.scenes.illustrated.art.names import Name, read_names
+from training.scenes.illustrated.art.packages import EMOJIBASE, archive_name
 
 ATLAS_SIZE_PX = 96
 # Where fetched archives and rendered sprites go, relative to the working directory; git ignores

@@ -1,0 +1,1 @@
+"""The illustrated world's training: presets, the run, and its stages."""

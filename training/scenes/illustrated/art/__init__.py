@@ -1,0 +1,1 @@
+"""Art: pinned packages, names, sets, and atlases of sprites."""
