@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from contracts.fields import Animation, QueueFields
 from contracts.operations import OPERATIONS
@@ -122,7 +129,8 @@ class JobSpec(BaseModel):
 class JobRecord:
     """A job as Redis stores it.
 
-    `parameters`: those that the pipeline resolved, empty until the job runs.
+    `parameters`: those that the pipeline resolved, empty until the job runs. `invalid_reason`: why
+    the stored request cannot run here, such as a field of another version; None if it can.
     """
 
     id: str
@@ -133,6 +141,7 @@ class JobRecord:
     outcome: JobOutcome = field(default_factory=JobOutcome)
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    invalid_reason: str | None = None
 
     @classmethod
     def from_hash(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Self:
@@ -142,18 +151,20 @@ class JobRecord:
     @classmethod
     def from_texts(cls, job_id: str, fields: Mapping[str, str | bytes]) -> Self:
         """Parse fields of a record by name. All but `spec` and `status` may be missing."""
+        spec, invalid_reason = _parse_spec(fields["spec"])
         parameters = fields.get("parameters")
         progress = fields.get("progress")
         outcome = fields.get("outcome")
         return cls(
             id=job_id,
-            spec=JobSpec.model_validate_json(fields["spec"]),
+            spec=spec,
             status=_parse_status(fields["status"]),
             parameters=json.loads(parameters) if parameters else {},
             progress=Progress.model_validate_json(progress) if progress else None,
             outcome=JobOutcome.model_validate_json(outcome) if outcome else JobOutcome(),
             started_at=_parse_time(fields.get("started_at")),
             finished_at=_parse_time(fields.get("finished_at")),
+            invalid_reason=invalid_reason,
         )
 
     def to_hash(self) -> dict[str, str]:
@@ -170,6 +181,22 @@ class JobRecord:
 def encode_fields(**values: Any) -> dict[str, str]:
     """Encode fields of a record that change: text and times as text, anything else as JSON."""
     return {name: _encode(value) for name, value in values.items()}
+
+
+def _parse_spec(text: str | bytes) -> tuple[JobSpec, str | None]:
+    """Parse a spec. If its request is invalid, return it unvalidated, and the reason.
+
+    A process of another version may have accepted it. The job must still be able to end.
+    """
+    try:
+        return JobSpec.model_validate_json(text), None
+    except ValidationError as error:
+        values = json.loads(text)
+        if "request" not in values:
+            raise
+        model = OPERATIONS.get(values.get("operation"), QueueFields)
+        request = model.model_construct(**values.pop("request"))
+        return JobSpec(request=request, **values), str(error)
 
 
 def _encode(value: Any) -> str:

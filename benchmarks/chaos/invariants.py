@@ -48,7 +48,7 @@ def check_jobs(store: Any, history: History) -> list[str]:
         elif events[-1] != "ended":
             violations.append(f"{job_id}: {events[-1]} after its end")
         if status == "failed":
-            violations.append(f"{job_id}: failed, {record.get(b'error', b'')!r}")
+            violations.append(f"{job_id}: failed, {record.get(b'outcome', b'')!r}")
         if status == "cancelled" and job_id in history.accepted and job_id not in history.cancelled:
             violations.append(f"{job_id}: cancelled without a request")
         if status == "succeeded" and not store.exists(f"unclip:job:{job_id}:image:0"):

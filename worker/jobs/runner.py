@@ -115,6 +115,8 @@ class JobRun:
 
     def _start(self) -> tuple[Parameters, Operation]:
         """Validate the request, set the job running, and return its operation."""
+        if self.record.invalid_reason is not None:
+            raise InvalidJobError(self.record.invalid_reason)
         spec = self.record.spec
         name = spec.operation
         pipeline = self.runner.pipeline
