@@ -54,6 +54,11 @@ class Vocabulary:
         return frozenset(normalize(phrase) for phrase in phrases)
 
     @cached_property
+    def sorted_known(self) -> list[str]:
+        """Return known phrases in alphabetical order."""
+        return sorted(self.known)
+
+    @cached_property
     def phrase_words(self) -> frozenset[str]:
         """Return the single words of known phrases."""
         return frozenset(word for phrase in self.known for word in phrase.split())
@@ -61,8 +66,9 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A phrase of a prompt that training never saw. `drawn_as` is empty when it was not
-    understood."""
+    """A phrase of a prompt that training never saw.
+
+    `drawn_as` is empty when it was not understood."""
 
     phrase: str
     drawn_as: str = ""
@@ -76,29 +82,73 @@ class Unknown:
         return f"{self.phrase}: not understood"
 
 
+@dataclass(frozen=True)
+class _Word:
+    """One word of a prompt, normalized, and where it is."""
+
+    text: str
+    start: int
+    end: int
+
+
 def explain_prompt(vocabulary: Vocabulary, prompt: str) -> list[Unknown]:
     """Return what a prompt asks for that training never saw, in the prompt's order.
 
-    Phrases are matched longest first. Numbers and single letters count as known, and so does
-    text in quotes."""
-    words = normalize(re.sub(r"\"[^\"]*\"|\u201c[^\u201d]*\u201d", " ", prompt)).split()
-    found: list[Unknown] = []
-    start = 0
-    while start < len(words):
-        length = _known_length(vocabulary, words, start)
+    Phrases are matched longest first. Numbers and single letters count as known, and so does text
+    in quotes."""
+    return list(dict.fromkeys(unknown for unknown, _, _ in _find_unknown(vocabulary, prompt)))
+
+
+def rewrite_prompt(vocabulary: Vocabulary, prompt: str) -> str:
+    """Return the prompt with each noun that stands for a drawn name replaced by that name.
+
+    "a corgi on grass" becomes "a dog on grass": the text encoder then reads only words that
+    training saw."""
+    pieces = []
+    position = 0
+    for unknown, start, end in _find_unknown(vocabulary, prompt):
+        if unknown.drawn_as:
+            is_plural = unknown.phrase not in vocabulary.nouns and unknown.phrase.endswith("s")
+            pieces += [prompt[position:start], unknown.drawn_as + ("s" if is_plural else "")]
+            position = end
+    return "".join((*pieces, prompt[position:]))
+
+
+def _find_unknown(vocabulary: Vocabulary, prompt: str) -> list[tuple[Unknown, int, int]]:
+    words = _split(prompt)
+    texts = [word.text for word in words]
+    found: list[tuple[Unknown, int, int]] = []
+    place = 0
+    while place < len(words):
+        length = _known_length(vocabulary, texts, place)
         if length:
-            start += length
+            place += length
             continue
-        noun_length, drawn_as = _noun_at(vocabulary, words, start)
+        length, drawn_as = _noun_at(vocabulary, texts, place)
+        start = words[place].start
         if drawn_as:
-            found.append(Unknown(" ".join(words[start : start + noun_length]), drawn_as))
-        elif not _is_plain(vocabulary, words[start]):
-            nearest = difflib.get_close_matches(
-                words[start], sorted(vocabulary.known), CLOSE_MATCHES, 0.75
+            phrase = " ".join(texts[place : place + length])
+            found.append((Unknown(phrase, drawn_as), start, words[place + length - 1].end))
+        elif not _is_plain(vocabulary, texts[place]):
+            near = difflib.get_close_matches(
+                texts[place], vocabulary.sorted_known, CLOSE_MATCHES, 0.75
             )
-            found.append(Unknown(words[start], nearest=tuple(nearest)))
-        start += noun_length or 1
-    return list(dict.fromkeys(found))
+            found.append((Unknown(texts[place], nearest=tuple(near)), start, words[place].end))
+        place += length or 1
+    return found
+
+
+def _split(prompt: str) -> list[_Word]:
+    """Return the prompt's words. Text in quotes is what a sign says, and left out."""
+    hidden = re.sub(
+        r"\"[^\"]*\"|\u201c[^\u201d]*\u201d", lambda quoted: " " * len(quoted[0]), prompt
+    )
+    words = []
+    for match in re.finditer(r"[\w'’]+", hidden):
+        text = normalize(match[0])
+        if text:
+            words.append(_Word(text, match.start(), match.end()))
+    return words
 
 
 def load_vocabulary(folder: Path) -> Vocabulary | None:

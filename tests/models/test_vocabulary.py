@@ -11,6 +11,7 @@ from models.vocabulary import (
     Vocabulary,
     explain_prompt,
     load_vocabulary,
+    rewrite_prompt,
     save_vocabulary,
 )
 
@@ -83,3 +84,17 @@ def test_a_broken_vocabulary_is_refused(tmp_path: Path):
     (tmp_path / "vocabulary.json").write_text("{}")
     with pytest.raises(ValueError, match="not a vocabulary"):
         load_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewritten"),
+    [
+        ("a corgi on grass", "a dog on grass"),
+        ("Two Corgis!", "Two dogs!"),
+        ("a Golden  retriever, red", "a dog, red"),
+        ("a dog", "a dog"),
+        ('a dog with a sign "corgi"', 'a dog with a sign "corgi"'),
+    ],
+)
+def test_nouns_are_replaced_by_what_is_drawn(prompt, rewritten):
+    assert rewrite_prompt(VOCABULARY, prompt) == rewritten
