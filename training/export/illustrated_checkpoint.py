@@ -23,7 +23,7 @@ from training.export.illustrated_card import write_card
 from training.export.illustrated_figures import measure
 from training.illustrated.presets import PRESETS
 from training.illustrated.run import IllustratedRun
-from training.scenes.illustrated.captions import draw_caption
+from training.scenes.illustrated.captions import ARTICLES, draw_caption
 from training.scenes.illustrated.fetch import notice
 from training.scenes.illustrated.scene import draw_scene
 
@@ -89,8 +89,8 @@ def build_vocabulary(run: IllustratedRun) -> Vocabulary:
 
 
 def caption_words(run: IllustratedRun) -> frozenset[str]:
-    """Return every word of a few thousand captions of the full mix, names included."""
-    words: set[str] = set()
+    """Return every word of a few thousand captions, names included, and foreign articles."""
+    words = {article for articles in ARTICLES.values() for article in articles}
     for index in range(CAPTION_SCENES):
         scene = draw_scene(run.world, index, "full")
         if scene.word is None:

@@ -29,7 +29,7 @@ _STYLE_FRAMES = (
     "{text}, {style} style",
     "{style} style {text}",
 )
-_ARTICLES = {
+ARTICLES = {
     "de": ("ein", "eine"),
     "es": ("un", "una"),
     "fr": ("un", "une"),
@@ -97,8 +97,8 @@ def foreign_caption(world: World, name: int, rng: random.Random) -> str:
     translations = world.names[name].translations
     language = rng.choice([language for language in LANGUAGES if language in translations])
     word = translations[language]
-    if language in _ARTICLES and rng.random() < 0.4:
-        word = f"{rng.choice(_ARTICLES[language])} {word}"
+    if language in ARTICLES and rng.random() < 0.4:
+        word = f"{rng.choice(ARTICLES[language])} {word}"
     return vary_case(word, rng)
 
 
