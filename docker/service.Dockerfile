@@ -2,19 +2,18 @@
 #   docker build -f docker/service.Dockerfile -t unclip-service .
 # Behind a mirror of the package index, add --build-arg PIP_INDEX_URL=…
 
-FROM python:3.11-slim-bookworm AS build
+# An operator pins the base image by its digest: docs/operations/supply-chain.md.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /project
-# The requirements are a file, so that they are installed again only when they change.
-COPY pyproject.toml ./
-RUN python -c "import tomllib; \
-    p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    extras = [p['optional-dependencies'][name] for name in ('service', 'store', 'telemetry')]; \
-    print(*p['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt
+COPY requirements/build.txt ./
+RUN pip install --require-hashes --only-binary :all: -r build.txt
 # There is no package here yet: this installs the distribution's name and version only.
-COPY README.md LICENSE ./
-RUN pip install --no-deps --target /app .
+COPY pyproject.toml README.md LICENSE ./
+RUN pip install --no-deps --no-build-isolation --target /app .
 COPY contracts /app/contracts
 COPY infra /app/infra
 COPY service /app/service
@@ -22,14 +21,15 @@ COPY service /app/service
 # all users, whatever the umask of the checkout was.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app && chmod -R a+rX /app
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE_IMAGE}
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN groupadd --gid 10001 unclip && \
     useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unclip && \
     install --directory --owner=10001 --group=10001 /gallery
-COPY --from=build /project/requirements.txt /app/requirements.txt
-RUN pip install -r /app/requirements.txt
+# The requirements are a file, so that they are installed again only when they change.
+COPY requirements/service.txt /app/requirements/
+RUN pip install --require-hashes --only-binary :all: -r /app/requirements/service.txt && pip check
 COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001

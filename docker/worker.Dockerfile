@@ -5,22 +5,19 @@
 #   --build-arg TORCH_INDEX_URL=…   (an index with torch and torchvision without CUDA)
 # Behind a mirror of the package index, add --build-arg PIP_INDEX_URL=…
 
-FROM python:3.11-slim-bookworm AS build
+# An operator pins the base image by its digest: docs/operations/supply-chain.md.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /project
-# The requirements are files, so that they are installed again only when they change.
-COPY pyproject.toml ./
-RUN python -c "import tomllib; \
-    p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    names = ('worker', 'store', 'telemetry', 'upsampling'); \
-    extras = [p['optional-dependencies'][name] for name in names]; \
-    print(*p['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt && \
-    { grep '^torch' requirements.txt; echo torchvision; } > torch.txt
+COPY requirements/build.txt ./
+RUN pip install --require-hashes --only-binary :all: -r build.txt
 # There is no package here yet: this installs the distribution's name and version only, which
 # images carry.
-COPY README.md LICENSE ./
-RUN pip install --no-deps --target /app .
+COPY pyproject.toml README.md LICENSE ./
+RUN pip install --no-deps --no-build-isolation --target /app .
 COPY models /app/models
 COPY contracts /app/contracts
 COPY infra /app/infra
@@ -30,17 +27,24 @@ COPY docker/worker_health.py /app/worker_health.py
 # all users, whatever the umask of the checkout was.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app && chmod -R a+rX /app
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE_IMAGE}
 ARG PIP_INDEX_URL
 ARG TORCH_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN groupadd --gid 10001 unclip && \
     useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unclip
 # torch is the largest layer and separate, so that a change of other packages does not fetch it.
-COPY --from=build /project/torch.txt /app/torch.txt
-RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -r /app/torch.txt
-COPY --from=build /project/requirements.txt /app/requirements.txt
-RUN pip install -r /app/requirements.txt
+# Another index has other files, whose hashes the lock does not have: its versions hold.
+COPY requirements/torch.txt /app/requirements/
+RUN if [ -n "$TORCH_INDEX_URL" ]; then \
+    pip install --no-deps --index-url "$TORCH_INDEX_URL" \
+        $(grep -oE '^torch(vision)?==[0-9.]+' /app/requirements/torch.txt); \
+    else \
+    pip install --no-deps --require-hashes --only-binary :all: -r /app/requirements/torch.txt; \
+    fi
+COPY requirements/worker.txt /app/requirements/
+RUN pip install --no-deps --require-hashes --only-binary :all: -r /app/requirements/worker.txt && \
+    pip check
 COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001
