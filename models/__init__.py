@@ -1,6 +1,9 @@
-"""The unCLIP pipeline: CLIP, prior, decoder and upsamplers in PyTorch (Ramesh et al. 2022, arXiv 2204.06125)."""
+"""The unCLIP pipeline in PyTorch: CLIP, prior, decoder and upsamplers.
 
-from models.checkpoints.checkpoint import CheckpointError
+Ramesh et al. 2022, arXiv 2204.06125.
+"""
+
+from models.checkpoints.tensor_files import CheckpointError
 from models.parameters import Parameters
 from models.pipeline import UnCLIP
 from models.row import Row

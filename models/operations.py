@@ -1,7 +1,8 @@
-"""What unCLIP can do beside drawing a caption (paper §3): variations, interpolation, text diffs, edits, probes, embeddings.
+"""What unCLIP can do besides text to image (paper §3): variations, interpolation, edits and more.
 
-An operation is a generator: it yields phases, rows to be moved to their end, and returns its outcome. So each
-reads from top to bottom, and whoever drives it (`run` here, the worker's engine there) may draw its rows among others.
+An operation is a generator. It yields phases, whose rows must be moved to their end, and returns
+its outcome. So each operation reads from top to bottom, and its rows may share batches with those
+of others. `run` drives one in this process; the worker's engine drives many.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from torch import Tensor
 
 from models.parameters import Parameters
 from models.pipeline import UnCLIP
-from models.row import Conditioning, Row, Source
+from models.row import Row, SourceImage
+from models.stages.diffusion import x_t_of
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows that hold an image each, in order, what is to be told beside them, and what was not done as asked."""
+    """The result of an operation.
+
+    `rows` have an image each, in order. `result` is what the operation reports besides images, as
+    JSON's types. `warnings` name deviations from the request."""
 
     rows: Sequence[Row] = ()
     result: dict[str, Any] | None = None
@@ -46,7 +51,9 @@ LATENTS_PROGRESS = 0.3
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One part of a mixture: a caption, an image `[3, S, S]` or an image embedding `[D]`, and its weight."""
+    """One part of a mixture and its weight.
+
+    The content is a prompt, an image `[3, S, S]` in [-1, 1] or an image embedding `[D]`."""
 
     content: str | Tensor
     weight: float = 1.0
@@ -85,7 +92,7 @@ def run(pipeline: UnCLIP, operation: Operation) -> Outcome:
 def generate(
     pipeline: UnCLIP, prompt: str, seeds: Sequence[int], parameters: Parameters
 ) -> Operation:
-    """An image of the caption for each seed."""
+    """Generate an image of the prompt for each seed."""
     rows = [pipeline.row(prompt, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
@@ -94,35 +101,39 @@ def generate(
 def compose(
     pipeline: UnCLIP, mixture: Sequence[Ingredient], seeds: Sequence[int], parameters: Parameters
 ) -> Operation:
-    """An image of a weighted sum of image embeddings for each seed. Captions go through the prior first, with the first seed;
-    the sum has unit norm again, or else the parts' mean norm where the checkpoint's embeddings have no unit norm."""
+    """Generate an image of a weighted sum of image embeddings for each seed.
+
+    Prompts pass the prior first, with the first seed. The sum is scaled to unit norm, or to the
+    parts' mean norm if the checkpoint's embeddings have no unit norm. Raises ValueError for an
+    embedding of another length, and for a sum of zero."""
     sources = [
-        _end_row(pipeline, part.content, seeds[0], parameters)
+        _source_row(pipeline, part.content, seeds[0], parameters)
         for part in mixture
         if not _is_embedding(part.content)
     ]
     blank = pipeline.prompt_row("", 0, parameters, prior=False)
     yield Phase([*sources, blank], LATENTS_PROGRESS)
-    found = iter(sources)
+    remaining = iter(sources)
     parts = [
         cast(Tensor, part.content).to(pipeline.device)
         if _is_embedding(part.content)
-        else cast(Tensor, _latent(next(found)).z_i)
+        else next(remaining).conditioning.image_embedding
         for part in mixture
     ]
     wrong = [part for part in parts if part.shape != (pipeline.clip.embed_dim,)]
     if wrong:
         raise ValueError(
-            f"z_i has {len(wrong[0])} numbers: checkpoint {pipeline.name!r} has image embeddings of {pipeline.clip.embed_dim}"
+            f"z_i has {len(wrong[0])} numbers: checkpoint {pipeline.name!r} has image embeddings "
+            f"of {pipeline.clip.embed_dim}"
         )
     total = sum(
         (part.weight * z_i for part, z_i in zip(mixture, parts, strict=True)),
         torch.zeros_like(parts[0]),
     )
     if not total.norm() > 0:
-        raise ValueError("the mix adds up to nothing: change its weights")
+        raise ValueError("the weighted sum of the mix is zero: change its weights")
     norm = 1.0 if pipeline.clip.unit_norm else float(torch.stack(parts).norm(dim=1).mean())
-    latent = replace(_latent(blank), z_i=F.normalize(total, dim=0) * norm)
+    latent = replace(blank.conditioning, z_i=F.normalize(total, dim=0) * norm)
     rows = [pipeline.latent_row(latent, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
@@ -131,11 +142,13 @@ def compose(
 def variations(
     pipeline: UnCLIP, image: Tensor, seeds: Sequence[int], parameters: Parameters
 ) -> Operation:
-    """Images that share an image's meaning: its (z_i, x_T), decoded by DDIM. `eta` 0 gives the image back; the larger it is,
-    the farther they stray."""
+    """Generate images with the embedding of an image `[3, S, S]` in [-1, 1], one for each seed.
+
+    Its (z_i, x_T) is decoded by DDIM. `eta` 0 returns the image itself, and a larger one more
+    distant variations."""
     source = pipeline.image_row(image, parameters, invert=True)
     yield Phase([source], LATENTS_PROGRESS)
-    rows = [pipeline.latent_row(_latent(source), seed, parameters) for seed in seeds]
+    rows = [pipeline.latent_row(source.conditioning, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
 
@@ -149,24 +162,26 @@ def interpolate(
     *,
     noise: str = "slerp",
 ) -> Operation:
-    """Frames along slerp(z_a, z_b, θ), θ from 0 to 1, between captions or images. `noise` "slerp": x_T goes from the one end's to
-    the other's, so that the first and last frame are the images given (a caption's x_T is drawn from the seed); "fixed": one x_T
-    from the seed for all. Noise within the steps is the same in every frame."""
+    """Generate frames along slerp(z_a, z_b, θ), θ from 0 to 1, between prompts or images.
+
+    An image is `[3, S, S]` in [-1, 1]. With `noise` "slerp", x_T goes from one end's to the
+    other's, so that an image at an end is the first or last frame (a prompt's x_T comes from the
+    seed). With "fixed" all frames have the seed's x_T. Noise within the steps is the same in every
+    frame."""
     invert = noise == "slerp"
-    sources = [_end_row(pipeline, end, seed, parameters, invert=invert) for end in ends]
+    sources = [_source_row(pipeline, end, seed, parameters, invert=invert) for end in ends]
     yield Phase(sources, LATENTS_PROGRESS)
-    a, b = (replace(_latent(source), text=_latent(source).empty) for source in sources)
-    z_a = cast(Tensor, a.z_i)
-    z_b = cast(Tensor, b.z_i)
+    a, b = (replace(s.conditioning, text=s.conditioning.unconditional) for s in sources)
     rows = []
     for theta in torch.linspace(0, 1, frames).tolist():
         x_T = None
         if invert and not (a.x_T is None and b.x_T is None):
-            drawn = cast(Tensor, pipeline.latent_row(replace(a, x_T=None), seed, parameters).x_t)
-            x_T = slerp(drawn if a.x_T is None else a.x_T, drawn if b.x_T is None else b.x_T, theta)
-        rows.append(
-            pipeline.latent_row(replace(a, z_i=slerp(z_a, z_b, theta), x_T=x_T), seed, parameters)
-        )
+            seeded = x_t_of(pipeline.latent_row(replace(a, x_T=None), seed, parameters))
+            x_T = slerp(
+                seeded if a.x_T is None else a.x_T, seeded if b.x_T is None else b.x_T, theta
+            )
+        z_i = slerp(a.image_embedding, b.image_embedding, theta)
+        rows.append(pipeline.latent_row(replace(a, z_i=z_i, x_T=x_T), seed, parameters))
     yield Phase(rows)
     return Outcome(rows)
 
@@ -181,21 +196,25 @@ def text_diff(
     seed: int,
     parameters: Parameters,
 ) -> Operation:
-    """An image moved by language (paper §3.3): slerp(z_i, z_d, θ) with z_d = norm(z_t - z_t0), θ from 0 to `theta_max`, on the x_T
-    that DDIM inversion finds. Without `prompt_from`, z_d is norm(z_t). The first frame is the image itself."""
+    """Change an image `[3, S, S]` in [-1, 1] towards a prompt (paper §3.3).
+
+    Frames follow slerp(z_i, z_d, θ) on the inverted image's x_T, with z_d = norm(z_t - z_t0), or
+    norm(z_t) without `prompt_from`. θ goes from 0, the image itself, to `theta_max`, a fraction of
+    the angle between z_i and z_d in (0, 1]. Raises ValueError for prompts that CLIP encodes
+    equally."""
     source = pipeline.image_row(image, parameters, invert=True)
-    captions = [
+    prompts = [
         pipeline.prompt_row(text, 0, parameters, prior=False)
         for text in (prompt_to, prompt_from)
         if text is not None
     ]
-    yield Phase([source, *captions], LATENTS_PROGRESS)
-    latent = _latent(source)
-    z_i = cast(Tensor, latent.z_i)
-    z_t, *z_t0 = (_latent(row).text.z_t[0] for row in captions)
+    yield Phase([source, *prompts], LATENTS_PROGRESS)
+    latent = source.conditioning
+    z_i = latent.image_embedding
+    z_t, *z_t0 = (row.conditioning.text.z_t[0] for row in prompts)
     difference = z_t - z_t0[0] if z_t0 else z_t
     if not difference.norm() > 0:
-        raise ValueError("prompt_from and prompt_to mean the same to CLIP: say what should differ")
+        raise ValueError("prompt_from and prompt_to mean the same to CLIP: change one of them")
     z_d = F.normalize(difference, dim=0) * z_i.norm()
     thetas = torch.linspace(0, theta_max, frames).tolist()
     rows = [
@@ -214,12 +233,14 @@ def edit(
     seeds: Sequence[int],
     parameters: Parameters,
 ) -> Operation:
-    """The image `[3, S, S]` redrawn by a caption where the mask `[1, S, S]` is above 0, for each seed.
+    """Generate a prompt's image inside a mask of an image, for each seed.
 
-    At every size the kept pixels stand in the estimate of x_0 from the first step on, as noised as the rest; the decoder makes
-    each step several times with noise in between (RePaint). The kept part of the result is the image's own, to the bit."""
-    size = parameters.size
-    source = Source(image.to(pipeline.device), (mask > 0).to(image).to(pipeline.device)).at(size)
+    The image is `[3, S, S]` in [-1, 1], and the mask `[1, S, S]` is above 0 where it changes. The
+    pixels outside the mask are in the estimate of x_0 from the first step on, at every size, with
+    the same noise as the rest. The decoder repeats each step with noise in between (RePaint). The
+    unmasked part of the result equals the image's, to the bit."""
+    source = SourceImage(image.to(pipeline.device), (mask > 0).to(image).to(pipeline.device))
+    source = source.resize(parameters.size)
     rows = [pipeline.row(prompt, seed, parameters, source) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)
@@ -233,68 +254,84 @@ def probe(
     seed: int,
     parameters: Parameters,
 ) -> Operation:
-    """What z_i holds of an image: CLIP's zero-shot probabilities of labels, and images decoded from its first k principal
-    components, for each k, all from one seed (paper §4, Fig. 6 and 7)."""
+    """Show what z_i contains of an image `[3, S, S]` in [-1, 1] (paper §4, Fig. 6 and 7).
+
+    Reports CLIP's zero-shot probabilities of the labels, and generates an image from z_i's first k
+    principal components for each k in `components`, all from one seed. Raises ValueError for more
+    components than the checkpoint has."""
     source = pipeline.image_row(image, parameters, invert=False)
-    captions = [pipeline.prompt_row(label, 0, parameters, prior=False) for label in labels]
-    yield Phase([source, *captions], LATENTS_PROGRESS)
-    latent = _latent(source)
-    z_i = cast(Tensor, latent.z_i)
-    told: dict[str, Any] = {}
-    if captions:
-        z_t = F.normalize(torch.cat([_latent(row).text.z_t for row in captions]), dim=1)
-        logits = pipeline.clip.similarity_scale * (
-            z_t @ F.normalize(z_i, dim=0)
-        )
-        told["labels"] = [
+    prompts = [pipeline.prompt_row(label, 0, parameters, prior=False) for label in labels]
+    yield Phase([source, *prompts], LATENTS_PROGRESS)
+    z_i = source.conditioning.image_embedding
+    result: dict[str, Any] = {}
+    if prompts:
+        z_t = F.normalize(torch.cat([row.conditioning.text.z_t for row in prompts]), dim=1)
+        probabilities = _zero_shot_probabilities(pipeline, z_t, z_i)
+        result["labels"] = [
             {"label": label, "probability": p}
-            for label, p in zip(labels, logits.softmax(0).tolist(), strict=True)
+            for label, p in zip(labels, probabilities, strict=True)
         ]
     rows = []
     if components:
-        pca = pipeline.pca
-        if pca is None:
-            raise ValueError(
-                f"checkpoint {pipeline.name!r} has no principal components: ask for labels only"
-            )
-        if max(components) > pca.config.components:
-            raise ValueError(
-                f"components asks for {max(components)}: checkpoint {pipeline.name!r} keeps {pca.config.components}"
-            )
-        told["components"] = []
-        for k in components:
-            kept = pca.reconstruct(pca.project(z_i)[:k])
-            kept = F.normalize(kept, dim=0) if pipeline.clip.unit_norm else kept
-            told["components"].append(
-                {"components": k, "cosine": float(F.cosine_similarity(kept, z_i, dim=0))}
-            )
-            rows.append(pipeline.latent_row(replace(latent, z_i=kept), seed, parameters))
+        result["components"] = []
+        for k, part in zip(components, _truncate(pipeline, z_i, components), strict=True):
+            cosine = float(F.cosine_similarity(part, z_i, dim=0))
+            result["components"].append({"components": k, "cosine": cosine})
+            latent = replace(source.conditioning, z_i=part)
+            rows.append(pipeline.latent_row(latent, seed, parameters))
         yield Phase(rows)
-    return Outcome(rows, told)
+    return Outcome(rows, result)
+
+
+def _zero_shot_probabilities(pipeline: UnCLIP, z_t: Tensor, z_i: Tensor) -> list[float]:
+    """Return CLIP's probabilities of texts z_t `[K, D]`, of unit norm, for an image z_i `[D]`."""
+    logits = pipeline.clip.similarity_scale * (z_t @ F.normalize(z_i, dim=0))
+    probabilities: list[float] = logits.softmax(0).tolist()
+    return probabilities
+
+
+def _truncate(pipeline: UnCLIP, z_i: Tensor, components: Sequence[int]) -> list[Tensor]:
+    """Return z_i `[D]` from its first k principal components, for each k."""
+    pca = pipeline.pca
+    if pca is None:
+        raise ValueError(
+            f"checkpoint {pipeline.name!r} has no principal components: request labels only"
+        )
+    if max(components) > pca.config.components:
+        raise ValueError(
+            f"components has {max(components)}: checkpoint {pipeline.name!r} keeps "
+            f"{pca.config.components}"
+        )
+    parts = [pca.reconstruct(pca.project(z_i)[:k]) for k in components]
+    return [F.normalize(part, dim=0) for part in parts] if pipeline.clip.unit_norm else parts
 
 
 def embeddings(pipeline: UnCLIP, content: str | Tensor, parameters: Parameters) -> Operation:
-    """z_t of a caption, or z_i of an image."""
-    caption = isinstance(content, str)
-    row = (
-        pipeline.prompt_row(content, 0, parameters, prior=False)
-        if isinstance(content, str)
-        else pipeline.image_row(content, parameters, invert=False)
-    )
+    """Report z_t of a prompt, or z_i of an image `[3, S, S]` in [-1, 1]."""
+    if isinstance(content, str):
+        row = pipeline.prompt_row(content, 0, parameters, prior=False)
+    else:
+        row = pipeline.image_row(content, parameters, invert=False)
     yield Phase([row])
-    z = _latent(row).text.z_t[0] if caption else cast(Tensor, _latent(row).z_i)
-    told = {
-        "kind": "z_t" if caption else "z_i",
+    if isinstance(content, str):
+        kind = "z_t"
+        z = row.conditioning.text.z_t[0]
+    else:
+        kind = "z_i"
+        z = row.conditioning.image_embedding
+    result = {
+        "kind": kind,
         "embedding": z.tolist(),
         "dimensions": len(z),
         "norm": float(z.norm()),
     }
-    return Outcome((), told)
+    return Outcome((), result)
 
 
 def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
-    """Spherical interpolation (Shoemake 1985) from a at θ = 0 to b at θ = 1, over all elements; a straight line where they point
-    the same way."""
+    """Interpolate spherically (Shoemake 1985) from a at θ = 0 to b at θ = 1, over all elements.
+
+    Vectors of the same direction are interpolated on a straight line."""
     cosine = float(
         F.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0).clamp(-1, 1)
     )
@@ -304,7 +341,7 @@ def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
     return (math.sin((1 - theta) * omega) * a + math.sin(theta * omega) * b) / math.sin(omega)
 
 
-def _end_row(
+def _source_row(
     pipeline: UnCLIP,
     content: str | Tensor,
     seed: int,
@@ -312,6 +349,7 @@ def _end_row(
     *,
     invert: bool = False,
 ) -> Row:
+    """Create a row that ends with the z_i of a prompt or an image."""
     if isinstance(content, str):
         return pipeline.prompt_row(content, seed, parameters, prior=True)
     return pipeline.image_row(content, parameters, invert=invert)
@@ -319,8 +357,3 @@ def _end_row(
 
 def _is_embedding(content: str | Tensor) -> bool:
     return isinstance(content, Tensor) and content.dim() == 1
-
-
-def _latent(row: Row) -> Conditioning:
-    assert row.conditioning is not None
-    return row.conditioning

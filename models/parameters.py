@@ -1,4 +1,4 @@
-"""Everything that decides an image beside its prompt and seed, with nothing left open."""
+"""The parameters that, with prompt and seed, decide an image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Parameters:
-    """Resolved parameters of one request. `sampler` and `eta` are the decoder's; the prior and the upsamplers use their
-    checkpoint's own. A guidance scale of 1 means none; the decoder is guided from one share of its steps, `decoder_guidance_start`,
-    to another, `decoder_guidance_stop`. `dynamic_threshold` is a share of the pixels, 0 for plain clamping.
-    Candidates and steps are the diffusion prior's; temperature and top-p are the autoregressive one's."""
+    """Resolved parameters of one request.
 
-    size: int  # pixels, the image is square
-    prior: str
+    `sampler` and `eta` are the decoder's; the prior and the upsamplers use their checkpoint's.
+    Candidates and steps are the diffusion prior's, temperature and top-p the autoregressive one's.
+    """
+
+    size: int  # px, the image is square
+    prior: str  # "diffusion" or "autoregressive"
     negative_prompt: str
     sampler: str
     eta: float
@@ -22,14 +23,15 @@ class Parameters:
     prior_num_inference_steps: int
     decoder_num_inference_steps: int
     upsampler_num_inference_steps: int
-    prior_guidance_scale: float
+    prior_guidance_scale: float  # 1: no guidance
     prior_temperature: float
     prior_top_p: float
-    decoder_guidance_scale: float
+    decoder_guidance_scale: float  # 1: no guidance
+    # The decoder is guided from one share of its steps to another, each from 0 to 1.
     decoder_guidance_start: float
     decoder_guidance_stop: float
-    dynamic_threshold: float
+    dynamic_threshold: float  # quantile of the pixels; 0 clamps instead
 
     def as_dict(self) -> dict[str, Any]:
-        """By field name, ready for JSON."""
+        """Return the parameters by field name, as JSON's types."""
         return asdict(self)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from models.checkpoints.checkpoint import CheckpointError
+from models import CheckpointError
 from training.errors import TrainingError
 from training.presets import PRESETS, Preset
 from training.run import CLASSIFIER, NETWORKS, Run

@@ -311,7 +311,7 @@ def load_start_network(
         return load_network(folder, name, dict(config), device)
     networks = {
         part: (network, value_of)
-        for part, network, value_of in karlo.translated(folder, karlo.read_config(folder))
+        for part, network, value_of in karlo.translate(folder, karlo.read_config(folder))
     }
     network, value_of = networks[name]
     return fill(network, value_of, device)

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, start_h
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from models.row import STAGES
+from models.stages import STAGE_NAMES
 
 _STAGE_SECONDS = Counter(
     "unclip_stage_seconds", "Time that the device worked, by stage.", ["stage"]
@@ -61,7 +61,7 @@ _LAST_HEARTBEAT = Gauge(
 )
 _BUILD = Info("unclip_build", "Versions, checkpoint and device of this worker.")
 # Create every series at start: one that begins with its first error has no rate for it.
-for _stage in STAGES:
+for _stage in STAGE_NAMES:
     _STAGE_SECONDS.labels(_stage)
     _PASSES.labels(_stage)
     _BATCH_SIZE.labels(_stage)
@@ -106,7 +106,7 @@ def record_heartbeat() -> None:
 def watch_engine(num_rows: Callable[[], int], limits: Mapping[str, int]) -> None:
     """Read the engine's gauges at each scrape; `limits` is its live table of rows by stage."""
     _IMAGES.set_function(num_rows)
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         _BATCH_SIZE_LIMIT.labels(stage).set_function(partial(limits.__getitem__, stage))
 
 

@@ -199,7 +199,7 @@ def relative_differences(
             _run_their_decoder(theirs, x_64, t, z_i, text),
         ),
         "upsampler": (
-            ours.upsamplers[256].predicted(False, x_256, t, low_res),
+            ours.upsamplers[256].predict(False, x_256, t, low_res),
             _run_their_upsampler(theirs, x_256, t, low_res, dtype),
         ),
     }

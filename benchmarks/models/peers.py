@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from models.acceleration.cuda_graphs import Graphs
+from models.acceleration.cuda_graphs import CudaGraphs
 
 PROMPT = "a red cube on top of a blue cube, on snow"
 GUIDANCE_SCALES = {"prior_guidance_scale": 4.0, "decoder_guidance_scale": 8.0}
@@ -54,7 +54,7 @@ def our_peers(
     """
     pipeline.set_graphs(None)
     if is_compiled and pipeline.device.type == "cpu":
-        pipeline.set_graphs(Graphs(capture_on_cpu, compiled=True))
+        pipeline.set_graphs(CudaGraphs(capture_on_cpu, compiled=True))
     else:
         pipeline.enable_cuda_graphs(is_compiled)
     graphs = pipeline.graphs

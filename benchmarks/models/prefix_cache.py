@@ -14,11 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import UnCLIP
 from models.checkpoints.karlo import DEFAULTS
 from models.networks.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
-from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
+from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 
 # Karlo's prior (20 layers, 32 heads of 64), and an autoregressive one of the paper's size (table 3,
 # §2.2).
-KARLO = PriorConfig(embed_dim=768, text_width=768, width=2048, layers=20, heads=32, unit_norm=False)
+KARLO = DiffusionPriorConfig(
+    embed_dim=768, text_width=768, width=2048, layers=20, heads=32, unit_norm=False
+)
 PAPER = AutoregressivePriorConfig(
     embed_dim=1024, text_width=2048, width=1664, layers=24, heads=26, components=319, buckets=1024
 )
@@ -78,7 +80,9 @@ def count_flops(prior: Prior, new: int, past: int) -> int:
     return int(counter.get_total_flops())
 
 
-def diffusion_cost(config: PriorConfig, tokens: int, steps: int, candidates: int = 1) -> Cost:
+def diffusion_cost(
+    config: DiffusionPriorConfig, tokens: int, steps: int, candidates: int = 1
+) -> Cost:
     """Return the cost for a caption of `tokens` tokens; candidates share the prefix."""
     with torch.device("meta"):
         blocks = BlockCost.measure(DiffusionPrior(config))

@@ -1,1 +1,1 @@
-"""CUDA graphs, oneDNN prepacking and weight offloading."""
+"""Faster and smaller execution: CUDA graphs, oneDNN layouts, weight offloading, transfers."""

@@ -1,8 +1,9 @@
-"""A network's passes as CUDA graphs: recorded once for a number of rows, and played back in one launch.
+"""Forward passes as CUDA graphs: captured once for a batch size, and replayed in one launch.
 
-A pass of a U-Net is some hundred kernels, and with few rows the host takes longer to launch them than the GPU to run them. A graph reads
-its input where it lay when it was recorded, so each pass's rows are copied there. Rows come and go; so that few graphs do for any number
-of them, there is one for 1 to 8, 10, 12, 14, 16, 20 … rows, and places without a row hold what was there before: no row sees another.
+A pass of a U-Net is some hundred kernels, and with few rows the host takes longer to launch them
+than the GPU to run them. A graph reads its input at the addresses it was captured with, so each
+pass copies its rows there. Batch sizes vary, so there is one graph for each of 1 to 8, 10, 12, 14,
+16, 20 … rows. Smaller batches leave old values in the rest, which no row depends on.
 """
 
 from __future__ import annotations
@@ -18,130 +19,156 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger("models.acceleration.cuda_graphs")
-MOST = 96  # graphs at a time: of five networks all sizes up to some sixty rows
-WARM_UPS = 2  # passes before the recording, in which libraries choose their kernels
+# Graphs at a time: of five networks all sizes up to some sixty rows.
+MAX_GRAPHS = 96
+# Passes before the capture, in which libraries choose their kernels.
+WARMUP_PASSES = 2
 
-# A pass: what differs at every step, and what is held as long as the same rows share a pass -> what the network says, a row a row.
+# A pass: inputs that differ at every step, and inputs that stay while the same rows share the pass
+# -> the network's output, `[B, …]`.
 Pass = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
-# Makes a recording of a pass that reads its input where it lies: what plays it back, and where it then says what it says.
-Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+# Captures a pass that reads its inputs in place: returns a function that replays it, and the tensor
+# that then holds its output.
+Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
-def bucket(rows: int) -> int:
-    """The least of 1 … 8, 10 … 16, 20 … 32, 40 … that is not below `rows`: at most a fifth of the places are empty. With many rows an
-    empty place costs as much as one that is taken."""
+def bucket_size(rows: int) -> int:
+    """Return the smallest of 1 … 8, 10 … 16, 20 … 32, 40 … that is at least `rows`.
+
+    At most a fifth of the places are empty. In large batches an empty place costs as much as a
+    row."""
     step = 1 << max(0, (rows - 1).bit_length() - 3)
     return -(-rows // step) * step
 
 
-def filled(x: Tensor, size: int) -> Tensor:
-    """x `[B, …]` with its last row again up to `[size, …]`."""
+def pad_batch(x: Tensor, size: int) -> Tensor:
+    """Repeat the last row of x `[B, …]` up to `[size, …]`."""
     return x if len(x) == size else torch.cat((x, x[-1:].expand(size - len(x), *x.shape[1:])))
 
 
-class Recorder:
-    """Records on a GPU. All recordings share one pool of memory: they are played one after the other."""
+class GraphCapturer:
+    """Captures passes on a GPU.
+
+    All graphs share one memory pool, because they are replayed one after the other."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream(device)  # one for all: cuBLAS keeps a workspace for each
+        # One for all graphs, because cuBLAS allocates a workspace for each stream.
+        self.stream = torch.cuda.Stream(device)
 
     def __call__(self, network: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """See `Record`."""
+        """Capture a pass, and return a function that replays it with the tensor of its output."""
         with torch.cuda.device(self.device):
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
-                for _ in range(WARM_UPS):
+                for _ in range(WARMUP_PASSES):
                     network()
             torch.cuda.current_stream().wait_stream(self.stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads, which send images home meanwhile, are none of the recording's business.
+            # "thread_local": other threads copy images to the host meanwhile, outside the capture.
             with torch.cuda.graph(
                 graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
             ):
-                said = network()
-        return graph.replay, said
+                output = network()
+        return graph.replay, output
 
 
 @dataclass
-class Recording:
-    """A pass at one size: where its input lies, what is held there, and where its output is after `replay`."""
+class CapturedGraph:
+    """A pass at one batch size, with its input tensors and its output after `replay`."""
 
-    fresh: list[Tensor]
-    held: list[Tensor]
-    holds: weakref.ref[Tensor] | None  # the first of the tensors that were last copied to `held`
+    step_inputs: list[Tensor]
+    cached_inputs: list[Tensor]
+    cached_source: weakref.ref[Tensor] | None  # first tensor last copied to `cached_inputs`
     replay: Callable[[], None]
-    said: Tensor
+    output: Tensor
 
 
-class Graphs:
-    """Recordings by network and size, of passes that came more than once; the one that was not used for longest makes room. The networks'
-    weights must stay where they are."""
+class CudaGraphs:
+    """Replays passes by network and batch size, and captures those that occur a second time.
 
-    def __init__(self, record: Record, most: int = MOST, compiled: bool = False) -> None:
-        """`compiled`: by torch.compile before they are recorded, which takes a minute or so each."""
-        self.record = record
-        self.most = most
+    The least recently used graph is dropped when there are more than `max_graphs`. The networks'
+    weights must not move."""
+
+    def __init__(
+        self, capture: Capture, max_graphs: int = MAX_GRAPHS, compiled: bool = False
+    ) -> None:
+        """Create an empty set of graphs.
+
+        `compiled` runs torch.compile before each capture, which takes about a minute."""
+        self.capture = capture
+        self.max_graphs = max_graphs
         self.compiled = compiled
-        self._recordings: OrderedDict[tuple[Any, ...], Recording] = OrderedDict()
-        self._met: set[tuple[Any, ...]] = set()
-        self._refused: set[tuple[Any, ...]] = set()
+        self._graphs: OrderedDict[tuple[Any, ...], CapturedGraph] = OrderedDict()
+        self._seen: set[tuple[Any, ...]] = set()
+        self._failed: set[tuple[Any, ...]] = set()
 
     def __len__(self) -> int:
-        """How many recordings there are."""
-        return len(self._recordings)
+        """Return the number of captured graphs."""
+        return len(self._graphs)
 
     def run(
-        self, name: str, network: Pass, fresh: Sequence[Tensor], held: Sequence[Tensor] = ()
+        self,
+        name: str,
+        network: Pass,
+        step_inputs: Sequence[Tensor],
+        cached_inputs: Sequence[Tensor] = (),
     ) -> Tensor:
-        """A network's pass over rows, `[B, …]` each tensor. `held` is copied only where its first tensor is another than before."""
-        rows = len(fresh[0])
-        size = bucket(rows)
-        key = (name, size, *((x.dtype, *x.shape[1:]) for x in (*fresh, *held)))
-        recording = self._recordings.get(key)
-        if recording is None and key in self._met and key not in self._refused:
-            recording = self._recorded(
-                key, network, [filled(x, size) for x in fresh], [filled(x, size) for x in held]
-            )
-        if recording is None:
-            self._met.add(key)
-            return network([filled(x, size) for x in fresh], [filled(x, size) for x in held])[:rows]
-        self._recordings.move_to_end(key)
-        _copied(recording.fresh, fresh)
-        if held and (recording.holds is None or recording.holds() is not held[0]):
-            _copied(recording.held, held)
-            recording.holds = weakref.ref(held[0])
-        recording.replay()
-        return recording.said[:rows].clone()
+        """Run a network's pass over rows, `[B, …]` each tensor, and return its output `[B, …]`.
 
-    def _recorded(
-        self, key: tuple[Any, ...], network: Pass, fresh: list[Tensor], held: list[Tensor]
-    ) -> Recording | None:
-        """A recording with places of its own; None where it cannot be made, and then it is not tried again."""
-        while len(self._recordings) >= self.most:
-            self._recordings.popitem(last=False)
-        fresh = [x.clone() for x in fresh]
-        held = [x.clone() for x in held]
+        `cached_inputs` are copied only if the first of them is another tensor than before."""
+        rows = len(step_inputs[0])
+        size = bucket_size(rows)
+        key = (name, size, *((x.dtype, *x.shape[1:]) for x in (*step_inputs, *cached_inputs)))
+        graph = self._graphs.get(key)
+        if graph is None:
+            padded_step = [pad_batch(x, size) for x in step_inputs]
+            padded_cached = [pad_batch(x, size) for x in cached_inputs]
+            if key in self._seen and key not in self._failed:
+                graph = self._capture(key, network, padded_step, padded_cached)
+            if graph is None:
+                self._seen.add(key)
+                return network(padded_step, padded_cached)[:rows]
+        self._graphs.move_to_end(key)
+        _copy_rows(graph.step_inputs, step_inputs)
+        source = None if graph.cached_source is None else graph.cached_source()
+        if cached_inputs and source is not cached_inputs[0]:
+            _copy_rows(graph.cached_inputs, cached_inputs)
+            graph.cached_source = weakref.ref(cached_inputs[0])
+        graph.replay()
+        return graph.output[:rows].clone()
+
+    def _capture(
+        self,
+        key: tuple[Any, ...],
+        network: Pass,
+        step_inputs: Sequence[Tensor],
+        cached_inputs: Sequence[Tensor],
+    ) -> CapturedGraph | None:
+        """Return a graph with input tensors of its own, or None after a failed capture.
+
+        A capture that failed is not attempted again."""
+        while len(self._graphs) >= self.max_graphs:
+            self._graphs.popitem(last=False)
+        step_inputs = [x.clone() for x in step_inputs]
+        cached_inputs = [x.clone() for x in cached_inputs]
         run = torch.compile(network, dynamic=False) if self.compiled else network
         try:
-            replay, said = self.record(lambda: run(fresh, held))
-        except (
-            Exception
-        ) as error:  # the pass itself is not at fault: it is made without a recording, as before
-            log.warning(
-                "no graph of %s: its passes are launched one by one", key[:2], exc_info=True
-            )
-            self._refused.add(key)
+            replay, output = self.capture(lambda: run(step_inputs, cached_inputs))
+        except Exception as error:
+            # The pass itself may be fine: it runs eagerly, as before.
+            log.warning("CUDA graph capture failed for %s: running eagerly", key[:2], exc_info=True)
+            self._failed.add(key)
             if isinstance(error, torch.OutOfMemoryError):
-                self._recordings.clear()
+                self._graphs.clear()
             return None
-        self._recordings[key] = Recording(fresh, held, None, replay, said)
-        return self._recordings[key]
+        self._graphs[key] = CapturedGraph(step_inputs, cached_inputs, None, replay, output)
+        return self._graphs[key]
 
 
-def _copied(places: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
-    """Rows into their places, in few launches."""
+def _copy_rows(places: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
+    """Copy rows to the start of larger tensors, in few launches."""
     torch._foreach_copy_(
         [place[: len(x)] for place, x in zip(places, rows, strict=True)], list(rows)
     )

@@ -1,1 +1,1 @@
-"""Read, write, download and convert checkpoints."""
+"""Checkpoint folders: our layout, Karlo's, and upsamplers from elsewhere."""

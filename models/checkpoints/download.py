@@ -1,7 +1,8 @@
-"""Karlo from the hub, as a checkpoint folder of ours: fetched once, converted once.
+"""Download Karlo from the hub and convert it into a checkpoint folder of our layout.
 
-What is fetched is pinned to a commit, which the folder's config.json and card name. An interrupted download goes on where it
-was, and each file is checked against the size, and where the hub knows it the SHA-256, that the hub lists.
+The download is pinned to a commit, which the folder's config.json and card name. An interrupted
+download resumes. Each file is checked against the size that the hub lists, and against its SHA-256
+if the hub has one.
 """
 
 from __future__ import annotations
@@ -22,33 +23,36 @@ from models.checkpoints import karlo
 from models.checkpoints.checkpoint import save_texts
 
 TEXT_TO_IMAGE = "kakaobrain/karlo-v1-alpha"
-VARIATIONS = "kakaobrain/karlo-v1-alpha-image-variations"  # has the image encoder
+# Has the image encoder.
+VARIATIONS = "kakaobrain/karlo-v1-alpha-image-variations"
 
 CARD = """# Karlo-v1-alpha
 
-The unCLIP model of Kakao Brain (https://github.com/kakaobrain/karlo): 3.4 billion parameters and an image encoder of 304 million,
-CLIP ViT-L/14, images up to 256². Trained on 115 million pairs of images and captions (COYO-100M's better part, CC3M, CC12M).
+The unCLIP model of Kakao Brain (https://github.com/kakaobrain/karlo): 3.4 billion parameters and an
+image encoder of 304 million, CLIP ViT-L/14, images up to 256². Trained on 115 million pairs of
+images and captions (the better part of COYO-100M, CC3M, CC12M).
 
 Converted by `python -m models pull` from
 
 {sources}
 
-with the tensors {precision}, under other names and in another order, and nothing else changed.
+Tensors are {precision}. They have other names and another order; nothing else changed.
 
-The weights' licence is CreativeML OpenRAIL-M, which binds those who use them and those they serve to its restrictions of use
-(https://huggingface.co/spaces/CompVis/stable-diffusion-license). Karlo's authors advise a safety checker; there is none in this folder.
+The weights' licence is CreativeML OpenRAIL-M. It binds those who use the weights, and their users,
+to its restrictions (https://huggingface.co/spaces/CompVis/stable-diffusion-license). Karlo's
+authors recommend a safety checker; this folder has none.
 """
 
 T = TypeVar("T")
 
 
 class PullError(RuntimeError):
-    """What was to be fetched is not there or not whole; the message says which file, and what would do."""
+    """A download failed; the message names the file, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A repository at one commit, and its files' sizes and SHA-256s, where the hub knows them."""
+    """A repository at one commit, with its files' sizes (bytes) and, if known, SHA-256 hashes."""
 
     repository: str
     commit: str
@@ -64,41 +68,28 @@ def pull(
     half: bool = False,
     keep: bool = False,
 ) -> None:
-    """Fetch Karlo into `OUT.download`, convert it to `out`, and delete the download unless `keep`. PullError, or CheckpointError
-    for weights that are not as Karlo is made."""
+    """Download Karlo into `OUT.download`, convert it to `out`, and delete the download.
+
+    `half` rounds the weights to fp16, and `keep` keeps the download. Raises PullError, and
+    CheckpointError for weights that differ from Karlo's."""
     if out.exists():
-        raise PullError(f"{out} exists already: delete it, or name another folder by --out")
+        raise PullError(f"{out} exists: delete it, or name another folder by --out")
     download = out.with_name(out.name + ".download")
-    listings = {
-        repository: listed(repository, at)
-        for repository, at in ((TEXT_TO_IMAGE, revision), (VARIATIONS, image_revision))
-    }
-    wanted = {repository: files_of(listing) for repository, listing in listings.items()}
-    _check_room(
-        download,
-        sum(
-            listings[repository].sizes[name]
-            for repository, names in wanted.items()
-            for name in names
-        ),
-    )
-    for repository, names in wanted.items():
-        for name in names:
-            fetch(listings[repository], name, download)
-    convert(
-        download,
-        out,
-        {listing.repository: listing.commit for listing in listings.values()},
-        half=half,
-    )
+    listings = [list_files(TEXT_TO_IMAGE, revision), list_files(VARIATIONS, image_revision)]
+    files = [(listing, name) for listing in listings for name in select_files(listing)]
+    _check_disk_space(download, sum(listing.sizes[name] for listing, name in files))
+    for listing, name in files:
+        fetch(listing, name, download)
+    commits = {listing.repository: listing.commit for listing in listings}
+    convert(download, out, commits, half=half)
     if not keep:
         shutil.rmtree(download)
 
 
-def listed(repository: str, revision: str) -> Listing:
-    """A repository's files at a revision, whose commit is found out once, so that all files are of the same."""
+def list_files(repository: str, revision: str) -> Listing:
+    """List a repository's files at a revision, which is resolved once to a commit."""
     hub = _hub()
-    info = _asked(
+    info = _request(
         f"{repository} at {revision!r}",
         lambda: hub.HfApi().model_info(repository, revision=revision, files_metadata=True),
     )
@@ -111,8 +102,10 @@ def listed(repository: str, revision: str) -> Listing:
     )
 
 
-def files_of(listing: Listing) -> list[str]:
-    """The files that a conversion reads, and no others: of each network its config and the first kind of weights there is."""
+def select_files(listing: Listing) -> list[str]:
+    """Return the files that a conversion reads: each network's config and its weights.
+
+    Of several files of weights only one is selected. Raises PullError if a file is missing."""
     if listing.repository == VARIATIONS:
         parts = [karlo.OPTIONAL]
         names = []
@@ -128,60 +121,65 @@ def files_of(listing: Listing) -> list[str]:
     missing = [" or ".join(names) for names in choices if not listing.sizes.keys() & set(names)]
     if missing:
         raise PullError(
-            f"{listing.repository} at {listing.commit} lacks {'; '.join(missing)}: name a commit that has it by --revision"
+            f"{listing.repository} at {listing.commit} lacks {'; '.join(missing)}: "
+            "name a commit that has it by --revision"
         )
     return [next(name for name in names if name in listing.sizes) for names in choices]
 
 
 def fetch(listing: Listing, name: str, folder: Path) -> None:
-    """A file of a repository into `folder`, or what of it is not there yet; checked."""
+    """Download a file, or the missing rest of it, into `folder`, and check it.
+
+    Raises PullError for a file that differs from the listing."""
     hub = _hub()
-    _asked(
+    _request(
         f"{name} of {listing.repository}",
         lambda: hub.HfApi().hf_hub_download(
             listing.repository, name, revision=listing.commit, local_dir=folder
         ),
     )
     path = folder / name
-    size = listing.sizes[name]
-    fault = (
-        f"has {path.stat().st_size} bytes, and the hub lists {size}"
-        if path.stat().st_size != size
-        else None
-    )
-    if fault is None and name in listing.hashes:
+    fault = _find_fault(listing, name, path)
+    if fault is not None:
+        # Otherwise the next attempt would treat it as complete.
+        path.unlink()
+        raise PullError(f"{path} {fault}. It is deleted: run this command again to download it")
+
+
+def _find_fault(listing: Listing, name: str, path: Path) -> str | None:
+    size = path.stat().st_size
+    if size != listing.sizes[name]:
+        return f"has {size} bytes, and the hub lists {listing.sizes[name]}"
+    if name in listing.hashes:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != listing.hashes[name]:
-                fault = "has another SHA-256 than the hub lists"
-    if fault is not None:
-        path.unlink()  # or the next try would take it for whole
-        raise PullError(f"{path} {fault}. It is deleted: run this again to fetch it anew")
+                return "has another SHA-256 than the hub lists"
+    return None
 
 
 def convert(source: Path, out: Path, commits: dict[str, str], *, half: bool = False) -> None:
-    """Write Karlo's folder as one of ours, tensors as they are stored, or in fp16. `out` is there when all of it is."""
+    """Write Karlo's folder in our layout, with tensors as they are stored, or in fp16.
+
+    `out` appears only when it is complete."""
     config = karlo.read_config(source)
     unfinished = out.with_name(out.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for name, network, value_of in karlo.translated(source, config):
+    for name, network, read in karlo.translate(source, config):
         print(f"Converting {name}", flush=True)
-        save_file(
-            {key: _copied(value_of(key), half) for key in network.state_dict()},
-            unfinished / f"{name}.safetensors",
-        )
+        tensors = {key: _copy(read(key), half) for key in network.state_dict()}
+        save_file(tensors, unfinished / f"{name}.safetensors")
     sources = "\n".join(
         f"- `{repository}`, commit `{commit}`" for repository, commit in commits.items()
     )
-    card = CARD.format(
-        sources=sources, precision="rounded to fp16" if half else "as they are stored there"
-    )
+    precision = "rounded to fp16" if half else "as they are stored there"
+    card = CARD.format(sources=sources, precision=precision)
     save_texts(unfinished, config | {"source": commits}, card)
     unfinished.rename(out)
 
 
-def _copied(tensor: Tensor, half: bool) -> Tensor:
-    """A tensor out of the file that it lies in, which is let go of."""
+def _copy(tensor: Tensor, half: bool) -> Tensor:
+    """Copy a tensor out of its mapped file."""
     return tensor.to(
         dtype=torch.float16 if half else tensor.dtype,
         copy=True,
@@ -190,44 +188,53 @@ def _copied(tensor: Tensor, half: bool) -> Tensor:
 
 
 def _hub() -> ModuleType:
-    """huggingface_hub, which nothing else here needs."""
+    """Import huggingface_hub, an optional dependency."""
     try:
         import huggingface_hub
     except ImportError as error:
         raise PullError(
-            "fetching needs huggingface_hub, which is not installed: pip install huggingface_hub"
+            "huggingface_hub is not installed: run pip install huggingface_hub"
         ) from error
     return huggingface_hub
 
 
-def _asked(what: str, ask: Callable[[], T]) -> T:
-    """What the hub answers. Its client's errors differ by its version; each becomes one that says what was asked for."""
+def _request(subject: str, call: Callable[[], T]) -> T:
+    """Return the hub's answer.
+
+    Its client's exceptions depend on its version; each becomes a PullError that names the subject.
+    """
     try:
-        return ask()
+        return call()
     except Exception as error:
         kind = type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
-        if kind in (
+        missing = (
             "RepositoryNotFoundError",
             "RevisionNotFoundError",
             "RemoteEntryNotFoundError",
-        ) or status in (401, 403, 404):
-            advice = "there is no such thing, or it is not for everybody: look at the name and the revision, or log in by `hf auth login`"
+        )
+        if kind in missing or status in (401, 403, 404):
+            advice = (
+                "it does not exist or is not public: check the name and the revision, or log in "
+                "by `hf auth login`"
+            )
         else:
-            advice = "is the network up? What has been fetched is kept: run this again to go on"
+            advice = "check the network, and run this command again to resume"
         raise PullError(
-            f"{what} did not come from {_hub().constants.ENDPOINT}: {advice} ({kind}: {str(error).splitlines()[0]})"
+            f"cannot download {subject} from {_hub().constants.ENDPOINT}: {advice} "
+            f"({kind}: {str(error).splitlines()[0]})"
         ) from error
 
 
-def _check_room(folder: Path, size: int) -> None:
-    """PullError unless the download and as much again for what it is converted to find room on the disk."""
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _check_disk_space(folder: Path, size: int) -> None:
+    """Raise PullError unless the download, and its converted copy, fit on the disk."""
+    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    needed = 2 * size - there
+    needed = 2 * size - present
     free = shutil.disk_usage(parent).free
-    print(f"{size / 1e9:.1f} GB to fetch, of which {there / 1e9:.1f} GB are there", flush=True)
+    print(f"{size / 1e9:.1f} GB in total, {present / 1e9:.1f} GB already present", flush=True)
     if free < needed:
         raise PullError(
-            f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed: name another place by --out"
+            f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed: "
+            "name a folder on another disk by --out"
         )

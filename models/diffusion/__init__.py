@@ -1,1 +1,1 @@
-"""Noise schedules and samplers."""
+"""Noise schedules, samplers and guidance."""

@@ -13,18 +13,21 @@ from torch import Tensor
 
 TRAIN_TIMESTEPS = 1000
 MAX_BETA = 0.999
+SCHEDULES = ("cosine", "linear")
 
 
 def betas(schedule: str, timesteps: int = TRAIN_TIMESTEPS) -> Tensor:
-    """`[T]` variances added at each step. "cosine": Nichol & Dhariwal 2021, eq. 17, capped at 0.999. "linear": Ho et al. 2020,
-    scaled to any T as in guided-diffusion."""
+    """Return the variances `[T]` that the forward process adds at each timestep.
+
+    "cosine": Nichol & Dhariwal 2021, eq. 17, capped at 0.999. "linear": Ho et al. 2020, scaled to
+    any T as in guided-diffusion. Raises ValueError for another name."""
     if schedule == "cosine":
 
-        def kept(fraction: float) -> float:
+        def alpha_bar(fraction: float) -> float:
             return math.cos((fraction + 0.008) / 1.008 * math.pi / 2) ** 2
 
         values = [
-            min(1 - kept((t + 1) / timesteps) / kept(t / timesteps), MAX_BETA)
+            min(1 - alpha_bar((t + 1) / timesteps) / alpha_bar(t / timesteps), MAX_BETA)
             for t in range(timesteps)
         ]
         return torch.tensor(values, dtype=torch.float64)
@@ -35,14 +38,16 @@ def betas(schedule: str, timesteps: int = TRAIN_TIMESTEPS) -> Tensor:
 
 
 def alphas_cumprod(schedule: str, timesteps: int = TRAIN_TIMESTEPS) -> Tensor:
-    """`[T]` products of 1 - beta."""
+    """Return the cumulative products `[T]` of 1 - beta."""
     return (1 - betas(schedule, timesteps)).cumprod(0)
 
 
 def spaced_timesteps(num_inference_steps: int, last: int = TRAIN_TIMESTEPS - 1) -> list[int]:
-    """Descending timesteps from `last` to 0, both included: i·last/(n-1), rounded half to even (guided-diffusion's
-    respacing). One step is `last` alone."""
-    checked_steps(num_inference_steps, last + 1)
+    """Return descending timesteps from `last` to 0, both included.
+
+    Step i of n is i·last/(n-1), rounded half to even (guided-diffusion's respacing). A single step
+    is `last`. Raises ValueError as `check_num_steps`."""
+    check_num_steps(num_inference_steps, last + 1)
     if num_inference_steps == 1:
         return [last]
     return [
@@ -50,7 +55,7 @@ def spaced_timesteps(num_inference_steps: int, last: int = TRAIN_TIMESTEPS - 1) 
     ]
 
 
-def checked_steps(num_inference_steps: int, timesteps: int) -> None:
-    """ValueError unless there is at least one step and none twice."""
+def check_num_steps(num_inference_steps: int, timesteps: int) -> None:
+    """Raise ValueError unless the number of steps is from 1 to the number of timesteps."""
     if not 1 <= num_inference_steps <= timesteps:
         raise ValueError(f"num_inference_steps is {num_inference_steps}: use 1 to {timesteps}")

@@ -1,8 +1,9 @@
-"""Group norm with what stands around it, in three passes over an image on a GPU that keep it channels last.
+"""Fused group norm on a GPU: three passes over an image that keep it channels last.
 
-torch's own group norm makes an image channels first there, so that each is copied before the norm and again before the next
-convolution; SiLU, FiLM and a convolution's bias are passes of their own, and at 256² in fp16 all of them take as long as the products.
-Here the bias of the convolution before, and what is added to its channels, go in with the statistics, and FiLM and SiLU with the norm.
+torch's own group norm converts an image to channels first. Each image is then copied before the
+norm and again before the next convolution. SiLU, FiLM and a convolution's bias are passes of their
+own, and at 256² in fp16 all of them take as long as the products. Here the bias of the convolution
+before, and what is added to its channels, go in with the statistics; FiLM and SiLU with the norm.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 log = logging.getLogger("models.kernels.group_norm")
-# of a program's tile
+# Pixels and channels of a program's tile, and partial sums that a program adds at a time.
 PIXELS = 64
 CHANNELS = 64
 PARTS = 32
-PROGRAMS = 2048  # that keep a large GPU busy
+# Programs that keep a large GPU busy.
+PROGRAMS = 2048
 
 
-def usable(x: Tensor) -> bool:
-    """Whether `norm` and `total` can be had for x `[B, C, H, W]`: on a GPU with Triton, without gradients, channels last. torch.compile
-    makes its own of the plain operations."""
+def is_supported(x: Tensor) -> bool:
+    """Whether `norm` and `add_with_bias` run on x `[B, C, H, W]`.
+
+    They need a GPU with Triton, channels last, and no gradients. torch.compile generates its own
+    kernels from the plain operations."""
     return (
         x.is_cuda
         and not torch.is_grad_enabled()
@@ -36,12 +40,15 @@ def usable(x: Tensor) -> bool:
 
 def norm(
     x: Tensor,
-    of: nn.GroupNorm,
+    module: nn.GroupNorm,
     added: Tensor | None = None,
     film: Tensor | None = None,
     silu: bool = True,
 ) -> Tensor:
-    """The group norm of x `[B, C, H, W]` + added `[B or 1, C]`, then times 1 + scale plus shift (film is both, `[B, 2C]`), then SiLU."""
+    """Return the group norm of x `[B, C, H, W]` + added `[B or 1, C]`, with FiLM and SiLU.
+
+    `film` is scale and shift side by side, `[B, 2C]`: the result is multiplied by 1 + scale and
+    shift is added. Requires `is_supported(x)`."""
     from models.kernels import triton_kernels
 
     batch, channels, height, width = x.shape
@@ -53,91 +60,89 @@ def norm(
     sums = torch.empty(batch, parts, 2, channels, dtype=torch.float32, device=x.device)
     factors = torch.empty(batch, 2, channels, dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
-    each = channels // of.num_groups
+    group_channels = channels // module.num_groups
     with torch.cuda.device_of(x):
         triton_kernels.moments[(parts, blocks, batch)](
             x, sums, pixels, channels, chunk, parts, BP=PIXELS, BC=CHANNELS
         )
-        triton_kernels.affine[(of.num_groups, batch)](
+        triton_kernels.affine_factors[(module.num_groups, batch)](
             sums,
-            of.weight,
-            of.bias,
+            module.weight,
+            module.bias,
             x if added is None else added.contiguous(),
             x if film is None else film.contiguous(),
             factors,
             pixels,
             channels,
-            each,
+            group_channels,
             parts,
             channels if added is not None and len(added) > 1 else 0,
-            of.eps,
+            module.eps,
             ADDED=added is not None,
             FILM=film is not None,
             BQ=PARTS,
-            BD=1 << (each - 1).bit_length(),
+            BD=1 << (group_channels - 1).bit_length(),
         )
-        triton_kernels.applied[(-(-pixels // PIXELS), blocks, batch)](
+        triton_kernels.apply_affine[(-(-pixels // PIXELS), blocks, batch)](
             x, factors, out, pixels, channels, SILU=silu, BP=PIXELS, BC=CHANNELS
         )
     return out
 
 
-def total(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
-    """a + b, `[B, C, H, W]` each, with a bias `[C]`."""
+def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    """Return a + b, `[B, C, H, W]` each, plus a bias `[C]`. Requires `is_supported(a)`."""
     from models.kernels import triton_kernels
 
-    a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
+    a = a.contiguous(memory_format=torch.channels_last)
+    b = b.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(a)
     channels = a.shape[1]
     pixels = a.numel() // channels
     with torch.cuda.device_of(a):
-        triton_kernels.total[(-(-pixels // PIXELS), -(-channels // CHANNELS))](
+        triton_kernels.add_with_bias[(-(-pixels // PIXELS), -(-channels // CHANNELS))](
             a, b, bias, out, pixels, channels, BP=PIXELS, BC=CHANNELS
         )
     return out
 
 
-def unbiased(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution whose bias is left to what follows: on a GPU it is a pass of its own."""
+def conv_without_bias(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a convolution without its bias, which the next kernel adds.
+
+    On a GPU the bias is a pass over the image."""
     return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
 
 
 @cache
 def _works(device: torch.device) -> bool:
-    """Whether the kernels run on this device and say what torch says, tried once on a small image."""
+    """Whether the kernels run on this device and agree with torch, checked on a small image."""
     try:
-        x = (
-            torch.linspace(-2, 3, 2 * 24 * 81, device=device)
-            .sin()
-            .view(2, 24, 9, 9)
-            .half()
-            .contiguous(memory_format=torch.channels_last)
-        )
-        of = nn.GroupNorm(4, 24, device=device, dtype=x.dtype)
-        added = x[:, :, 0, 0].contiguous()
-        film = x[:, :, :2, 1].flatten(1)
-        # In fp32: torch's own steps in fp16 round by more than the kernels may be off.
-        scale, shift = film[..., None, None].float().chunk(2, dim=1)
-        normed = F.group_norm(
-            (x.float() + added[..., None, None]),
-            of.num_groups,
-            of.weight.float(),
-            of.bias.float(),
-            of.eps,
-        )
-        wanted = F.silu(normed * (1 + scale) + shift)
-        summed = 2 * x.float() + added[:1, :, None, None]
-        same = all(
-            torch.allclose(a.float(), b, atol=1e-2)
-            for a, b in ((norm(x, of, added, film), wanted), (total(x, x, added[0]), summed))
-        )
-    except (
-        Exception
-    ):  # no Triton, no compiler for it, or a GPU that it does not know: torch's own do as well
-        log.warning("fused kernels do not run on %s: torch's own are slower", device, exc_info=True)
+        agree = _agrees_with_torch(device)
+    except Exception:
+        # No Triton, no compiler for it, or a GPU that it does not support: use torch's own.
+        log.warning("fused kernels do not run on %s: using torch's own", device, exc_info=True)
         return False
-    if not same:
-        log.warning(
-            "fused kernels say something else than torch's own on %s: they are left out", device
-        )
-    return same
+    if not agree:
+        log.warning("fused kernels differ from torch on %s: using torch's own", device)
+    return agree
+
+
+def _agrees_with_torch(device: torch.device) -> bool:
+    x = torch.linspace(-2, 3, 2 * 24 * 81, device=device).sin().view(2, 24, 9, 9).half()
+    x = x.contiguous(memory_format=torch.channels_last)
+    module = nn.GroupNorm(4, 24, device=device, dtype=x.dtype)
+    added = x[:, :, 0, 0].contiguous()
+    film = x[:, :, :2, 1].flatten(1)
+    # In fp32: torch's own steps in fp16 round by more than the kernels may differ.
+    scale, shift = film[..., None, None].float().chunk(2, dim=1)
+    normed = F.group_norm(
+        (x.float() + added[..., None, None]),
+        module.num_groups,
+        module.weight.float(),
+        module.bias.float(),
+        module.eps,
+    )
+    pairs = (
+        (norm(x, module, added, film), F.silu(normed * (1 + scale) + shift)),
+        (add_with_bias(x, x, added[0]), 2 * x.float() + added[:1, :, None, None]),
+    )
+    return all(torch.allclose(ours.float(), torchs, atol=1e-2) for ours, torchs in pairs)

@@ -1,4 +1,7 @@
-"""What `fused` does on a GPU, in Triton. Images lie channels last: `[N, pixels, channels]`. Sums are in fp32 whatever the numbers are."""
+"""The Triton kernels of `group_norm`.
+
+Images are channels last: `[N, pixels, channels]`. Sums are in fp32 in every dtype.
+"""
 
 import triton
 import triton.language as tl
@@ -6,7 +9,7 @@ import triton.language as tl
 
 @triton.jit
 def moments(x, sums, pixels, channels, chunk, parts, BP: tl.constexpr, BC: tl.constexpr):
-    """x -> each channel's sum and sum of squares over each part of `chunk` pixels, `[N, parts, 2, channels]`."""
+    """Sum x and its squares over each part of `chunk` pixels, into `[N, parts, 2, channels]`."""
     part = tl.program_id(0)
     n = tl.program_id(2)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
@@ -27,7 +30,7 @@ def moments(x, sums, pixels, channels, chunk, parts, BP: tl.constexpr, BC: tl.co
 
 
 @triton.jit
-def affine(
+def affine_factors(
     sums,
     weight,
     bias,
@@ -45,18 +48,20 @@ def affine(
     BQ: tl.constexpr,
     BD: tl.constexpr,
 ):
-    """Sums of x -> the factors `[N, 2, channels]` by which x * scale + shift is the group norm of x + added, its FiLM included. A program
-    is a group of `width` channels."""
+    """Turn sums of x into the factors `[N, 2, channels]` of its group norm.
+
+    x * scale + shift is then the group norm of x + added, with FiLM. A program is a group of
+    `width` channels."""
     g = tl.program_id(0)
     n = tl.program_id(1)
     d = tl.arange(0, BD)
     c = g * width + d
-    known = d < width
+    inside_group = d < width
     totals = tl.zeros([BQ, BD], tl.float32)
     squares = tl.zeros([BQ, BD], tl.float32)
     for start in range(0, parts, BQ):
         q = start + tl.arange(0, BQ)
-        inside = (q < parts)[:, None] & known[None, :]
+        inside = (q < parts)[:, None] & inside_group[None, :]
         at = sums + (n * parts + q[:, None]) * 2 * channels + c[None, :]
         totals += tl.load(at, mask=inside, other=0.0)
         squares += tl.load(at + channels, mask=inside, other=0.0)
@@ -64,31 +69,33 @@ def affine(
     of_x2 = tl.sum(squares, 0)
     a = tl.zeros([BD], tl.float32)
     if ADDED:
-        a = tl.load(added + n * added_stride + c, mask=known, other=0.0).to(tl.float32)
+        a = tl.load(added + n * added_stride + c, mask=inside_group, other=0.0).to(tl.float32)
         of_x2 += 2 * a * of_x + pixels * a * a
         of_x += pixels * a
     count = pixels * width
     mean = tl.sum(of_x, 0) / count
     variance = tl.maximum(tl.sum(of_x2, 0) / count - mean * mean, 0.0)
-    scale = tl.load(weight + c, mask=known, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
-    shift = tl.load(bias + c, mask=known, other=0.0).to(tl.float32) - mean * scale
+    scale = tl.load(weight + c, mask=inside_group, other=0.0).to(tl.float32) / tl.sqrt(
+        variance + eps
+    )
+    shift = tl.load(bias + c, mask=inside_group, other=0.0).to(tl.float32) - mean * scale
     if FILM:
-        by = 1 + tl.load(film + n * 2 * channels + c, mask=known, other=0.0).to(tl.float32)
+        by = 1 + tl.load(film + n * 2 * channels + c, mask=inside_group, other=0.0).to(tl.float32)
         scale *= by
         shift = shift * by + tl.load(
-            film + n * 2 * channels + channels + c, mask=known, other=0.0
+            film + n * 2 * channels + channels + c, mask=inside_group, other=0.0
         ).to(tl.float32)
     shift += a * scale
     to = factors + n * 2 * channels + c
-    tl.store(to, scale, mask=known)
-    tl.store(to + channels, shift, mask=known)
+    tl.store(to, scale, mask=inside_group)
+    tl.store(to + channels, shift, mask=inside_group)
 
 
 @triton.jit
-def applied(
+def apply_affine(
     x, factors, out, pixels, channels, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):
-    """x * scale + shift, through SiLU where asked for."""
+    """Write x * scale + shift, through SiLU if SILU is set."""
     p = tl.program_id(0) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     n = tl.program_id(2)
@@ -104,8 +111,8 @@ def applied(
 
 
 @triton.jit
-def total(a, b, bias, out, pixels, channels, BP: tl.constexpr, BC: tl.constexpr):
-    """a + b + bias, over all images' pixels."""
+def add_with_bias(a, b, bias, out, pixels, channels, BP: tl.constexpr, BC: tl.constexpr):
+    """Write a + b + bias for the pixels of all images."""
     p = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     inside = (p < pixels)[:, None] & (c < channels)[None, :]

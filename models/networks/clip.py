@@ -1,7 +1,8 @@
-"""CLIP (Radford et al. 2021), through open_clip: captions and images into one space.
+"""CLIP (Radford et al. 2021), through open_clip: text and images in one space.
 
-Gives what the rest of the pipeline conditions on: the text embedding z_t, the text encoder's hidden states, and the
-image embedding z_i. Any architecture that open_clip knows will do; the checkpoint's config names one or spells it out.
+It computes what the rest of the pipeline conditions on: the text embedding z_t, the text encoder's
+hidden states, and the image embedding z_i. The checkpoint's config names one of open_clip's
+architectures or spells one out.
 """
 
 from __future__ import annotations
@@ -17,29 +18,45 @@ from open_clip.model import CLIP as OpenClip
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-# open_clip builds no CLIP without an image encoder: the smallest, to be thrown away.
+from models.networks.dtypes import to_float32
+
+# open_clip requires an image encoder: the smallest, which is deleted at once.
 _PLACEHOLDER = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}
 
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """Encoded captions: z_t `[B, D]` in fp32 (unit norm, unless the config keeps CLIP's own scale), the final hidden states
-    `[B, L, W]` in the encoder's dtype, and a mask `[B, L]`, True where there is a token. L is the longest caption's length."""
+    """Encoded texts, L tokens long at most.
+
+    z_t is `[B, D]` in fp32, of unit norm unless the config keeps CLIP's scale. `hidden` `[B, L, W]`
+    has the final hidden states in the encoder's dtype. The mask `[B, L]` is True at tokens."""
 
     z_t: Tensor
     hidden: Tensor
     mask: Tensor
 
+    def row(self, index: int) -> TextEncoding:
+        """Return one text's encoding as a batch of one."""
+        one = slice(index, index + 1)
+        return TextEncoding(self.z_t[one], self.hidden[one], self.mask[one])
 
-def widened(x: Tensor) -> Tensor:
-    """In fp32 where a network of half precision has made it: what is computed with between networks is not to be rounded again."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    @classmethod
+    def stack(cls, texts: Sequence[TextEncoding]) -> TextEncoding:
+        """Concatenate encodings into one batch, padded to the longest."""
+        length = max(text.mask.shape[1] for text in texts)
+        hidden = [F.pad(text.hidden, (0, 0, 0, length - text.hidden.shape[1])) for text in texts]
+        masks = [F.pad(text.mask, (0, length - text.mask.shape[1])) for text in texts]
+        return cls(torch.cat([text.z_t for text in texts]), torch.cat(hidden), torch.cat(masks))
 
 
 class CLIP(nn.Module):
-    """The two encoders. `config`: {"architecture": a name open_clip knows} or open_clip's own
-    {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"?}, where a vision_cfg of None leaves the image encoder out. Either may
-    add "image_mean" and "image_std" (OpenAI's else), and "unit_norm": false keeps z_t and z_i as they are projected."""
+    """The text encoder and the image encoder.
+
+    The config is either {"architecture": a name that open_clip knows} or open_clip's fields
+    {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"?}, in which a vision_cfg of None leaves the
+    image encoder out. Either may add "image_mean" and "image_std" (default: OpenAI's), and
+    "unit_norm": false leaves z_t and z_i as they are projected. Raises ValueError for an unknown
+    architecture."""
 
     mean: Tensor
     std: Tensor
@@ -52,12 +69,12 @@ class CLIP(nn.Module):
         self.unit_norm: bool = config.pop("unit_norm", True)
         name = config.pop("architecture", None)
         if name is not None:
-            known = open_clip.get_model_config(name)
-            if known is None:
+            fields = open_clip.get_model_config(name)
+            if fields is None:
                 raise ValueError(
-                    f"unknown CLIP architecture {name!r}: open_clip.list_models() lists those there are"
+                    f"unknown CLIP architecture {name!r}: use one of open_clip.list_models()"
                 )
-            config = known | config
+            config = fields | config
         self.network = OpenClip(**config | {"vision_cfg": config["vision_cfg"] or _PLACEHOLDER})
         self.tokenizer = SimpleTokenizer(context_length=self.network.context_length)
         self.embed_dim: int = config["embed_dim"]
@@ -72,29 +89,34 @@ class CLIP(nn.Module):
 
     @property
     def similarity_scale(self) -> Tensor:
-        """Return what cosines are multiplied by before a softmax, at most 100 (Radford et al. 2021, §2.5)."""
+        """The factor that turns cosines into logits, at most 100 (Radford et al. 2021, §2.5)."""
         scale: Tensor = self.network.logit_scale.exp().clamp(max=100)
         return scale
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, list[str | None]]:
-        """Captions -> token ids `[B, context]`, zero after the end token, and for each the text that did not fit."""
+        """Return token ids `[B, context]`, and for each prompt the text that did not fit.
+
+        Ids are zero after the end token. The second item is None for a prompt that fits."""
         context = self.network.context_length
         tokens = torch.zeros(len(prompts), context, dtype=torch.long)
-        cut: list[str | None] = []
+        truncated: list[str | None] = []
         for row, prompt in zip(tokens, prompts, strict=True):
             ids = self.tokenizer.encode(prompt)
-            kept = ids[: context - 2]
+            first = ids[: context - 2]
             rest = ids[context - 2 :]
-            row[: len(kept) + 2] = torch.tensor(
-                [self.tokenizer.sot_token_id, *kept, self.tokenizer.eot_token_id]
+            row[: len(first) + 2] = torch.tensor(
+                [self.tokenizer.sot_token_id, *first, self.tokenizer.eot_token_id]
             )
-            cut.append(self.tokenizer.decode(rest).strip() if rest else None)
-        return tokens, cut
+            truncated.append(self.tokenizer.decode(rest).strip() if rest else None)
+        return tokens, truncated
 
     def encode_text(self, tokens: Tensor, *, shortened: bool = True) -> TextEncoding:
-        """Token ids `[B, context]` -> z_t, hidden states and mask. Padding is left out of the computation, which the
-        causal mask makes exact; `shortened` False keeps it, for one who wants every batch of the same length."""
-        end = tokens.argmax(1)  # the end token has the largest id
+        """Encode token ids `[B, context]`.
+
+        Padding after the longest text is left out of the computation, which the causal mask makes
+        exact. `shortened=False` keeps it, so that every batch has the same length."""
+        # The end token has the largest id.
+        end = tokens.argmax(1)
         length = int(end.max()) + 1 if shortened else tokens.shape[1]
         tokens = tokens[:, :length].to(self.mean.device)
         end = end.to(self.mean.device)
@@ -107,20 +129,24 @@ class CLIP(nn.Module):
             z_t = network.text_projection(z_t)
         elif network.text_projection is not None:
             z_t = z_t @ network.text_projection
-        z_t = widened(z_t)
+        z_t = to_float32(z_t)
         mask = torch.arange(length, device=end.device)[None] <= end[:, None]
         return TextEncoding(F.normalize(z_t, dim=-1) if self.unit_norm else z_t, hidden, mask)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, h, w]` in [-1, 1] -> z_i `[B, D]`, scaled as z_t. ValueError where there is no image encoder."""
+        """Return z_i `[B, D]`, scaled as z_t, of images `[B, 3, h, w]` in [-1, 1].
+
+        Raises ValueError without an image encoder."""
         if not self.has_image_encoder:
             raise ValueError(
-                "this checkpoint has no image encoder: use one that has, or give a prompt instead of an image"
+                "this checkpoint has no image encoder: load one that has, or use a prompt"
             )
         if images.shape[-2:] != (self.image_size, self.image_size):
             images = F.interpolate(
                 images, (self.image_size, self.image_size), mode="bicubic", antialias=True
             )
         images = (images.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std
-        z_i = widened(self.network.encode_image(images.to(self.network.positional_embedding.dtype)))
+        z_i = to_float32(
+            self.network.encode_image(images.to(self.network.positional_embedding.dtype))
+        )
         return F.normalize(z_i, dim=-1) if self.unit_norm else z_i

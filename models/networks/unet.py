@@ -1,16 +1,17 @@
-"""The ADM U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233) that the decoder and the upsamplers share.
+"""The ADM U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233) of the decoder and the upsamplers.
 
-BigGAN residual blocks that also resize, FiLM ("scale-shift") or additive timestep conditioning, and attention whose
-keys are the context tokens before the image's own positions (GLIDE, Nichol et al. 2021). Where `patch_size` is
-above 1 the network works on squares of pixels (space to depth): what makes the embedded default fast on a CPU.
+BigGAN residual blocks that also resize, FiLM ("scale-shift") or additive timestep conditioning, and
+attention whose keys are the context tokens before the image's positions (GLIDE, Nichol et al.
+2021). With a `patch_size` above 1 the network works on squares of pixels (space to depth), which
+makes the embedded default fast on a CPU.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from models.kernels import group_norm
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Numbers of a U-Net. Tuples have one entry a level, from the finest to the coarsest."""
+    """Sizes of a U-Net. Tuples have one entry a level, from the finest to the coarsest."""
 
     in_channels: int
     out_channels: int
@@ -36,9 +37,19 @@ class UNetConfig:
     norm_groups: int = 32
     dropout: float = 0.0
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> UNetConfig:
+        """Create a config from JSON's fields, which has lists in place of tuples."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        return cls(**values)
+
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding `[B, dim]` of timesteps `[B]`, cosines first, as in guided-diffusion."""
+    """Return the sinusoidal embedding `[B, dim]` of timesteps `[B]`.
+
+    Cosines come first, as in guided-diffusion."""
     half = dim // 2
     frequencies = torch.exp(
         -math.log(10000) * torch.arange(half, device=t.device, dtype=torch.float32) / half
@@ -48,7 +59,9 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the conditioning, with an optional resize (`"up"` or `"down"`) on both paths."""
+    """Two convolutions around the timestep's conditioning.
+
+    `resize` "up" or "down" changes the size by 2 on both paths."""
 
     def __init__(
         self, channels: int, out_channels: int, config: UNetConfig, resize: str | None = None
@@ -70,16 +83,16 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
-    def _resized(self, x: Tensor) -> Tensor:
+    def _resize(self, x: Tensor) -> Tensor:
         if self.resize == "down":
             return F.avg_pool2d(x, 2)
         return F.interpolate(x, scale_factor=2.0, mode="nearest") if self.resize == "up" else x
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x `[B, C, H, W]`, emb `[B, E]` (already through its SiLU) -> `[B, C', H', W']`."""
-        if group_norm.usable(x):
-            return self._fused(x, emb)
-        h = self.conv1(self._resized(F.silu(self.norm1(x))))
+        """Transform x `[B, C, H, W]` to `[B, C', H', W']`, given emb `[B, E]` after its SiLU."""
+        if group_norm.is_supported(x):
+            return self._forward_fused(x, emb)
+        h = self.conv1(self._resize(F.silu(self.norm1(x))))
         time: Tensor = self.time_proj(emb)[..., None, None]
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
@@ -87,33 +100,32 @@ class ResBlock(nn.Module):
         else:
             h = self.norm2(h + time)
         h = self.conv2(self.dropout(F.silu(h)))
-        out: Tensor = self.skip(self._resized(x)) + h
+        out: Tensor = self.skip(self._resize(x)) + h
         return out
 
-    def _fused(self, x: Tensor, emb: Tensor) -> Tensor:
-        """The same, with the convolutions' biases in the passes after them."""
-        h = group_norm.unbiased(self.conv1, self._resized(group_norm.norm(x, self.norm1)))
+    def _forward_fused(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Compute `forward` with the convolutions' biases in the kernels after them."""
+        h = group_norm.conv_without_bias(self.conv1, self._resize(group_norm.norm(x, self.norm1)))
         time = self.time_proj(emb)
         bias = cast(Tensor, self.conv1.bias)
-        h = (
-            group_norm.norm(h, self.norm2, bias[None], time)
-            if self.scale_shift
-            else group_norm.norm(h, self.norm2, time + bias)
-        )
-        skipped = self._resized(x)
+        if self.scale_shift:
+            h = group_norm.norm(h, self.norm2, bias[None], time)
+        else:
+            h = group_norm.norm(h, self.norm2, time + bias)
+        skip = self._resize(x)
         bias = cast(Tensor, self.conv2.bias)
         if isinstance(self.skip, nn.Conv2d):
-            skipped = group_norm.unbiased(self.skip, skipped)
+            skip = group_norm.conv_without_bias(self.skip, skip)
             bias = bias + cast(Tensor, self.skip.bias)
-        return group_norm.total(group_norm.unbiased(self.conv2, h), skipped, bias)
+        return group_norm.add_with_bias(group_norm.conv_without_bias(self.conv2, h), skip, bias)
 
 
 # Keys and values of context tokens, `[B, K, C]` each.
-Keys = tuple[Tensor, Tensor]
+KeysValues = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """Self-attention over positions, with the context tokens' keys and values before the image's own."""
+    """Self-attention over positions, with the context tokens' keys and values in front."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
@@ -128,30 +140,32 @@ class Attention(nn.Module):
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
 
-    def keys_of(self, context: Tensor) -> Keys:
-        """Context tokens `[B, K, D]` -> their keys and values, `[B, K, C]` each."""
+    def encode_context(self, context: Tensor) -> KeysValues:
+        """Return the keys and values `[B, K, C]` of context tokens `[B, K, D]`."""
         return self.context_k(context), self.context_v(context)
 
-    def forward(self, x: Tensor, keys: Keys | None, mask: Tensor | None) -> Tensor:
-        """x `[B, C, H, W]`, keys of the context tokens, mask `[B, K]` True where there is one (None: all) -> `[B, C, H, W]`."""
+    def forward(self, x: Tensor, context: KeysValues | None, mask: Tensor | None) -> Tensor:
+        """Transform x `[B, C, H, W]`, given the context's keys and values.
+
+        The mask `[B, K]` is True at real tokens; None means all."""
         batch, channels, height, width = x.shape
-        normed = group_norm.norm(x, self.norm, silu=False) if group_norm.usable(x) else self.norm(x)
+        if group_norm.is_supported(x):
+            normed = group_norm.norm(x, self.norm, silu=False)
+        else:
+            normed = self.norm(x)
         h = normed.flatten(2).transpose(1, 2)  # (B, HW, C)
         q = self.to_q(h)
         k = self.to_k(h)
         v = self.to_v(h)
         keep = None
-        if keys is not None:
-            k, v = (
-                torch.cat(pair, dim=1) for pair in zip(keys, (k, v), strict=True)
-            )  # (B, K + HW, C)
+        if context is not None:
+            k = torch.cat((context[0], k), dim=1)  # (B, K + HW, C)
+            v = torch.cat((context[1], v), dim=1)
             if mask is not None:
-                keep = F.pad(mask, (0, height * width), value=True)[
-                    :, None, None
-                ]  # (B, 1, 1, K + HW)
-        q, k, v = (
-            y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v)
-        )  # (B, heads, N, head)
+                # (B, 1, 1, K + HW)
+                keep = F.pad(mask, (0, height * width), value=True)[:, None, None]
+        # (B, heads, N, head)
+        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
         h = self.to_out(h.transpose(1, 2).flatten(2))
         out: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
@@ -159,7 +173,9 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network. Levels run finest to coarsest; a level is residual blocks, each followed by attention where set."""
+    """The network. Levels go from the finest to the coarsest.
+
+    A level is residual blocks, each followed by attention if the config says so."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -170,54 +186,59 @@ class UNet(nn.Module):
         self.time_out = nn.Linear(config.time_embed_dim, config.time_embed_dim)
         self.conv_in = nn.Conv2d(config.in_channels * patch, widths[0], 3, padding=1)
         skips = [widths[0]]
-        width = widths[0]
-
-        def attention(level: int, channels: int) -> nn.Module:
-            return Attention(channels, config) if config.attention[level] else nn.Identity()
-
-        self.down = nn.ModuleList()
-        for level, out in enumerate(widths):
-            for _ in range(config.blocks):
-                self.down.append(
-                    nn.ModuleList((ResBlock(width, out, config), attention(level, out)))
-                )
-                width = out
-                skips.append(width)
-            if level < len(widths) - 1:
-                self.down.append(
-                    nn.ModuleList((ResBlock(width, width, config, "down"), nn.Identity()))
-                )
-                skips.append(width)
+        self.down = nn.ModuleList(self._down_levels(skips))
+        width = widths[-1]
         self.middle = nn.ModuleList(
             (
                 ResBlock(width, width, config),
-                attention(len(widths) - 1, width),
+                self._attention(len(widths) - 1),
                 ResBlock(width, width, config),
             )
         )
-        self.up = nn.ModuleList()
-        for level, out in reversed(list(enumerate(widths))):
-            for block in range(config.blocks + 1):
-                resize = (
-                    ResBlock(out, out, config, "up")
-                    if level and block == config.blocks
-                    else nn.Identity()
-                )
-                self.up.append(
-                    nn.ModuleList(
-                        (ResBlock(width + skips.pop(), out, config), attention(level, out), resize)
-                    )
-                )
-                width = out
-        self.norm_out = nn.GroupNorm(config.norm_groups, width)
-        self.conv_out = nn.Conv2d(width, config.out_channels * patch, 3, padding=1)
+        self.up = nn.ModuleList(self._up_levels(skips))
+        self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels * patch, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def keys_of(self, context: Tensor) -> list[Keys]:
-        """Context tokens `[B, K, D]` -> their keys and values in each attention. They do not depend on x or t."""
+    def _attention(self, level: int) -> nn.Module:
+        if not self.config.attention[level]:
+            return nn.Identity()
+        return Attention(self.config.channels[level], self.config)
+
+    def _down_levels(self, skips: list[int]) -> Iterator[nn.ModuleList]:
+        """Create the way down, and append the width of each block's output to `skips`."""
+        config = self.config
+        width = config.channels[0]
+        for level, out in enumerate(config.channels):
+            for _ in range(config.blocks):
+                yield nn.ModuleList((ResBlock(width, out, config), self._attention(level)))
+                width = out
+                skips.append(width)
+            if level < len(config.channels) - 1:
+                yield nn.ModuleList((ResBlock(width, width, config, "down"), nn.Identity()))
+                skips.append(width)
+
+    def _up_levels(self, skips: list[int]) -> Iterator[nn.ModuleList]:
+        """Create the way up, whose blocks take the widths in `skips` from the end."""
+        config = self.config
+        width = config.channels[-1]
+        for level, out in reversed(list(enumerate(config.channels))):
+            for block in range(config.blocks + 1):
+                is_last = block == config.blocks
+                resize = ResBlock(out, out, config, "up") if level and is_last else nn.Identity()
+                merge = ResBlock(width + skips.pop(), out, config)
+                yield nn.ModuleList((merge, self._attention(level), resize))
+                width = out
+
+    def encode_context(self, context: Tensor) -> list[KeysValues]:
+        """Return the keys and values of context tokens `[B, K, D]` in each attention.
+
+        They depend neither on x nor on t."""
         return [
-            module.keys_of(context) for module in self.modules() if isinstance(module, Attention)
+            module.encode_context(context)
+            for module in self.modules()
+            if isinstance(module, Attention)
         ]
 
     def forward(
@@ -228,44 +249,47 @@ class UNet(nn.Module):
         context: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """x `[B, C, H, W]`, timesteps t `[B]`, emb `[B, E]` added to the timestep embedding, context tokens
-        `[B, K, D]` with mask `[B, K]` -> `[B, out, H, W]`."""
-        return self.proceed(x, t, emb, None if context is None else self.keys_of(context), mask)
+        """Transform x `[B, C, H, W]` at timesteps t `[B]` to `[B, out, H, W]`.
 
-    def proceed(
+        emb `[B, E]` is added to the timestep embedding; context tokens are `[B, K, D]` with a mask
+        `[B, K]`."""
+        encoded = None if context is None else self.encode_context(context)
+        return self.forward_encoded(x, t, emb, encoded, mask)
+
+    def forward_encoded(
         self,
         x: Tensor,
         t: Tensor,
         emb: Tensor | None,
-        keys: Sequence[Keys] | None,
+        context: Sequence[KeysValues] | None,
         mask: Tensor | None,
     ) -> Tensor:
-        """As `forward`, after the context's keys from `keys_of`."""
-        time = self.time_out(
-            F.silu(self.time_in(timestep_embedding(t, self.config.channels[0]).to(x.dtype)))
-        )
+        """Compute `forward` from the context's keys and values of `encode_context`."""
+        time = timestep_embedding(t, self.config.channels[0]).to(x.dtype)
+        time = self.time_out(F.silu(self.time_in(time)))
         time = F.silu(time if emb is None else time + emb)
-        later = None if keys is None else iter(keys)
+        remaining = None if context is None else iter(context)
 
-        def attended(attend: nn.Module, h: Tensor) -> Tensor:
-            out: Tensor = (
-                attend(h, None if later is None else next(later), mask)
-                if isinstance(attend, Attention)
-                else h
-            )
+        def attend(module: nn.Module, h: Tensor) -> Tensor:
+            if not isinstance(module, Attention):
+                return h
+            out: Tensor = module(h, None if remaining is None else next(remaining), mask)
             return out
 
         h = self.conv_in(F.pixel_unshuffle(x, self.config.patch_size))
         skips = [h]
         for level in self.down:
-            block, attend = cast(nn.ModuleList, level)
-            h = attended(attend, block(h, time))
+            block, attention = cast(nn.ModuleList, level)
+            h = attend(attention, block(h, time))
             skips.append(h)
-        first, attend, second = self.middle
-        h = second(attended(attend, first(h, time)), time)
+        first, attention, second = self.middle
+        h = second(attend(attention, first(h, time)), time)
         for level in self.up:
-            block, attend, resize = cast(nn.ModuleList, level)
-            h = attended(attend, block(torch.cat((h, skips.pop()), dim=1), time))
+            block, attention, resize = cast(nn.ModuleList, level)
+            h = attend(attention, block(torch.cat((h, skips.pop()), dim=1), time))
             h = resize(h, time) if isinstance(resize, ResBlock) else h
-        h = group_norm.norm(h, self.norm_out) if group_norm.usable(h) else F.silu(self.norm_out(h))
+        if group_norm.is_supported(h):
+            h = group_norm.norm(h, self.norm_out)
+        else:
+            h = F.silu(self.norm_out(h))
         return F.pixel_shuffle(self.conv_out(h), self.config.patch_size)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from benchmarks.models.prefix_cache import BlockCost, count_flops, diffusion_cost
-from models.networks.priors.diffusion import DiffusionPrior, PriorConfig
+from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 
-CONFIG = PriorConfig(embed_dim=16, text_width=16, width=16, layers=1, heads=2)
+CONFIG = DiffusionPriorConfig(embed_dim=16, text_width=16, width=16, layers=1, heads=2)
 
 
 def test_the_cache_saves_most_of_the_diffusion_priors_work() -> None:

@@ -23,7 +23,7 @@ from support.docker_files import COMPOSE, DOCKER, ROOT
 
 from contracts import redis_keys
 from devtools.redis_server import RedisServer
-from models.row import STAGES
+from models.stages import STAGE_NAMES
 from service.app import create_app
 from service.settings import Settings
 from worker import metrics as worker_metrics
@@ -60,7 +60,7 @@ async def service_metrics(redis_url: str) -> list[Metric]:
 
 def worker_metric_families() -> list[Metric]:
     """Return the metrics of a worker with a GPU."""
-    worker_metrics.watch_engine(lambda: 0, dict.fromkeys(STAGES, 1))
+    worker_metrics.watch_engine(lambda: 0, dict.fromkeys(STAGE_NAMES, 1))
     worker_metrics.observe_queue_wait("generate", 1.0)
     worker_metrics.observe_job("generate", 1.0)
     with pytest.MonkeyPatch.context() as patch:
@@ -89,7 +89,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     server.start()
     with redis.Redis.from_url(server.url) as connection:
         connection.set(redis_keys.LAST_HEARTBEAT, time.time())
-        connection.zadd(redis_keys.WEBHOOKS, {"gone:succeeded": 0})
+        connection.sadd(redis_keys.WEBHOOKS, "key:a")
+        connection.zadd(redis_keys.webhooks("key:a"), {"gone:succeeded": 0})
     families = asyncio.run(service_metrics(server.url)) + worker_metric_families()
     server.stop()
     labels = labels_by_name(families)

@@ -15,14 +15,15 @@ from torch import Tensor
 from models import UnCLIP, operations
 from models.diffusion.samplers import (
     INVERSION_SIGMA_MIN,
-    ddim_inversion_table,
-    ddpm_table,
-    dpmpp_table,
-    resampled,
+    ddim_inversion_coefficients,
+    ddpm_coefficients,
+    dpmpp_coefficients,
+    resample,
 )
 from models.diffusion.schedule import alphas_cumprod
 from models.networks.priors.pca import fit
 from models.operations import Ingredient, slerp
+from models.row import SourceImage
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +95,11 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
 
     errors = []
     for steps in (20, 40, 80):
-        there = ddim_inversion_table(a, steps)
+        there = ddim_inversion_coefficients(a, steps)
         start = there.timesteps[0]
         assert math.sqrt(1 - float(a[start])) >= INVERSION_SIGMA_MIN
         x = begun = math.sqrt(float(a[start])) * x_0
-        for t, (of_x, of_x_0, *_) in zip(there.timesteps, there.coefficients.tolist(), strict=True):
+        for t, (of_x, of_x_0, *_) in zip(there.timesteps, there.values.tolist(), strict=True):
             x = of_x * x + of_x_0 * denoised(x, t)
         # Back by the sampler's own steps, as far as the start.
         for t, after in zip(
@@ -191,32 +192,32 @@ def test_an_edit_leaves_the_kept_part_to_the_bit(
             pipeline, operations.edit(pipeline, image, mask, "a cube", [1, 2], parameters)
         )
     )
-    known = operations.Source(image, mask).at(size)
-    kept = (known.mask == 0).expand(3, -1, -1)  # type: ignore[union-attr]
+    source = SourceImage(image, mask).resize(size)
+    kept = (source.mask == 0).expand(3, -1, -1)  # type: ignore[union-attr]
     for edited in drawn:
-        assert edited[kept].equal(known.image.clamp(-1, 1)[kept])
+        assert edited[kept].equal(source.image.clamp(-1, 1)[kept])
     assert not drawn[0].equal(drawn[1])
 
 
 def test_resampling_is_a_step_and_the_noise_back_in_one_row() -> None:
     """Against the two done one after the other: same mean, and variances that add up. Multistep tables have no such row."""
     a = alphas_cumprod("cosine")
-    table = ddpm_table(a, 5)
-    longer = resampled(table, a, 3)
+    table = ddpm_coefficients(a, 5)
+    longer = resample(table, a, 3)
     assert (
         longer.timesteps
         == tuple(t for t in table.timesteps[:-1] for _ in range(3)) + table.timesteps[-1:]
     )
     for step in range(4):
-        of_x, of_x_0, _, d, _ = table.coefficients[step].tolist()
+        of_x, of_x_0, _, d, _ = table.values[step].tolist()
         r = math.sqrt(float(a[table.timesteps[step]] / a[table.timesteps[step + 1]]))
-        back = longer.coefficients[3 * step]
+        back = longer.values[3 * step]
         assert back.tolist() == pytest.approx(
             [r * of_x, r * of_x_0, 0, math.sqrt((r * d) ** 2 + 1 - r**2), 0]
         )
-        assert longer.coefficients[3 * step + 2].equal(table.coefficients[step])
-    with pytest.raises(ValueError, match="looks back"):
-        resampled(dpmpp_table(a, 5), a, 2)
+        assert longer.values[3 * step + 2].equal(table.values[step])
+    with pytest.raises(ValueError, match="cannot repeat steps"):
+        resample(dpmpp_coefficients(a, 5), a, 2)
 
 
 def test_a_probe_tells_probabilities_and_draws_components(pipeline: UnCLIP, image: Tensor) -> None:
@@ -266,7 +267,7 @@ def test_a_mixture_of_one_is_that_one_and_weights_count(pipeline: UnCLIP, image:
     assert torch.allclose(composed(Ingredient(image, 2.0)), alone, atol=1e-4)
     assert not torch.allclose(composed(Ingredient(image), Ingredient("a cube")), alone, atol=1e-4)
     for mixture, message in (
-        ([Ingredient(z_i), Ingredient(z_i, -1.0)], "adds up to nothing"),
+        ([Ingredient(z_i), Ingredient(z_i, -1.0)], "sum of the mix is zero"),
         ([Ingredient(z_i[:5])], "has 5 numbers"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.engine import WAIT_S, FakePipeline, FakeRow
 
 from devtools.ports import free_port
-from models.row import STAGES
+from models.stages import STAGE_NAMES
 from worker import metrics
 from worker.engine.core import Engine
 from worker.engine.observer import MetricsObserver
@@ -35,7 +35,7 @@ class ObservedEngine:
         # Any: fake rows are no `models.row.Row`.
         self.engine: Any = Engine(
             self.pipeline,  # type: ignore[arg-type]
-            dict.fromkeys(STAGES, 8),
+            dict.fromkeys(STAGE_NAMES, 8),
             MetricsObserver(),
         )
         metrics.watch_engine(lambda: self.engine.num_rows, self.engine.limits)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models import UnCLIP
-from models.checkpoints.checkpoint import DEFAULT_FOLDER, UPSAMPLERS, halved, save
+from models.checkpoints.checkpoint import DEFAULT_FOLDER, UPSAMPLERS, half_state_dict, save
 from models.networks.clip import CLIP
 from models.networks.upsampler import Upsampler
 from training.data.degradation import degrade_crops
@@ -159,7 +159,7 @@ def write_checkpoint(run: Run, out: Path, classifier_file: Path) -> dict[str, nn
     """Write the run's networks to a checkpoint folder, and the scene classifier to its file.
 
     Returns the trained networks. Exits if the folder is larger than MAX_BYTES."""
-    save_file(halved(run.finished(CLASSIFIER)), classifier_file)
+    save_file(half_state_dict(run.finished(CLASSIFIER)), classifier_file)
     networks = {name: run.finished(name) for name in run.preset.plans if name != CLASSIFIER}
     config = run.preset.config | {
         "pca": asdict(run.pca.config),

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import CheckpointError
 from models.checkpoints.checkpoint import (
     BASE_SIZE,
     PARTS,
     REQUIRED,
     UPSAMPLERS,
-    CheckpointError,
     build,
     save,
 )

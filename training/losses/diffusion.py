@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.diffusion.samplers import ddpm_table
+from models.diffusion.samplers import ddpm_coefficients
 from models.diffusion.schedule import alphas_cumprod
 from models.networks.clip import CLIP
 from models.networks.decoder import Decoder
@@ -85,12 +85,12 @@ class Denoising:
     def _posterior(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """By timestep: the posterior mean's factors of x_t and x_0, and bounds of its deviation."""
         # DDPM's steps go from the last timestep to 0.
-        table = ddpm_table(alphas_cumprod(self.schedule), len(self.alphas_cumprod))
-        of_x_t, of_x_0, _, smallest, _ = table.coefficients.flip(0).float().unbind(1)
+        table = ddpm_coefficients(alphas_cumprod(self.schedule), len(self.alphas_cumprod))
+        of_x_t, of_x_0, _, smallest, _ = table.values.flip(0).float().unbind(1)
         # At t = 0 the posterior has no variance: take the next step's (Nichol & Dhariwal 2021).
         smallest = torch.cat((smallest[1:2], smallest[1:]))
-        assert table.widest is not None
-        return of_x_t, of_x_0, smallest, torch.tensor(table.widest[::-1])
+        assert table.max_noise is not None
+        return of_x_t, of_x_0, smallest, torch.tensor(table.max_noise[::-1])
 
     def _alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma at t `[B]`, of a shape and dtype to multiply `like` `[B, …]`."""

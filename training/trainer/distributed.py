@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from models.networks.priors.diffusion import Block
+from models.networks.priors.transformer import Block
 from models.networks.unet import Attention, ResBlock
 from training.errors import TrainingError
 
@@ -74,7 +74,7 @@ class ProcessGroup:
             fully_shard(module)
             if isinstance(module, Attention):
                 # A U-Net computes the context's keys before its blocks run.
-                register_fsdp_forward_method(module, "keys_of")
+                register_fsdp_forward_method(module, "encode_context")
         fully_shard(network)
         return loss
 

@@ -10,14 +10,12 @@ from typing import Protocol
 import torch
 
 from models import UnCLIP
-from models.row import STAGES
+from models.stages import STAGES
 
 log = logging.getLogger("worker.engine.memory")
 # Share of the free memory that a pass may take: rows in flight hold some too, and freed memory is
 # fragmented.
 USABLE_SHARE = 0.8
-# Pixels of a stage's images relative to 64², for stages above 64².
-_PIXEL_RATIOS = {"upsampler_256": 16, "upsampler_1024": 256}
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -29,7 +27,7 @@ def batch_limits(max_batch_size: int) -> dict[str, int]:
 
     The limit falls with the number of pixels, and is at least 1.
     """
-    return {stage: max(1, max_batch_size // _PIXEL_RATIOS.get(stage, 1)) for stage in STAGES}
+    return {stage.name: max(1, max_batch_size // stage.pixel_ratio) for stage in STAGES}
 
 
 def tune_malloc() -> bool:

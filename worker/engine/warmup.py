@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 
 from models import UnCLIP
-from models.acceleration.cuda_graphs import bucket
+from models.acceleration.cuda_graphs import bucket_size
 
 log = logging.getLogger("worker.engine.warmup")
 # Batch sizes whose passes are captured at start-up. Larger ones are captured on their second pass.
-WARMUP_BATCH_SIZES = sorted({bucket(rows) for rows in range(1, 17)})
+WARMUP_BATCH_SIZES = sorted({bucket_size(rows) for rows in range(1, 17)})
 
 
 def capture_graphs(pipeline: UnCLIP, limits: Mapping[str, int]) -> None:

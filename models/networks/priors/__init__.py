@@ -1,1 +1,1 @@
-"""The two priors of the paper and what they share."""
+"""The two priors of the paper, their transformer, and the principal components of z_i."""

@@ -1,4 +1,4 @@
-"""Principal components of image embeddings (paper §2.2 and §4), found over a checkpoint's training images."""
+"""Principal components of a checkpoint's image embeddings (paper §2.2 and §4)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PCAConfig:
-    """Numbers of a basis."""
+    """Sizes of a basis."""
 
     embed_dim: int  # of z_i
-    components: int  # kept, those with the largest variance
+    components: int  # those with the largest variance
 
 
 class PCA(nn.Module):
-    """`mean` `[D]`, orthonormal `basis` `[K, D]` in order of decreasing `variances` `[K]`."""
+    """A mean `[D]` and an orthonormal basis `[K, D]`, by decreasing variances `[K]`."""
 
     mean: Tensor
     basis: Tensor
@@ -31,25 +31,30 @@ class PCA(nn.Module):
         self.register_buffer("variances", torch.ones(config.components))
 
     def project(self, z_i: Tensor) -> Tensor:
-        """z_i `[…, D]` -> coordinates `[…, K]`."""
+        """Return the coordinates `[…, K]` of z_i `[…, D]`."""
         return (z_i - self.mean) @ self.basis.T
 
     def reconstruct(self, coordinates: Tensor) -> Tensor:
-        """The first k coordinates `[…, k]` -> z_i `[…, D]`, the others taken as their mean."""
+        """Return z_i `[…, D]` from its first k coordinates `[…, k]`, the others at their mean."""
         return self.mean + coordinates @ self.basis[: coordinates.shape[-1]]
 
 
 def fit(z_i: Tensor, unexplained: float = 0.01) -> PCA:
-    """The basis of embeddings `[N, D]`, with as many components as leave less than `unexplained` of the variance (paper §2.2: 1 %).
-    Computed on the CPU, so that the components' signs do not depend on the device."""
+    """Return the basis of embeddings `[N, D]` that leaves less than `unexplained` of the variance.
+
+    The paper leaves 1 % (§2.2). It is computed on the CPU, so that the components' signs do not
+    depend on the device."""
     z_i = z_i.double().cpu()
     mean = z_i.mean(0)
     _, singular, basis = torch.linalg.svd(z_i - mean, full_matrices=False)
     variances = singular.square() / len(z_i)
-    left = 1 - variances.cumsum(0) / variances.sum()
-    kept = min(int((left >= unexplained).sum()) + 1, len(variances))
-    pca = PCA(PCAConfig(z_i.shape[1], kept))
-    pca.load_state_dict(
-        {"mean": mean.float(), "basis": basis[:kept].float(), "variances": variances[:kept].float()}
-    )
+    remaining = 1 - variances.cumsum(0) / variances.sum()
+    components = min(int((remaining >= unexplained).sum()) + 1, len(variances))
+    pca = PCA(PCAConfig(z_i.shape[1], components))
+    state = {
+        "mean": mean.float(),
+        "basis": basis[:components].float(),
+        "variances": variances[:components].float(),
+    }
+    pca.load_state_dict(state)
     return pca

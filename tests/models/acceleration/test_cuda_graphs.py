@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from models.acceleration.cuda_graphs import Graphs, bucket, filled
-from models.row import Row, advance
+from models.acceleration.cuda_graphs import CudaGraphs, bucket_size, pad_batch
+from models.row import Row
+from models.stages.diffusion import advance, x_t_of
 
 
 class Player:
@@ -41,7 +42,7 @@ def sums(fresh, held):
 
 def test_buckets_leave_at_most_a_fifth_empty() -> None:
     """Up to eight rows each number has its own; none is given fewer places than it needs."""
-    assert [bucket(n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33)] == [
+    assert [bucket_size(n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33)] == [
         1,
         2,
         3,
@@ -57,14 +58,17 @@ def test_buckets_leave_at_most_a_fifth_empty() -> None:
         20,
         40,
     ]
-    assert all(n <= bucket(n) <= 1.25 * n and bucket(bucket(n)) == bucket(n) for n in range(1, 200))
-    assert filled(torch.tensor([[1.0], [2.0]]), 4).flatten().tolist() == [1, 2, 2, 2]
+    assert all(
+        n <= bucket_size(n) <= 1.25 * n and bucket_size(bucket_size(n)) == bucket_size(n)
+        for n in range(1, 200)
+    )
+    assert pad_batch(torch.tensor([[1.0], [2.0]]), 4).flatten().tolist() == [1, 2, 2, 2]
 
 
 def test_what_comes_twice_is_recorded_and_played_with_the_new_numbers() -> None:
     """Rows that share a bucket share a recording, and get their own numbers back."""
     player = Player()
-    graphs = Graphs(player)
+    graphs = CudaGraphs(player)
     for rows, value in ((9, 1.0), (10, 2.0), (9, 3.0), (10, 4.0)):
         x = torch.full((rows, 2), value)
         held = [torch.arange(rows * 2.0).view(rows, 2) + value]
@@ -75,7 +79,7 @@ def test_what_comes_twice_is_recorded_and_played_with_the_new_numbers() -> None:
 
 def test_what_is_held_is_copied_when_it_is_another() -> None:
     """And what is fresh is copied always; what a pass said stays when the next one is made."""
-    graphs = Graphs(Player())
+    graphs = CudaGraphs(Player())
     held = [torch.ones(2, 1)]
     first, second, third = (
         graphs.run("network", sums, [torch.full((2, 1), value)], held) for value in (1.0, 2.0, 3.0)
@@ -89,7 +93,7 @@ def test_what_is_held_is_copied_when_it_is_another() -> None:
 def test_the_recording_used_longest_ago_makes_room() -> None:
     """There are never more than `most`."""
     player = Player()
-    graphs = Graphs(player, most=2)
+    graphs = CudaGraphs(player, max_graphs=2)
 
     def run(rows: int) -> None:
         graphs.run("network", sums, [torch.ones(rows, 1)])
@@ -113,7 +117,7 @@ def test_what_cannot_be_recorded_is_passed_as_before() -> None:
         tried.append(network)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    graphs = Graphs(refuse)
+    graphs = CudaGraphs(refuse)
     for value in (1.0, 2.0, 3.0):
         assert (
             graphs.run("network", sums, [torch.full((5, 1), value)]).flatten().tolist()
@@ -162,7 +166,7 @@ def test_images_are_the_same_to_rounding(tiny_checkpoint: Path, tmp_path: Path) 
         played = mixed(pipeline)
         pipeline.run(plain)
         player = Player()
-        pipeline.set_graphs(Graphs(player))
+        pipeline.set_graphs(CudaGraphs(player))
         pipeline.run(mixed(pipeline))  # the first time, passes are met
         pipeline.run(played)
         assert player.played > player.recorded > 3
@@ -204,11 +208,9 @@ def test_rows_in_step_are_moved_as_each_alone(tiny_checkpoint: Path) -> None:
             with torch.inference_mode():
                 advance(together, list(x_0s), list(spread))
                 for row, x_0, variance in zip(alone, x_0s, spread, strict=True):
-                    row.advance(x_0, variance)
+                    advance([row], [x_0], [variance])
             for one, other in zip(together, alone, strict=True):
-                assert one.x_t is not None
-                assert other.x_t is not None
-                assert torch.equal(one.x_t, other.x_t)
+                assert torch.equal(x_t_of(one), x_t_of(other))
                 assert one.step == other.step
 
 
@@ -218,17 +220,17 @@ def test_fused_kernels_say_what_torch_says() -> None:
     program = """
 import torch
 from torch import nn
-from models.kernels import group_norm as fused
-assert fused._works(torch.device("cpu"))
+from models.kernels import group_norm
+assert group_norm._works(torch.device("cpu"))
 torch.manual_seed(0)
 x = torch.randn(2, 72, 9, 9).add(3).contiguous(memory_format=torch.channels_last)
 of = nn.GroupNorm(6, 72)
 nn.init.normal_(of.weight)
 with torch.inference_mode():
-    found, added = fused.norm(x, of, silu=False), torch.randn(2, 72)
+    found, added = group_norm.norm(x, of, silu=False), torch.randn(2, 72)
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(found, of(x), atol=1e-4)
-    assert torch.allclose(fused.norm(x, of, added), nn.functional.silu(of(x + added[..., None, None])), atol=1e-4)
+    assert torch.allclose(group_norm.norm(x, of, added), nn.functional.silu(of(x + added[..., None, None])), atol=1e-4)
 """
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
     ended = subprocess.run(

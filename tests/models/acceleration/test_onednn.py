@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import UnCLIP
-from models.acceleration.onednn import PackedConv, PackedResBlock, PackedUpConv
+from models.acceleration.onednn import PrepackedConv, PrepackedResBlock, PrepackedUpConv
 from models.networks.unet import ResBlock, UNetConfig
 
 USED = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
@@ -25,7 +25,7 @@ def test_a_packed_convolution_serves_any_batch_and_size() -> None:
     """Though it was laid out for the first it saw."""
     for kernel in (1, 3):
         conv = nn.Conv2d(24, 40, kernel, padding=kernel // 2)
-        packed = PackedConv(conv.weight, conv.bias, kernel // 2)
+        packed = PrepackedConv(conv.weight, conv.bias, kernel // 2)
         for shape in ((1, 24, 8, 8), (5, 24, 8, 8), (2, 24, 17, 5)):
             x = torch.randn(shape)
             assert torch.allclose(packed(x), conv(x), atol=1e-5)
@@ -39,7 +39,7 @@ def test_doubling_and_convolving_are_one(bias: bool) -> None:
     conv = nn.Conv2d(6, 10, 3, padding=1, bias=bias)
     x = torch.randn(2, 6, 9, 4)
     assert torch.allclose(
-        PackedUpConv(conv)(x), conv(F.interpolate(x, scale_factor=2.0)), atol=1e-5
+        PrepackedUpConv(conv)(x), conv(F.interpolate(x, scale_factor=2.0)), atol=1e-5
     )
 
 
@@ -67,7 +67,7 @@ def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batc
     x = torch.randn(batch, 8, 6, 10)
     emb = torch.randn(batch, 12)
     wanted = block(x, emb)
-    assert torch.allclose(PackedResBlock(block)(x, emb), wanted, atol=1e-5)
+    assert torch.allclose(PrepackedResBlock(block)(x, emb), wanted, atol=1e-5)
 
 
 def test_half_precision_is_left_alone(tiny_checkpoint: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoints.checkpoint import CheckpointError, load, save
+from models.checkpoints.checkpoint import load, save
+from models.checkpoints.tensor_files import CheckpointError
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> N
     del config["pca"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        CheckpointError, match="an ar_prior of 6 principal components and a pca that keeps 0"
+        CheckpointError, match="an ar_prior of 6 principal components and a pca of 0"
     ):
         load(folder)
     del config["ar_prior"]
@@ -83,7 +84,7 @@ def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> N
     ("spoil", "message"),
     [
         (lambda f: (f / "clip.safetensors").unlink(), "clip.safetensors is missing"),
-        (lambda f: (f / "clip.safetensors").write_bytes(b"nonsense"), "cut short"),
+        (lambda f: (f / "clip.safetensors").write_bytes(b"nonsense"), "truncated"),
         (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
         (lambda f: (f / "config.json").write_text('{"format": 99}'), "format 99"),
         (

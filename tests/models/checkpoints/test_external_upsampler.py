@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models import CheckpointError, UnCLIP
 from models.checkpoints import checkpoint, external_upsampler
+from models.stages.upsampler import UpsamplerStage
 
 REFERENCE: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("karlo_reference.py")))
 FEW = {f"{part}_num_inference_steps": 1 for part in ("prior", "decoder", "upsampler")}
@@ -124,22 +125,21 @@ def test_another_checkpoints_upsampler_is_borrowed(
     pipeline = UnCLIP.load(karlo_folder, upsampler=tiny_checkpoint)
     assert pipeline.sizes == (64, 256, 1024)
     assert pipeline.generate(["a red cube"], size=1024, **FEW).shape == (1, 3, 1024, 1024)
-    tables = [
-        pipeline._table(stage, pipeline.resolve(size=1024))
-        for stage in ("upsampler_256", "upsampler_1024")
+    samplers = [
+        stage.coefficients(pipeline.resolve(size=1024))
+        for stage in pipeline.stages.values()
+        if isinstance(stage, UpsamplerStage)
     ]
-    assert tables[0] is not None
-    assert tables[0].widest is not None
-    assert tables[1] is not None
-    assert tables[1].widest is None
+    assert samplers[0].max_noise is not None
+    assert samplers[1].max_noise is None
     found = checkpoint.load(tiny_checkpoint)
     del found.config["upsampler_1024"]
     checkpoint.save(tmp_path, found.config, {}, "")
-    with pytest.raises(CheckpointError, match="has no upsampler_1024 to borrow"):
-        external_upsampler.borrowed(found, tmp_path)
+    with pytest.raises(CheckpointError, match="has no upsampler_1024"):
+        external_upsampler.add_upsampler(found, tmp_path)
     del found.networks["upsampler_256"]
-    with pytest.raises(CheckpointError, match="'tiny' does not draw 256²"):
-        external_upsampler.borrowed(found, tiny_checkpoint)
+    with pytest.raises(CheckpointError, match="'tiny' does not generate 256²"):
+        external_upsampler.add_upsampler(found, tiny_checkpoint)
 
 
 class Touching:
@@ -160,7 +160,7 @@ class Touching:
             "is a RealESRGAN Compact model of scale 2 from 3 to 3 channels: a last upsampler has scale 4",
         ),
         (compact(channels=1), "of scale 4 from 1 to 1 channels"),
-        ({"weight": torch.zeros(2)}, "holds no model that spandrel knows"),
+        ({"weight": torch.zeros(2)}, "contains no model that spandrel supports"),
     ],
 )
 def test_what_is_no_x4_rgb_model_is_refused(
@@ -176,11 +176,11 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, suffix: str) -> None:
     """A pickle is read as tensors only, TorchScript not at all; a file of nothing but tensors does."""
     path = tmp_path / f"net{suffix}"
     torch.save({"params_ema": compact(), "more": Touching(tmp_path / "touched")}, path)
-    with pytest.raises(CheckpointError, match="holds something else than tensors"):
+    with pytest.raises(CheckpointError, match="contains other objects than tensors"):
         external_upsampler.load(path)
     assert not (tmp_path / "touched").exists()
     torch.jit.script(torch.nn.Conv2d(3, 3, 3)).save(path)
-    with pytest.raises(CheckpointError, match="holds something else than tensors"):
+    with pytest.raises(CheckpointError, match="contains other objects than tensors"):
         external_upsampler.load(path)
     torch.save({"params_ema": compact()}, path)
     assert external_upsampler.load(path)(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 32, 32)

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models import CheckpointError, UnCLIP
-from models.checkpoints import checkpoint, karlo
+from models.checkpoints import checkpoint, karlo, karlo_names
 from models.networks.clip import TextEncoding
+from models.stages.diffusion import x_t_of
 
 REFERENCE: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("karlo_reference.py")))
 FIXTURES: Path = REFERENCE["FOLDER"]
@@ -155,7 +156,7 @@ def test_a_whole_run_is_theirs_step_by_step(
         stage = row.stage
         pipeline.step([row])
         if stage == row.stage:
-            seen.setdefault(stage, []).append(row.x_t)  # type: ignore[arg-type]
+            seen.setdefault(stage, []).append(x_t_of(row))
         elif stage == "prior":
             assert row.conditioning is not None
             assert row.conditioning.z_i is not None
@@ -250,7 +251,7 @@ class Payload:
             lambda f: (f / "prior" / "diffusion_pytorch_model.safetensors").write_bytes(
                 b"nonsense"
             ),
-            "cut short",
+            "truncated",
         ),
         (
             lambda f: change(f / "decoder" / "config.json", act_fn="gelu"),
@@ -265,7 +266,7 @@ class Payload:
             "super_res_first and super_res_last differ",
         ),
         (lambda f: (f / "prior" / "config.json").write_text("{}"), "lacks the field"),
-        (lambda f: pickled(f / "prior"), "holds something else than tensors"),
+        (lambda f: pickled(f / "prior"), "contains other objects than tensors"),
     ],
 )
 def test_spoilt_folders_say_what_is_wrong(own_folder: Path, spoil: Any, message: str) -> None:
@@ -326,7 +327,7 @@ def test_the_released_checkpoint_fits_tensor_by_tensor(tmp_path: Path) -> None:
             )
             for part in parts
         }
-        value_of = karlo.reader(network, karlo.names_of(name, network), files, tmp_path)  # type: ignore[arg-type]
+        value_of = karlo.reader(network, karlo_names.names_of(name, network), files, tmp_path)  # type: ignore[arg-type]
         checkpoint.fill(network, value_of, "meta")
         count += sum(len(file.shapes) for file in files.values())
         total += sum(shape.numel() for file in files.values() for shape in file.shapes.values())

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from models.diffusion.samplers import (
     SAMPLERS,
-    Table,
-    ddim_inversion_table,
-    ddim_table,
-    ddpm_table,
-    dpmpp_table,
-    heun_table,
-    resampled,
-    sampler_table,
+    Coefficients,
+    ddim_inversion_coefficients,
+    ddim_coefficients,
+    ddpm_coefficients,
+    dpmpp_coefficients,
+    heun_coefficients,
+    resample,
+    sampler_coefficients,
     to_x_0,
-    unipc_table,
+    unipc_coefficients,
 )
 from models.diffusion.schedule import alphas_cumprod
 
@@ -35,9 +35,9 @@ def denoiser(x_t: Tensor, t: int) -> Tensor:
     return MEAN + STD**2 * alpha / (alpha**2 * STD**2 + variance) * (x_t - alpha * MEAN)
 
 
-def run(table: Table, x_t: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def run(table: Coefficients, x_t: Tensor, generator: torch.Generator | None = None) -> Tensor:
     prev = before = torch.zeros_like(x_t)
-    for t, (a, b, c, d, e) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+    for t, (a, b, c, d, e) in zip(table.timesteps, table.values.tolist(), strict=True):
         x_0 = denoiser(x_t, t)
         noise = torch.randn(x_t.shape, generator=generator, dtype=x_t.dtype) if d else 0.0
         x_t, prev, before = a * x_t + b * x_0 + c * prev + d * noise + e * before, x_0, prev
@@ -58,18 +58,18 @@ def noise(count: int = 200_000) -> Tensor:
 @pytest.mark.parametrize(
     "table",
     [
-        ddpm_table(A, 1000),
-        ddim_table(A, 1000, 1.0),
-        ddim_table(A, 200, 0.5),
-        ddim_table(A, 200),
-        dpmpp_table(A, 60),
-        dpmpp_table(A, 200, 1),
-        unipc_table(A, 60),
-        heun_table(A, 30),
+        ddpm_coefficients(A, 1000),
+        ddim_coefficients(A, 1000, 1.0),
+        ddim_coefficients(A, 200, 0.5),
+        ddim_coefficients(A, 200),
+        dpmpp_coefficients(A, 60),
+        dpmpp_coefficients(A, 200, 1),
+        unipc_coefficients(A, 60),
+        heun_coefficients(A, 30),
     ],
     ids=["ddpm", "ddim eta 1", "ddim eta 0.5", "ddim", "dpm++ 2M", "dpm++ 1S", "unipc", "heun"],
 )
-def test_every_sampler_draws_the_gaussian_it_should(table: Table) -> None:
+def test_every_sampler_draws_the_gaussian_it_should(table: Coefficients) -> None:
     """Mean and standard deviation of the samples are the data's."""
     drawn = run(table, noise(), torch.Generator().manual_seed(1))
     assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.01)
@@ -79,11 +79,11 @@ def test_every_sampler_draws_the_gaussian_it_should(table: Table) -> None:
 @pytest.mark.parametrize(
     ("make", "order"),
     [
-        (ddim_table, 1),
-        (lambda a, n: dpmpp_table(a, n, 1), 1),
-        (lambda a, n: dpmpp_table(a, n, 2), 2),
-        (unipc_table, 2.4),  # 3 in the limit of small steps (Zhao et al. 2023, theorem 3.1)
-        (heun_table, 2),
+        (ddim_coefficients, 1),
+        (lambda a, n: dpmpp_coefficients(a, n, 1), 1),
+        (lambda a, n: dpmpp_coefficients(a, n, 2), 2),
+        (unipc_coefficients, 2.4),  # 3 in the limit of small steps (Zhao et al. 2023, theorem 3.1)
+        (heun_coefficients, 2),
     ],
 )
 def test_ode_solvers_converge_to_the_exact_flow_at_their_order(make: object, order: float) -> None:
@@ -100,7 +100,7 @@ def test_ode_solvers_converge_to_the_exact_flow_at_their_order(make: object, ord
 def test_two_m_is_far_closer_than_one_s_at_the_same_steps() -> None:
     """What second order is for, once the steps are no longer coarse."""
     x_t = noise(1000)
-    one, two = (dpmpp_table(A, 100, order) for order in (1, 2))
+    one, two = (dpmpp_coefficients(A, 100, order) for order in (1, 2))
     exact = flow(x_t, one.timesteps[0])
     assert (run(two, x_t) - exact).abs().max() < 0.5 * (run(one, x_t) - exact).abs().max()
 
@@ -108,7 +108,7 @@ def test_two_m_is_far_closer_than_one_s_at_the_same_steps() -> None:
 def test_unipc_is_closer_than_two_m_and_heun_closer_at_the_same_evaluations() -> None:
     """What the corrector is for, and what two evaluations a step are."""
     x_t = noise(1000)
-    tables = (dpmpp_table(A, 51), unipc_table(A, 51), heun_table(A, 26))
+    tables = (dpmpp_coefficients(A, 51), unipc_coefficients(A, 51), heun_coefficients(A, 26))
     assert {len(table) for table in tables} == {51}
     errors = [
         float((run(table, x_t) - flow(x_t, table.timesteps[0])).abs().max()) for table in tables
@@ -119,47 +119,47 @@ def test_unipc_is_closer_than_two_m_and_heun_closer_at_the_same_evaluations() ->
 def test_unipc_without_its_corrector_is_dpm_solver() -> None:
     """Its predictor is 2M, so on the first step, which nothing corrects, both have the same row; and a corrector that is undone leaves
     2M's rows: what the second point is corrected by, is the step's error there."""
-    unipc = unipc_table(A, 20)
-    two_m = dpmpp_table(A, 20)
+    unipc = unipc_coefficients(A, 20)
+    two_m = dpmpp_coefficients(A, 20)
     assert unipc.timesteps == two_m.timesteps
-    assert unipc.coefficients[0].tolist() == pytest.approx(two_m.coefficients[0].tolist())
-    assert unipc.coefficients[:, 0].tolist() == pytest.approx(two_m.coefficients[:, 0].tolist())
-    constant = unipc.coefficients[:, [1, 2, 4]].sum(
+    assert unipc.values[0].tolist() == pytest.approx(two_m.values[0].tolist())
+    assert unipc.values[:, 0].tolist() == pytest.approx(two_m.values[:, 0].tolist())
+    constant = unipc.values[:, [1, 2, 4]].sum(
         1
     )  # where x_0 does not change, there is nothing to correct
-    assert constant.tolist() == pytest.approx(two_m.coefficients[:, [1, 2, 4]].sum(1).tolist())
+    assert constant.tolist() == pytest.approx(two_m.values[:, [1, 2, 4]].sum(1).tolist())
 
 
 def test_heuns_rows_come_in_pairs_but_the_last() -> None:
     """Evaluations at the beginning and the end of each step; 2n - 1 of them."""
-    table = heun_table(A, 10)
+    table = heun_coefficients(A, 10)
     assert len(table) == 19
     assert table.timesteps[1:-1:2] == table.timesteps[2::2]
-    assert heun_table(A, 1).coefficients.tolist() == [[0, 1, 0, 0, 0]]
+    assert heun_coefficients(A, 1).values.tolist() == [[0, 1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("sampler", ["dpm++", "unipc", "heun"])
-def test_samplers_that_look_back_are_not_resampled(sampler: str) -> None:
+def test_samplers_that_look_back_are_not_resample(sampler: str) -> None:
     """Putting noise back would make what they remember false."""
     with pytest.raises(ValueError, match="use 'ddpm' or 'ddim'"):
-        resampled(sampler_table(sampler, "cosine", 10), A, 3)
+        resample(sampler_coefficients(sampler, "cosine", 10), A, 3)
 
 
 def test_first_order_dpm_solver_is_ddim() -> None:
     """Lu et al. 2022, section 4: on the same timesteps the two have the same coefficients."""
-    table = dpmpp_table(A, 20, order=1)
+    table = dpmpp_coefficients(A, 20, order=1)
     for step, (t, after) in enumerate(zip(table.timesteps, table.timesteps[1:], strict=False)):
         now = float(A[t])
         later = float(A[after])
         of_x_t = math.sqrt((1 - later) / (1 - now))
-        assert table.coefficients[step, :2].tolist() == pytest.approx(
+        assert table.values[step, :2].tolist() == pytest.approx(
             [of_x_t, math.sqrt(later) - of_x_t * math.sqrt(now)], rel=1e-9
         )
 
 
 def test_ddpm_coefficients_are_the_posteriors_of_seven_steps() -> None:
     """The respaced posterior of a 7-step squared-cosine schedule, as known from public checkpoints."""
-    table = ddpm_table(A, 7)
+    table = ddpm_coefficients(A, 7)
     assert table.timesteps == (999, 832, 666, 500, 333, 166, 0)
     expected = {
         999: (0.00017883, 0.257333, 0.966323),
@@ -170,28 +170,28 @@ def test_ddpm_coefficients_are_the_posteriors_of_seven_steps() -> None:
         166: (0.00054921, 0.999450, 0.00642358),
         0: (0.0, 1.0, 0.0),
     }
-    for t, (a, b, _, d, _) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+    for t, (a, b, _, d, _) in zip(table.timesteps, table.values.tolist(), strict=True):
         assert (a, b, d) == pytest.approx(expected[t], rel=2e-5, abs=1e-9)
 
 
 def test_a_learned_variance_reaches_from_the_posteriors_to_beta() -> None:
     """The bounds of 7 steps; a sampler whose noise is not to be learned has none."""
-    table = ddpm_table(A, 7)
-    assert table.widest is not None
+    table = ddpm_coefficients(A, 7)
+    assert table.max_noise is not None
     betas = [1.000000, 0.730811, 0.500289, 0.336520, 0.200114, 0.0723616, 4.12842e-05]
-    assert [d**2 for d in table.widest] == pytest.approx(betas, rel=1e-5)
+    assert [d**2 for d in table.max_noise] == pytest.approx(betas, rel=1e-5)
     assert all(
-        d <= widest
-        for d, widest in zip(table.coefficients[:, 3].tolist(), table.widest, strict=True)
+        d <= largest
+        for d, largest in zip(table.values[:, 3].tolist(), table.max_noise, strict=True)
     )
-    assert ddim_table(A, 7, 1.0).widest is None
+    assert ddim_coefficients(A, 7, 1.0).max_noise is None
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_the_last_step_lands_on_x_0(sampler: str, steps: int) -> None:
     """Nothing of the noise is left in what a table returns."""
-    assert sampler_table(sampler, "cosine", steps).coefficients[-1].tolist() == pytest.approx(
+    assert sampler_coefficients(sampler, "cosine", steps).values[-1].tolist() == pytest.approx(
         [0, 1, 0, 0, 0]
     )
 
@@ -201,7 +201,12 @@ def test_inversion_then_ddim_gives_the_image_back() -> None:
     x_0 = MEAN + STD * noise(1000)
     errors = [
         float(
-            (run(ddim_table(A, steps), run(ddim_inversion_table(A, steps), x_0)) - x_0).abs().max()
+            (
+                run(ddim_coefficients(A, steps), run(ddim_inversion_coefficients(A, steps), x_0))
+                - x_0
+            )
+            .abs()
+            .max()
         )
         for steps in (50, 100, 400)
     ]
@@ -226,6 +231,6 @@ def test_each_prediction_type_gives_x_0_back(prediction_type: str) -> None:
 def test_unknown_names_are_refused_by_name() -> None:
     """The message says what was got and what there is."""
     with pytest.raises(ValueError, match="'euler'.*ddpm, ddim, dpm"):
-        sampler_table("euler", "cosine", 10)
+        sampler_coefficients("euler", "cosine", 10)
     with pytest.raises(ValueError, match="'x_0'"):
         to_x_0(torch.zeros(1), torch.zeros(1), torch.ones(1), torch.ones(1), "x_0")

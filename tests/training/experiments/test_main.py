@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import training.experiments.__main__ as command
-from models import pipeline
+from models import defaults as pipeline_defaults
 from training.experiments import page, samplers
 from training.experiments.paper import aesthetics, conditioning, guidance, operations, priors
 
@@ -27,9 +27,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "GUIDANCE_SCALES", (2.0,))
     few_steps = {
         name: defaults | {"decoder_num_inference_steps": 4}
-        for name, defaults in pipeline.OPERATION_DEFAULTS.items()
+        for name, defaults in pipeline_defaults.OPERATION_DEFAULTS.items()
     }
-    monkeypatch.setattr(pipeline, "OPERATION_DEFAULTS", few_steps)
+    monkeypatch.setattr(pipeline_defaults, "OPERATION_DEFAULTS", few_steps)
     monkeypatch.setattr(samplers, "EVALUATIONS", (4, 7))
     reference = {"sampler": "unipc", "decoder_num_inference_steps": 7}
     monkeypatch.setattr(samplers, "REFERENCE", reference)

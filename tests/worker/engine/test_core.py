@@ -9,12 +9,12 @@ import pytest
 import torch
 from support.engine import WAIT_S, EngineHarness, FakePipeline, FakeRow
 
-from models.row import STAGES
+from models.stages import STAGE_NAMES
 from worker.engine.core import Engine
 from worker.engine.observer import EngineObserver
 from worker.engine.tickets import Ticket
 
-UNLIMITED = dict.fromkeys(STAGES, 100)
+UNLIMITED = dict.fromkeys(STAGE_NAMES, 100)
 Build = Callable[..., EngineHarness]
 
 

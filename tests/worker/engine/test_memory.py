@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from models import Row, UnCLIP
-from models.row import STAGES
+from models.stages import STAGE_NAMES
+from models.stages.diffusion import DiffusionState
 from worker.engine.memory import (
     USABLE_SHARE,
     batch_limits,
@@ -47,7 +48,7 @@ class PixelMeter:
 
 
 def _num_values(row: Row) -> int:
-    return row.x_t.numel() if row.x_t is not None else 1
+    return row.state.x_t.numel() if isinstance(row.state, DiffusionState) else 1
 
 
 def test_limits_fall_with_the_number_of_pixels() -> None:
@@ -57,7 +58,7 @@ def test_limits_fall_with_the_number_of_pixels() -> None:
     assert limits.pop("upsampler_1024") == 1
     assert set(limits.values()) == {32}
     assert {"text", "prior", "decoder", "image", "inversion"} <= set(limits)
-    assert batch_limits(1) == dict.fromkeys(STAGES, 1)
+    assert batch_limits(1) == dict.fromkeys(STAGE_NAMES, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from models import Row, UnCLIP
-from models.acceleration.cuda_graphs import Graphs
-from models.row import STAGES
+from models.acceleration.cuda_graphs import CudaGraphs
+from models.stages import STAGE_NAMES
 from worker.engine import warmup
 from worker.engine.warmup import capture_graphs
 
 UPSAMPLER_LIMITS = {"upsampler_256": 2, "upsampler_1024": 1}
-LIMITS = dict.fromkeys(STAGES, 64) | UPSAMPLER_LIMITS
+LIMITS = dict.fromkeys(STAGE_NAMES, 64) | UPSAMPLER_LIMITS
 
 
 def run_again(network: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -30,7 +30,7 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
     """A pipeline that captures graphs; without 1024², at which the test takes minutes."""
     pipeline = UnCLIP.load(tiny_checkpoint)
     pipeline.sizes = (64, 256)
-    pipeline.set_graphs(Graphs(run_again))
+    pipeline.set_graphs(CudaGraphs(run_again))
     return pipeline
 
 
@@ -65,6 +65,6 @@ def test_the_worker_starts_without_memory_for_larger_passes(
         step(rows)
 
     monkeypatch.setattr(pipeline, "step", limited_step)
-    capture_graphs(pipeline, dict.fromkeys(STAGES, 64))
+    capture_graphs(pipeline, dict.fromkeys(STAGE_NAMES, 64))
     assert pipeline.graphs is not None
     assert len(pipeline.graphs) > 0

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.checkpoints.checkpoint import Checkpoint, build_empty
-from models.diffusion.samplers import sampler_table, to_x_0
+from models.diffusion.samplers import sampler_coefficients, to_x_0
 from models.diffusion.schedule import alphas_cumprod
 from models.networks.clip import CLIP
 from models.networks.upsampler import Upsampler
@@ -83,7 +83,7 @@ def reconstruct(
 def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, Any]) -> Tensor:
     """Enlarge images `[B, 3, s, s]` to `[B, 3, size, size]`, where `size` may be a crop's."""
     config = upsampler.config
-    table = sampler_table(
+    table = sampler_coefficients(
         defaults["upsampler_sampler"], config.schedule, defaults["upsampler_num_inference_steps"]
     )
     alphas = alphas_cumprod(config.schedule)
@@ -92,7 +92,7 @@ def upsample(upsampler: Upsampler, low: Tensor, size: int, defaults: dict[str, A
     noise = torch.Generator().manual_seed(1)
     previous = torch.zeros_like(x_t)
     before = torch.zeros_like(x_t)
-    for t, (a, b, c, d, e) in zip(table.timesteps, table.coefficients.tolist(), strict=True):
+    for t, (a, b, c, d, e) in zip(table.timesteps, table.values.tolist(), strict=True):
         prediction = upsampler(x_t, torch.full((len(low),), t, device=low.device), low)
         alpha = alphas[t].sqrt().float()
         sigma = (1 - alphas[t]).sqrt().float()

@@ -196,7 +196,7 @@ def classify_zero_shot(pipeline: UnCLIP, z_i: Tensor, trials: list[Trial]) -> Te
     """Return CLIP's probabilities of each trial's labels `[N, 4]`, of z_i `[N, D]`."""
     texts = [label for trial in trials for label in trial.labels]
     labels = F.normalize(embed_text(pipeline, texts), dim=1).unflatten(0, (len(trials), -1))
-    scale = pipeline.clip.network.logit_scale.exp().clamp(max=100).detach().cpu()
+    scale = pipeline.clip.similarity_scale.detach().cpu()
     logits: Tensor = scale * torch.einsum("nd,nsd->ns", F.normalize(z_i, dim=1), labels)
     return logits.softmax(1)
 

@@ -54,10 +54,10 @@ def test_the_cache_gives_what_the_whole_sequence_gives(
         prior.config.buckets, (2, 6), generator=torch.Generator().manual_seed(0)
     )
     whole = prior(text, buckets)
-    logits, caches = prior.begin(text)
+    logits, caches = prior.encode_prefix(text)
     assert torch.allclose(logits, whole[:, 0], atol=1e-5)
     for place in range(6):
-        logits, caches = prior.proceed(caches, buckets[:, place].tolist(), [place, place])
+        logits, caches = prior.predict_next(caches, buckets[:, place].tolist(), [place, place])
         assert torch.allclose(logits, whole[:, place + 1], atol=1e-5)
 
 
@@ -66,29 +66,24 @@ def test_rows_at_different_places_share_a_pass(
     pipeline: UnCLIP, prior: AutoregressivePrior
 ) -> None:
     """Each gets what it gets alone."""
-    _, (ahead, behind) = prior.begin(encode(pipeline, "a red cube", "b"))
-    _, (ahead,) = prior.proceed([ahead], [3], [0])
-    together, _ = prior.proceed([ahead, behind], [5, 7], [1, 0])
+    _, (ahead, behind) = prior.encode_prefix(encode(pipeline, "a red cube", "b"))
+    _, (ahead,) = prior.predict_next([ahead], [3], [0])
+    together, _ = prior.predict_next([ahead, behind], [5, 7], [1, 0])
     for row, (cache, last, place) in enumerate(((ahead, 5, 1), (behind, 7, 0))):
         assert torch.allclose(
-            together[row], prior.proceed([cache], [last], [place])[0][0], atol=1e-5
+            together[row], prior.predict_next([cache], [last], [place])[0][0], atol=1e-5
         )
 
 
-def draw(pipeline: UnCLIP, prompts: list[str], **given: float | str) -> Tensor:
-    parameters = pipeline.resolve(size=64, prior="autoregressive", **given)
+def embed(pipeline: UnCLIP, prompts: list[str], **values: float | str) -> Tensor:
+    """Return the z_i `[B, D]` that the prior computes."""
+    parameters = pipeline.resolve(size=64, prior="autoregressive", **values)
     rows = [
         pipeline.prompt_row(prompt, seed, parameters, prior=True)
         for seed, prompt in enumerate(prompts)
     ]
     pipeline.run(rows)
-    return torch.stack(
-        [
-            row.conditioning.z_i
-            for row in rows
-            if row.conditioning is not None and row.conditioning.z_i is not None
-        ]
-    )
+    return torch.stack([row.conditioning.image_embedding for row in rows])
 
 
 def test_an_embedding_is_drawn_from_the_seed_and_depends_on_nothing_beside_it(
@@ -96,17 +91,17 @@ def test_an_embedding_is_drawn_from_the_seed_and_depends_on_nothing_beside_it(
 ) -> None:
     """Unit norm; guided and unguided; alone and in company."""
     for scale in (1.0, 2.0):
-        together = draw(pipeline, ["a red cube", "b"], prior_guidance_scale=scale)
+        together = embed(pipeline, ["a red cube", "b"], prior_guidance_scale=scale)
         assert torch.allclose(together.norm(dim=1), torch.ones(2), atol=1e-5)
         assert torch.allclose(
-            draw(pipeline, ["a red cube"], prior_guidance_scale=scale), together[:1], atol=1e-5
+            embed(pipeline, ["a red cube"], prior_guidance_scale=scale), together[:1], atol=1e-5
         )
 
 
 def test_at_temperature_0_the_seed_does_not_matter(pipeline: UnCLIP) -> None:
     """The likeliest bucket each time."""
-    cold = draw(pipeline, ["a", "a"], prior_temperature=0.0)
-    warm = draw(pipeline, ["a", "a"])
+    cold = embed(pipeline, ["a", "a"], prior_temperature=0.0)
+    warm = embed(pipeline, ["a", "a"])
     assert torch.allclose(cold[0], cold[1], atol=1e-5)
     assert not torch.allclose(warm[0], warm[1], atol=1e-3)
 
@@ -151,16 +146,16 @@ def test_the_nucleus_holds_what_was_asked_and_no_more() -> None:
 def test_guidance_of_1_is_none_and_0_is_the_unguided_half(pipeline: UnCLIP) -> None:
     """Next to 1 is next to none; at 0 the caption does not matter beyond its dot product, at 3 it matters more."""
     none, hardly = (
-        draw(pipeline, ["a red cube"] * 4, prior_guidance_scale=scale)
+        embed(pipeline, ["a red cube"] * 4, prior_guidance_scale=scale)
         for scale in (1.0, 1.0 + 1e-7)
     )
     assert torch.allclose(none, hardly, atol=1e-5)
     first, second = (
-        draw(pipeline, [prompt] * 4, prior_guidance_scale=0.0) for prompt in ("a red cube", "b")
+        embed(pipeline, [prompt] * 4, prior_guidance_scale=0.0) for prompt in ("a red cube", "b")
     )
     assert torch.allclose(first, second, atol=1e-5)
     assert not torch.allclose(
-        none, draw(pipeline, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3
+        none, embed(pipeline, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3
     )
 
 
@@ -178,8 +173,9 @@ def test_a_pass_that_failed_halfway_can_be_made_again(
     for _ in range(3):
         pipeline.step(broken)
     with monkeypatch.context() as patched:
-        patched.setattr("models.pipeline.nucleus", lambda *given: 1 / 0)
+        patched.setattr("models.stages.ar_prior.nucleus", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pipeline.step(broken)
     pipeline.run(broken)
-    assert [row.tokens for row in broken] == [row.tokens for row in whole]
+    for one, other in zip(broken, whole, strict=True):
+        assert one.conditioning.image_embedding.equal(other.conditioning.image_embedding)
