@@ -50,6 +50,8 @@ def resolve(
             f"unknown parameter {', '.join(sorted(unknown))}: use one of {', '.join(names)}"
         )
     defaults = _LATER_DEFAULTS | dict(checkpoint_defaults) | OPERATION_DEFAULTS.get(operation, {})
+    # A checkpoint may have its own defaults of an operation.
+    defaults |= checkpoint_defaults.get("operations", {}).get(operation, {})
     if values.get("negative_prompt") and defaults["decoder_guidance_scale"] == 1:
         defaults["decoder_guidance_scale"] = NEGATIVE_PROMPT_SCALE
     complete = {

@@ -145,9 +145,14 @@ def variations(
     """Generate images with the embedding of an image `[3, S, S]` in [-1, 1], one for each seed.
 
     Its (z_i, x_T) is decoded by DDIM. `eta` 0 returns the image itself, and a larger one more
-    distant variations."""
-    source = pipeline.image_row(image, parameters, invert=True)
+    distant variations. A checkpoint whose prior takes images samples a z_i for each seed, and needs
+    no x_T."""
+    source = pipeline.image_row(image, parameters, invert=not pipeline.has_image_prior)
     yield Phase([source], LATENTS_PROGRESS)
+    if pipeline.has_image_prior:
+        rows = [pipeline.reimagined_row(source.conditioning, seed, parameters) for seed in seeds]
+        yield Phase(rows)
+        return Outcome(rows)
     rows = [pipeline.latent_row(source.conditioning, seed, parameters) for seed in seeds]
     yield Phase(rows)
     return Outcome(rows)

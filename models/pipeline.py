@@ -62,7 +62,9 @@ class UnCLIP:
             if isinstance(network := networks.get(part), Upsampler)
         }
         self.sizes = (BASE_SIZE, *(size for size, part in UPSAMPLERS.items() if part in networks))
-        self.runtime = Runtime(networks, checkpoint.defaults, self.device)
+        self.runtime = Runtime(
+            networks, checkpoint.defaults, self.device, vocabulary=checkpoint.vocabulary
+        )
         self.stages = build_stages(self.runtime)
         self._last_stage: Stage | None = None
 
@@ -126,6 +128,20 @@ class UnCLIP:
             )
         roles = (Role.IMAGE, Role.INVERSION) if invert else (Role.IMAGE,)
         return self._row(roles, "", 0, parameters, SourceImage(image.to(self.device)))
+
+    @property
+    def has_image_prior(self) -> bool:
+        """Whether the prior also takes an image's embedding in the prompt's place."""
+        return bool(self.checkpoint.config.get("image_prior", False))
+
+    def reimagined_row(self, source: Conditioning, seed: int, parameters: Parameters) -> Row:
+        """Create a row whose z_i the prior computes from a source's z_i, not from a prompt.
+
+        A z_i of a photograph is unlike those that the decoder learned; the prior's is not."""
+        text = replace(source.unconditional, z_t=source.image_embedding[None])
+        conditioning = Conditioning(text, source.unconditional)
+        roles = (Role.PRIOR, Role.RENDER)
+        return self._row(roles, "", seed, parameters, conditioning=conditioning)
 
     def latent_row(self, latent: Conditioning, seed: int, parameters: Parameters) -> Row:
         """Create a row that decodes a latent, (z_i, x_T) or z_i alone, with the text it has."""

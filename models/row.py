@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.networks.clip import TextEncoding
 from models.parameters import Parameters
+from models.vocabulary import Unknown
 
 S = TypeVar("S", bound="StageState")
 
@@ -77,8 +78,9 @@ class Row:
     `stage` names the stage that it needs next, and is None once it has ended. It ends with `image`
     `[3, S, S]` in [-1, 1]; or, if its stages end before the decoder, with `conditioning`; or with
     `error`, the reason for neither. `step` of `steps` counts within the stage. `truncated_prompt`
-    and `truncated_negative_prompt` are the texts that exceed CLIP's context. `candidate` is the
-    index of the z_i that the diffusion prior selected."""
+    and `truncated_negative_prompt` are the texts that exceed CLIP's context. `unknown_words` are
+    those that training never saw. `candidate` is the index of the z_i that the diffusion prior
+    selected."""
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Row:
         self.state: StageState | None = None
         self.truncated_prompt: str | None = None
         self.truncated_negative_prompt: str | None = None
+        self.unknown_words: list[Unknown] = []
         self.candidate: Tensor | None = None
         self.image: Tensor | None = None
         self.error: str | None = None

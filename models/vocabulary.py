@@ -54,9 +54,12 @@ class Vocabulary:
         return frozenset(normalize(phrase) for phrase in phrases)
 
     @cached_property
-    def sorted_known(self) -> list[str]:
-        """Return known phrases in alphabetical order."""
-        return sorted(self.known)
+    def known_by_letter(self) -> dict[str, list[str]]:
+        """Return known phrases by their first letter, in alphabetical order."""
+        letters: dict[str, list[str]] = {}
+        for phrase in sorted(self.known - {""}):
+            letters.setdefault(phrase[0], []).append(phrase)
+        return letters
 
     @cached_property
     def phrase_words(self) -> frozenset[str]:
@@ -130,9 +133,9 @@ def _find_unknown(vocabulary: Vocabulary, prompt: str) -> list[tuple[Unknown, in
             phrase = " ".join(texts[place : place + length])
             found.append((Unknown(phrase, drawn_as), start, words[place + length - 1].end))
         elif not _is_plain(vocabulary, texts[place]):
-            near = difflib.get_close_matches(
-                texts[place], vocabulary.sorted_known, CLOSE_MATCHES, 0.75
-            )
+            # Words with another first letter are left out: comparing with all takes 0.1 s.
+            candidates = vocabulary.known_by_letter.get(texts[place][0], [])
+            near = difflib.get_close_matches(texts[place], candidates, CLOSE_MATCHES, 0.75)
             found.append((Unknown(texts[place], nearest=tuple(near)), start, words[place].end))
         place += length or 1
     return found

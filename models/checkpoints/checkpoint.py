@@ -27,6 +27,7 @@ from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfi
 from models.networks.priors.pca import PCA, PCAConfig
 from models.networks.two_tower_clip import TwoTowerCLIP
 from models.networks.upsampler import Upsampler, UpsamplerConfig
+from models.vocabulary import Vocabulary, load_vocabulary
 
 FORMAT = 1
 DEFAULT_FOLDER = Path(__file__).parents[1] / "default"
@@ -58,6 +59,7 @@ class Checkpoint:
     config: dict[str, Any]
     networks: dict[str, nn.Module] = field(default_factory=dict)
     digest: str = ""  # of the files that it was loaded from
+    vocabulary: Vocabulary | None = None  # of a checkpoint that lists what it draws
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -107,7 +109,11 @@ def load(
         for part in PARTS
         if part in config
     }
-    return Checkpoint(config["name"], config, networks)
+    try:
+        vocabulary = load_vocabulary(folder)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    return Checkpoint(config["name"], config, networks, vocabulary=vocabulary)
 
 
 def load_network(

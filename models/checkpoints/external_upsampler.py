@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,4 +165,5 @@ def add_upsampler(
     else:
         network = load(path, device, dtype)
     networks = checkpoint.networks | {"upsampler_1024": network}
-    return Checkpoint(f"{checkpoint.name}+{path.stem}", config, networks)
+    name = f"{checkpoint.name}+{path.stem}"
+    return replace(checkpoint, name=name, config=config, networks=networks)

@@ -15,6 +15,7 @@ from models.acceleration.cuda_graphs import CudaGraphs, Pass
 from models.diffusion.schedule import SCHEDULES, alphas_cumprod
 from models.parameters import Parameters
 from models.row import Row, SourceImage
+from models.vocabulary import Vocabulary
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Runtime:
     defaults: Mapping[str, Any]  # of the checkpoint
     device: torch.device
     graphs: CudaGraphs | None = None
+    vocabulary: Vocabulary | None = None  # None: every prompt is encoded as it is
     # alphas_cumprod `[T]` of each noise schedule, in float64 on the host
     alphas: dict[str, Tensor] = field(
         default_factory=lambda: {schedule: alphas_cumprod(schedule) for schedule in SCHEDULES}

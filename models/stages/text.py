@@ -8,10 +8,13 @@ from typing import cast
 from models.networks.clip import CLIP
 from models.row import Conditioning, Row
 from models.stages.base import Role, Runtime, Stage
+from models.vocabulary import Unknown, explain_prompt, rewrite_prompt
 
 
 class TextStage(Stage):
-    """Sets `text` and `unconditional` of the conditioning, and the truncated prompts."""
+    """Sets `text` and `unconditional` of the conditioning, and the truncated prompts.
+
+    With a vocabulary, nouns that stand for a drawn name are replaced by it."""
 
     name = "text"
     role = Role.TEXT
@@ -26,7 +29,13 @@ class TextStage(Stage):
         # Each prompt is encoded once, however many rows share it.
         pairs = [(row.prompt, row.parameters.negative_prompt) for row in rows]
         prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))
-        tokens, truncated = self.clip.tokenize(prompts)
+        vocabulary = self.runtime.vocabulary
+        known = prompts
+        unknown: dict[str, list[Unknown]] = {}
+        if vocabulary is not None:
+            known = [rewrite_prompt(vocabulary, prompt) for prompt in prompts]
+            unknown = {prompt: explain_prompt(vocabulary, prompt) for prompt in prompts}
+        tokens, truncated = self.clip.tokenize(known)
         encoding = self.clip.encode_text(tokens)
         index = {prompt: k for k, prompt in enumerate(prompts)}
         for row, (prompt, negative_prompt) in zip(rows, pairs, strict=True):
@@ -34,5 +43,6 @@ class TextStage(Stage):
             negative = index[negative_prompt]
             row.truncated_prompt = truncated[k]
             row.truncated_negative_prompt = truncated[negative]
+            row.unknown_words = unknown.get(prompt, [])
             row.conditioning = Conditioning(encoding.row(k), encoding.row(negative))
         return list(rows)

@@ -47,6 +47,10 @@ DEFAULTS: dict[str, Any] = {
     "decoder_guidance_scale": 1.0,
     "upsampler_sampler": "ddim",
     "upsampler_num_inference_steps": 2,
+    # Variations sample a z_i by the prior, so they need neither inversion nor its many steps.
+    "operations": {
+        "variations": {"sampler": "dpm++", "eta": 0.0, "decoder_num_inference_steps": 12},
+    },
 }
 
 
@@ -105,6 +109,7 @@ def export(run: IllustratedRun, out: Path, card: str) -> int:
     config = {
         "name": NAME,
         **{name: run.preset.networks[name] for name in networks},
+        "image_prior": True,
         "defaults": DEFAULTS,
     }
     save(out, config, networks, card)

@@ -36,11 +36,13 @@ def encode_result(
     input_digests: Mapping[str, str],
     outcome: Outcome,
     truncated_texts: Sequence[str],
+    unknown_words: Sequence[str] = (),
 ) -> JobResult:
     """Encode the outcome of an operation.
 
     `request`: the request's fields. `input_digests`: SHA-256 of the input images by name.
-    `truncated_texts`: the parts of prompts that did not fit CLIP.
+    `truncated_texts`: the parts of prompts that did not fit CLIP. `unknown_words`: what each word
+    that training never saw was drawn as.
     """
     finished = [(row, row.image) for row in outcome.rows if row.image is not None]
     pngs = []
@@ -60,7 +62,7 @@ def encode_result(
     return JobResult(
         pngs,
         images,
-        [*truncations, *outcome.warnings],
+        [*truncations, *unknown_words, *outcome.warnings],
         _final_progress(outcome, has_inputs=bool(input_digests)),
         outcome.result,
         animation,

@@ -85,6 +85,8 @@ class JobRun:
     input_digests: dict[str, str] = field(default_factory=dict)
     # Parts of prompts that did not fit CLIP, each once; the values are unused.
     truncated_texts: dict[str, None] = field(default_factory=dict)
+    # What each word that training never saw was drawn as, each once.
+    unknown_words: dict[str, None] = field(default_factory=dict)
 
     def run(self) -> None:
         """Generate the images and record how the job ended."""
@@ -167,6 +169,7 @@ class JobRun:
             for text in (row.truncated_prompt, row.truncated_negative_prompt):
                 if text:
                     self.truncated_texts[text] = None
+            self.unknown_words |= dict.fromkeys(map(str, row.unknown_words))
         self.progress = phase.progress
 
     def _succeed(self, parameters: Parameters, outcome: Outcome) -> None:
@@ -179,6 +182,7 @@ class JobRun:
             self.input_digests,
             outcome,
             list(self.truncated_texts),
+            list(self.unknown_words),
         )
         if not self.jobs.succeed(
             result.pngs,
