@@ -13,9 +13,11 @@ STARTED = f"rq:wip:{QUEUE}"
 WORKERS = "unclip:workers"
 # String: time of the last heartbeat of any worker, in seconds since 1970.
 LAST_HEARTBEAT = "unclip:last-heartbeat"
+# String that expires: Redis was away, so late heartbeats do not mean dead workers.
+RECOVERY_PAUSE = "unclip:recovery-pause"
 # Hash: number of ended jobs by operation, outcome and reason, since Redis was set up.
 OUTCOMES = "unclip:outcomes"
-# Sorted set: deliveries `job:event`, by the time when they are due.
+# Set: lanes of webhooks that hold deliveries.
 WEBHOOKS = "unclip:webhooks"
 # Hash: number of attempts of each delivery.
 WEBHOOK_TRIES = "unclip:webhooks:tries"
@@ -106,6 +108,14 @@ def idempotency(key_hash: str) -> str:
 def worker(name: str) -> str:
     """Return the key of a live worker's heartbeat, a string with JSON that expires."""
     return f"unclip:worker:{name}"
+
+
+def webhooks(lane: str) -> str:
+    """Return the key of a lane's deliveries `job:event` by the time when they are due.
+
+    It is a sorted set. `lane`: see `contracts.webhooks.lane_of`.
+    """
+    return f"unclip:webhooks:lane:{lane}"
 
 
 def stored_image(job_id: str, index: int) -> str:

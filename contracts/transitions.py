@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 from contracts import redis_keys
-from contracts.jobs import JobRecord, encode_fields, now
+from contracts.jobs import JobRecord, encode_fields
 from contracts.webhooks import schedule_webhook
 
 EndStatus = Literal["succeeded", "failed", "cancelled"]
@@ -24,6 +25,8 @@ def finish_job(
     ttl_s: int,
     fields: Mapping[str, str] | None = None,
     reason: Reason | None = None,
+    *,
+    finished_at: datetime,
 ) -> None:
     """Queue on a pipeline everything that changes when a job ends.
 
@@ -34,10 +37,10 @@ def finish_job(
     ttl_s: seconds until an ended job is deleted.
     fields: more fields of the record, from `contracts.jobs.encode_fields`.
     reason: why it failed; None if it did not.
+    finished_at: the present time by Redis's clock.
     """
     spec = record.spec
     key = redis_keys.job(record.id)
-    finished_at = now()
     end = encode_fields(status=status, finished_at=finished_at)
     pipe.hset(key, mapping={**(fields or {}), **end})
     pipe.expire(key, ttl_s)
@@ -47,7 +50,7 @@ def finish_job(
         pipe.delete(*(redis_keys.input_image(record.id, name) for name in spec.inputs))
     pipe.hincrby(redis_keys.OUTCOMES, redis_keys.outcome(spec.operation, status, reason))
     publish_event(pipe, record.id, "ended", {"status": status}, ttl_s)
-    schedule_webhook(pipe, record.id, spec.webhook, status, finished_at.timestamp())
+    schedule_webhook(pipe, record.id, spec.webhook, spec.owner, status, finished_at.timestamp())
 
 
 def publish_event(pipe: Any, job_id: str, event: str, data: Mapping[str, Any], ttl_s: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
@@ -21,11 +22,28 @@ class Webhook(BaseModel):
 
 
 def schedule_webhook(
-    pipe: Any, job_id: str, webhook: Webhook | None, event: WebhookEvent, due_at: float
+    pipe: Any,
+    job_id: str,
+    webhook: Webhook | None,
+    owner: str | None,
+    event: WebhookEvent,
+    due_at: float,
 ) -> None:
     """Queue a delivery in the transaction that makes the event true.
 
-    `due_at`: when it is due, in seconds since 1970; now.
+    `owner`: id of the job's API key. `due_at`: when it is due, by Redis's clock, in seconds since
+    1970; now.
     """
-    if webhook is not None and event in webhook.events:
-        pipe.zadd(redis_keys.WEBHOOKS, {f"{job_id}:{event}": due_at})
+    if webhook is None or event not in webhook.events:
+        return
+    lane = lane_of(webhook, owner)
+    pipe.sadd(redis_keys.WEBHOOKS, lane)
+    pipe.zadd(redis_keys.webhooks(lane), {f"{job_id}:{event}": due_at})
+
+
+def lane_of(webhook: Webhook, owner: str | None) -> str:
+    """Return the lane that a delivery waits in; lanes share the dispatchers fairly.
+
+    It is the API key's, and without API keys the receiver's.
+    """
+    return f"key:{owner}" if owner else f"host:{urlsplit(webhook.url).netloc}"

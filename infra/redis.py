@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
@@ -86,6 +87,12 @@ async def close(*clients: Any) -> None:
                 each.close()
             else:
                 await each.aclose()
+
+
+def server_time(client: Any) -> datetime:
+    """Return the time by Redis's clock, the only one that service and workers share. Blocking."""
+    seconds, microseconds = client.time()
+    return datetime.fromtimestamp(seconds + microseconds / 1_000_000, UTC)
 
 
 def wait_for_redis(url: str) -> None:

@@ -103,8 +103,13 @@ class RedisState:
 async def _read_state(redis: Any) -> RedisState:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.llen(redis_keys.QUEUE_LIST).zcard(redis_keys.STARTED).lindex(redis_keys.QUEUE_LIST, 0)
-        pipe.get(redis_keys.LAST_HEARTBEAT).zcard(redis_keys.WEBHOOKS).hgetall(redis_keys.OUTCOMES)
-        waiting, running, head, last_heartbeat, webhooks, outcomes = await pipe.execute()
+        pipe.get(redis_keys.LAST_HEARTBEAT).smembers(redis_keys.WEBHOOKS)
+        pipe.hgetall(redis_keys.OUTCOMES)
+        waiting, running, head, last_heartbeat, lanes, outcomes = await pipe.execute()
+    async with redis.pipeline(transaction=False) as pipe:
+        for lane in lanes:
+            pipe.zcard(redis_keys.webhooks(lane.decode()))
+        pending = await pipe.execute()
     spec = await redis.hget(redis_keys.job(head.decode()), "spec") if head else None
     head_age_s = 0.0
     if spec is not None:
@@ -117,7 +122,7 @@ async def _read_state(redis: Any) -> RedisState:
         workers=len(workers),
         slots=sum(worker.slots for worker in workers),
         last_heartbeat=float(last_heartbeat) if last_heartbeat else None,
-        pending_webhooks=webhooks,
+        pending_webhooks=sum(pending),
         outcomes={name.decode(): int(count) for name, count in outcomes.items()},
     )
 

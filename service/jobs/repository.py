@@ -17,7 +17,7 @@ from rq.job import Job as RQJob
 from contracts import redis_keys
 from contracts.jobs import ENDED, JobRecord, JobSpec
 from contracts.transitions import finish_job
-from infra.redis import close, connect, connect_async
+from infra.redis import close, connect, connect_async, server_time
 from service.errors import JobNotFound
 from service.jobs.estimate import JobSnapshot, live_workers, read_snapshot
 from service.jobs.events import Events
@@ -112,12 +112,14 @@ class JobRepository:
                     record = JobRecord.from_hash(job_id, fields)
                     if record.status in ENDED:
                         return
+                    finished_at = server_time(pipe)
                     pipe.multi()
                     pipe.lrem(redis_keys.QUEUE_LIST, 1, job_id)
                     if record.status == "queued":
                         # A worker that has just dequeued its id finds nothing to run.
                         pipe.delete(RQJob.key_for(job_id))
-                    finish_job(pipe, record, "cancelled", self.settings.result_ttl_s)
+                    ttl_s = self.settings.result_ttl_s
+                    finish_job(pipe, record, "cancelled", ttl_s, finished_at=finished_at)
                     pipe.publish(redis_keys.CANCELLED, job_id)
                     pipe.execute()
                     return

@@ -1,16 +1,22 @@
 """Deliver webhooks, at least once.
 
-Due deliveries (`job:event`) wait in a Redis sorted set. A dispatcher leases one by moving its due
-time past the longest attempt, and removes it after a 2xx or the last attempt. If the dispatcher
-dies, the lease expires and another one retries.
+Deliveries (`job:event`) wait in lanes, one for each API key (see `contracts.webhooks.lane_of`); a
+lane is a Redis sorted set by due time. A dispatcher leases a delivery by moving its due time past
+the longest attempt, and removes it after a 2xx or the last attempt. If the dispatcher dies, the
+lease expires and another one retries. Only Redis measures time.
+
+A free connection goes to the lane with the fewest attempts in progress, and no lane may use more
+than MAX_PER_LANE. So receivers that hang delay deliveries of their own lane alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlsplit
@@ -19,6 +25,7 @@ import httpcore
 from redis.exceptions import RedisError
 
 from contracts import redis_keys
+from infra.redis_errors import describe
 from service.background import sleep_until_stop
 from service.errors import JobNotFound
 from service.jobs.estimate import JobSnapshot
@@ -34,20 +41,51 @@ MAX_ATTEMPTS = 9
 FIRST_PAUSE_S = 5.0
 JITTER = 0.25
 MAX_CONCURRENT = 32
+MAX_PER_LANE = 8
 POLL_S = 0.5
 # Time for Redis and the event loop around an attempt.
 LEASE_MARGIN_S = 5
 Outcome = Literal["delivered", "failed", "given_up", "refused", "expired"]
-# KEYS: due deliveries, number of attempts. ARGV: maximum count, lease in seconds.
+# KEYS: the lanes, number of attempts. ARGV: maximum count, lease in seconds, prefix of the lanes'
+# keys, maximum attempts of a lane, and as JSON the attempts in progress by lane. Returns the lane,
+# the delivery and the number of the attempt of each leased delivery.
 _LEASE = """
-local now, leased = tonumber(redis.call('TIME')[1]), {}
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now + 1, 'LIMIT', 0, ARGV[1])
-for _, delivery in ipairs(due) do
-  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), delivery)
-  leased[#leased + 1] = {delivery, redis.call('HINCRBY', KEYS[2], delivery, 1)}
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local limit, per_lane = tonumber(ARGV[1]), tonumber(ARGV[4])
+local active, lanes, leased = cjson.decode(ARGV[5]), {}, {}
+for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local key, used = ARGV[3] .. name, active[name] or 0
+  local due = {}
+  if used < per_lane then
+    due = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, per_lane - used)
+  end
+  if #due > 0 then
+    lanes[#lanes + 1] = {name = name, key = key, used = used, due = due, first = 1}
+  elseif redis.call('EXISTS', key) == 0 then
+    redis.call('SREM', KEYS[1], name)
+  end
+end
+for used = 0, per_lane - 1 do
+  for _, lane in ipairs(lanes) do
+    local delivery = lane.due[lane.first]
+    if #leased < limit and delivery and lane.used <= used then
+      lane.first, lane.used = lane.first + 1, lane.used + 1
+      redis.call('ZADD', lane.key, now + tonumber(ARGV[2]), delivery)
+      local attempt = redis.call('HINCRBY', KEYS[2], delivery, 1)
+      leased[#leased + 1] = {lane.name, delivery, attempt}
+    end
+  end
 end
 return leased
 """
+# KEYS: a lane. ARGV: a delivery, seconds until it is due again.
+_POSTPONE = """
+local time = redis.call('TIME')
+local due = tonumber(time[1]) + tonumber(time[2]) / 1000000 + tonumber(ARGV[2])
+redis.call('ZADD', KEYS[1], 'XX', due, ARGV[1])
+"""
+Delivery = tuple[str, str, int]  # lane, `job:event`, number of the attempt
 _NETWORK_ERRORS = (
     OSError,
     TimeoutError,
@@ -78,6 +116,7 @@ class WebhookDispatcher:
         self.render = render
         self.count_outcome = count_outcome
         self._secrets = settings.webhook_keys()
+        self._active = Counter[str]()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpcore.default_ssl_context(),
             max_connections=MAX_CONCURRENT,
@@ -89,8 +128,8 @@ class WebhookDispatcher:
         """Send deliveries until the event is set, then finish the attempts in progress."""
         sending: set[asyncio.Task[None]] = set()
         while not stop.is_set():
-            for delivery, attempt in await self._lease_due(MAX_CONCURRENT - len(sending)):
-                task = asyncio.create_task(self._deliver(delivery, attempt))
+            for lane, delivery, attempt in await self._lease_due(MAX_CONCURRENT - len(sending)):
+                task = asyncio.create_task(self._deliver(lane, delivery, attempt))
                 sending.add(task)
                 task.add_done_callback(sending.discard)
             await sleep_until_stop(stop, POLL_S)
@@ -98,38 +137,54 @@ class WebhookDispatcher:
             await asyncio.wait(sending)
         await self._pool.aclose()
 
-    async def _lease_due(self, limit: int) -> list[tuple[str, int]]:
-        """Lease at most `limit` due deliveries. Return each with the number of its attempt."""
+    async def _lease_due(self, limit: int) -> list[Delivery]:
+        """Lease at most `limit` due deliveries, of the lanes with the fewest attempts first."""
         if not limit:
             return []
         lease_s = 2 * self.settings.webhook_timeout_s + LEASE_MARGIN_S
         try:
             leased = await self.jobs.redis.eval(
-                _LEASE, 2, redis_keys.WEBHOOKS, redis_keys.WEBHOOK_TRIES, limit, lease_s
+                _LEASE,
+                2,
+                redis_keys.WEBHOOKS,
+                redis_keys.WEBHOOK_TRIES,
+                limit,
+                lease_s,
+                redis_keys.webhooks(""),
+                MAX_PER_LANE,
+                json.dumps(self._active),
             )
         except RedisError as error:
-            log.debug("webhooks wait until Redis is available: %s", error)
+            log.debug("webhooks wait until Redis is available: %s", describe(error))
             return []
-        return [(delivery.decode(), attempt) for delivery, attempt in leased]
+        return [(lane.decode(), delivery.decode(), attempt) for lane, delivery, attempt in leased]
 
-    async def _deliver(self, delivery: str, attempt: int) -> None:
+    async def _deliver(self, lane: str, delivery: str, attempt: int) -> None:
         job_id, _, event = delivery.partition(":")
+        self._active[lane] += 1
         try:
             outcome = await self._attempt(job_id, event, attempt)
             async with self.jobs.redis.pipeline() as pipe:
+                key = redis_keys.webhooks(lane)
                 if outcome == "failed":
-                    due_at = time.time() + pause_s(attempt)
-                    pipe.zadd(redis_keys.WEBHOOKS, {delivery: due_at}, xx=True)
+                    pipe.eval(_POSTPONE, 1, key, delivery, pause_s(attempt))
                 else:
-                    pipe.zrem(redis_keys.WEBHOOKS, delivery)
+                    pipe.zrem(key, delivery)
                     pipe.hdel(redis_keys.WEBHOOK_TRIES, delivery)
                 await pipe.execute()
             self.count_outcome(outcome)
         # The lease expires, and the delivery is repeated.
         except RedisError as error:
             log.warning(
-                "cannot record the webhook of job %s (%s), it is repeated: %s", job_id, event, error
+                "cannot record the webhook of job %s (%s), it is repeated: %s",
+                job_id,
+                event,
+                describe(error),
             )
+        finally:
+            self._active[lane] -= 1
+            if not self._active[lane]:
+                del self._active[lane]
 
     async def _attempt(self, job_id: str, event: str, attempt: int) -> Outcome:
         """Send one delivery with the job's current state."""

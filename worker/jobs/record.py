@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 from uuid import uuid4
 
 import redis
+from rq.timeouts import BaseTimeoutException
 
 from contracts import redis_keys
 from contracts.fields import Animation, QueueFields
@@ -28,6 +28,8 @@ from contracts.jobs import (
 from contracts.transitions import Reason, finish_job, publish_event
 from contracts.webhooks import schedule_webhook
 from infra.object_store import ObjectStore
+from infra.redis import server_time
+from infra.redis_errors import is_transient, single_attempt
 from worker.jobs.errors import InvalidJobError
 
 # Weight of the latest job in the moving averages of durations.
@@ -36,8 +38,13 @@ DURATION_MOMENTUM = 0.2
 UPLOAD_TTL_S = 600
 # KEYS: the job's record, then keys of uploaded contents. ARGV: the suffix of the keys that the
 # contents were uploaded to, their lifetime, then for each command its length and its words.
-# A script takes one round trip instead of three (WATCH, HGET, EXEC).
+# A script takes one round trip instead of three (WATCH, HGET, EXEC). The suffix also names the
+# transition: if its reply was lost, it arrives again and must change nothing.
 _TRANSITION = f"""
+if redis.call('HGET', KEYS[1], 'transition') == ARGV[1] then
+  for index = 2, #KEYS do redis.call('DEL', KEYS[index] .. ARGV[1]) end
+  return 1
+end
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status or {" or ".join(f"status == '{status}'" for status in ENDED)} then
   for index = 2, #KEYS do redis.call('DEL', KEYS[index] .. ARGV[1]) end
@@ -53,6 +60,7 @@ while at <= #ARGV do
   redis.call(unpack(ARGV, at + 1, at + length))
   at = at + length + 1
 end
+redis.call('HSET', KEYS[1], 'transition', ARGV[1])
 return 1
 """
 # KEYS: the hash of means. ARGV: the new value, the weight of it, then the fields.
@@ -137,34 +145,43 @@ class JobRepository:
     def start(self, parameters: dict[str, Any]) -> bool:
         """Set the job running with resolved parameters; a retry keeps its first start time."""
         record = self.record
+        started_at = server_time(self.redis)
 
         def change(pipe: Any) -> None:
             fields = encode_fields(status="running", parameters=parameters)
             pipe.hset(self.key, mapping=fields)
-            pipe.hsetnx(self.key, "started_at", now().isoformat())
+            pipe.hsetnx(self.key, "started_at", started_at.isoformat())
             if record is not None and record.started_at is None:
-                schedule_webhook(pipe, self.job_id, record.spec.webhook, "started", time.time())
+                spec = record.spec
+                due_at = started_at.timestamp()
+                schedule_webhook(pipe, self.job_id, spec.webhook, spec.owner, "started", due_at)
 
         return self._change(change)
 
     def update_progress(self, progress: Progress) -> bool:
-        """Write progress into the record and onto the event stream."""
+        """Write progress into the record and onto the event stream.
+
+        Drop it if Redis does not accept it now.
+        """
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=encode_fields(progress=progress))
             publish_event(pipe, self.job_id, "progress", progress.model_dump(), self.ttl_s)
 
-        return self._change(change)
+        return self._change_or_drop(change)
 
     def publish_previews(self, previews: Sequence[Preview], progress: Progress) -> bool:
-        """Publish previews on the event stream, each with the job's progress."""
+        """Publish previews on the event stream, each with the job's progress.
+
+        Drop them if Redis does not accept them now.
+        """
 
         def change(pipe: Any) -> None:
             for preview in previews:
                 data = preview.model_dump() | progress.model_dump()
                 publish_event(pipe, self.job_id, "preview", data, self.ttl_s)
 
-        return self._change(change)
+        return self._change_or_drop(change)
 
     def succeed(
         self,
@@ -192,20 +209,29 @@ class JobRepository:
             contents = {}
         return self._end("succeeded", encode_fields(outcome=outcome, progress=progress), contents)
 
-    def fail(self, kind: FailureKind, detail: str, reason: Reason | None = None) -> bool:
-        """End the job without images; `reason` is the outcome that the metrics count."""
+    def fail(
+        self,
+        kind: FailureKind,
+        detail: str,
+        reason: Reason | None = None,
+        pipe: Any | None = None,
+    ) -> bool:
+        """End the job without images; `reason` is the outcome that the metrics count.
+
+        `pipe`: a transaction that the end is queued on instead.
+        """
         error = JobError(kind=kind, title=_TITLES[kind], detail=detail)
         fields = encode_fields(outcome=JobOutcome(error=error))
-        return self._end("failed", fields, {}, reason or _REASONS[kind])
+        return self._end("failed", fields, {}, reason or _REASONS[kind], pipe)
 
-    def requeue(self) -> bool:
-        """Set the job back to queued, after its worker failed."""
+    def requeue(self, pipe: Any | None = None) -> bool:
+        """Set the job back to queued, after its worker failed; `pipe` as in `fail`."""
 
         def change(pipe: Any) -> None:
             pipe.hset(self.key, mapping=encode_fields(status="queued"))
             pipe.hdel(self.key, "progress")
 
-        return self._change(change)
+        return self._change(change, pipe=pipe)
 
     def update_mean_durations(self, field: str, seconds: float) -> None:
         """Add a job's duration to the moving averages of its kind (`field`) and of all jobs.
@@ -243,6 +269,7 @@ class JobRepository:
         fields: dict[str, str],
         contents: dict[str, bytes],
         reason: Reason | None = None,
+        outer_pipe: Any | None = None,
     ) -> bool:
         try:
             record = self.record
@@ -251,10 +278,16 @@ class JobRepository:
         if record is None:
             return False
 
-        def change(pipe: Any) -> None:
-            finish_job(pipe, record, status, self.ttl_s, fields, reason)
+        finished_at = server_time(self.redis)
 
-        return self._change(change, contents)
+        def change(pipe: Any) -> None:
+            finish_job(pipe, record, status, self.ttl_s, fields, reason, finished_at=finished_at)
+
+        try:
+            return self._change(change, contents, outer_pipe)
+        except BaseTimeoutException:
+            # The time limit is for the generation. RQ raises it once, in the wait for Redis.
+            return self._change(change, contents, outer_pipe)
 
     def _unreadable_record(self) -> JobRecord:
         """Return a record with the operation alone, so that the job can end all the same."""
@@ -262,24 +295,39 @@ class JobRepository:
         spec = JobSpec(operation=operation.decode(), request=QueueFields(), created_at=now())
         return JobRecord(self.job_id, spec)
 
+    def _change_or_drop(self, change: Callable[[Any], None]) -> bool:
+        """Do what `_change` does, or nothing if Redis does not accept it now."""
+        try:
+            with single_attempt():
+                return self._change(change)
+        except redis.RedisError as error:
+            if not is_transient(error):
+                raise
+            return True
+
     def _change(
-        self, change: Callable[[Any], None], uploads: Mapping[str, bytes] | None = None
+        self,
+        change: Callable[[Any], None],
+        uploads: Mapping[str, bytes] | None = None,
+        pipe: Any | None = None,
     ) -> bool:
         """Run commands in one transaction unless the job has ended; return whether they ran.
 
         `change` queues the commands on a pipeline. `uploads`: contents by key, written with them.
+        `pipe`: a transaction that all is queued on instead.
         """
-        with self.redis.pipeline(transaction=False) as pipe:
-            change(pipe)
+        with self.redis.pipeline(transaction=False) as own_pipe:
+            change(own_pipe)
             arguments: list[Any] = []
-            for command, _ in pipe.command_stack:
+            for command, _ in own_pipe.command_stack:
                 arguments += [len(command), *command]
-            pipe.reset()
+            own_pipe.reset()
+            target = own_pipe if pipe is None else pipe
             # Lua would copy large contents, so they go to temporary keys that the script renames.
             uploads = uploads or {}
             suffix = f":{uuid4().hex}"
             for key, content in uploads.items():
-                pipe.set(key + suffix, content, ex=UPLOAD_TTL_S)
+                target.set(key + suffix, content, ex=UPLOAD_TTL_S)
             keys = [self.key, *uploads]
-            pipe.eval(_TRANSITION, len(keys), *keys, suffix, self.ttl_s, *arguments)
-            return bool(pipe.execute()[-1])
+            target.eval(_TRANSITION, len(keys), *keys, suffix, self.ttl_s, *arguments)
+            return bool(own_pipe.execute()[-1]) if pipe is None else True

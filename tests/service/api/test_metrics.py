@@ -51,7 +51,9 @@ async def test_the_state_of_redis_is_reported(
     await store.set(redis_keys.worker("alive"), heartbeat, ex=10)
     await store.set(redis_keys.LAST_HEARTBEAT, "1700000000.125")
     await store.zadd(redis_keys.STARTED, {"job:execution": 1})
-    await store.zadd(redis_keys.WEBHOOKS, {"job:succeeded": 1, "job:started": 2})
+    await store.sadd(redis_keys.WEBHOOKS, "key:a", "key:b")
+    await store.zadd(redis_keys.webhooks("key:a"), {"job:succeeded": 1})
+    await store.zadd(redis_keys.webhooks("key:b"), {"job:started": 2})
     samples = await read_samples(client)
     expected = {
         "unclip_redis_up": 1,

@@ -130,7 +130,8 @@ async def test_an_expired_job_is_not_delivered(
 ) -> None:
     """Its delivery leaves the queue."""
     receiver = receive()
-    await store.zadd(redis_keys.WEBHOOKS, {"gone:succeeded": 0})
+    await store.sadd(redis_keys.WEBHOOKS, "key:a")
+    await store.zadd(redis_keys.webhooks("key:a"), {"gone:succeeded": 0})
     async with serve(**LOCAL):
         await wait_until_delivered(store)
     assert receiver.deliveries == []
@@ -188,7 +189,8 @@ async def test_a_killed_service_loses_no_delivery(
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert await store.zcard(redis_keys.WEBHOOKS) == 1
+    (lane,) = await store.smembers(redis_keys.WEBHOOKS)
+    assert await store.zcard(redis_keys.webhooks(lane.decode())) == 1
     async with serve(**LOCAL):
         await receiver.wait_for(2)
         await wait_until_delivered(store)

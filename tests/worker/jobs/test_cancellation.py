@@ -15,7 +15,7 @@ from support.images import load_png
 from support.jobs import TTL_S, read_job, store_job
 
 from contracts import redis_keys
-from contracts.jobs import Progress
+from contracts.jobs import Progress, now
 from contracts.transitions import finish_job
 from devtools.redis_server import RedisServer
 from devtools.wait import wait_until
@@ -61,7 +61,7 @@ class CancellationHarness:
     def cancel(self, job_id: str) -> None:
         """Cancel a job as the service does."""
         with self.client.pipeline() as pipe:
-            finish_job(pipe, read_job(self.client, job_id), "cancelled", TTL_S)
+            finish_job(pipe, read_job(self.client, job_id), "cancelled", TTL_S, finished_at=now())
             pipe.publish(redis_keys.CANCELLED, job_id)
             pipe.execute()
 
