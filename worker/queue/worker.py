@@ -17,15 +17,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 from rq import Queue
-from rq.exceptions import AbandonedJobError, DequeueTimeout, DeserializationError
+from rq.exceptions import DequeueTimeout, DeserializationError
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import TimerDeathPenalty
@@ -37,21 +35,20 @@ from contracts.jobs import WorkerHeartbeat
 from contracts.transitions import Reason
 from infra.queue import PriorityQueue
 from infra.redis import connect
+from infra.redis_errors import EndlessRetry, Episode, describe
 from worker.jobs.record import JobRepository
-from worker.queue.recovery import RecoveringIntermediateQueue
+from worker.queue.heartbeats import HEARTBEAT_INTERVAL_S, HEARTBEAT_TTL_S, send_heartbeat
+from worker.queue.recovery import RecoveringIntermediateQueue, clean_registries
 
 log = logging.getLogger("worker.queue.worker")
-HEARTBEAT_INTERVAL_S = 2
 # How often RQ's own registration of the worker is refreshed; it expires after a minute.
 REGISTRATION_INTERVAL_S = 1
-# Another worker takes over a job whose worker sent no heartbeat for this long.
-HEARTBEAT_TTL_S = 6
-# The service's /readyz counts a worker as ready for this long after a heartbeat.
-READY_TTL_S = 10
 MAINTENANCE_INTERVAL_S = 3
 # Far longer than maintenance takes.
 MAINTENANCE_LOCK_S = 10
 DEQUEUE_TIMEOUT_S = 1
+# How long a stopping worker waits for Redis.
+TEARDOWN_S = 5
 
 
 class Runner(Protocol):
@@ -131,9 +128,7 @@ class ThreadWorker(BaseWorker):
             serializer="json",
             job_class=job_class_for(runner),
             job_monitoring_interval=HEARTBEAT_INTERVAL_S,
-            maintenance_interval=MAINTENANCE_INTERVAL_S,
             worker_ttl=HEARTBEAT_TTL_S + HEARTBEAT_INTERVAL_S,
-            exception_handlers=[self._handle_abandoned],
             log_job_description=False,
         )
         self.log_result_lifespan = False
@@ -145,6 +140,8 @@ class ThreadWorker(BaseWorker):
         self._running: dict[str, tuple[Job, Execution, threading.Thread]] = {}
         self._stopped = threading.Event()
         self._registered_at = -float("inf")
+        self._maintained_at = -float("inf")
+        self._errors = Episode("Redis refused a command of the worker")
         self._heartbeats = threading.Thread(
             target=self._send_heartbeats, name="heartbeats", daemon=True
         )
@@ -172,8 +169,7 @@ class ThreadWorker(BaseWorker):
     ) -> tuple[Job, Queue] | None:
         """Take a slot, then a job for it; return None after a request to stop."""
         while not self._stop_requested:
-            if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+            self.run_maintenance_tasks()
             self.heartbeat()
             if not self._slots.acquire(timeout=DEQUEUE_TIMEOUT_S):
                 continue
@@ -200,12 +196,38 @@ class ThreadWorker(BaseWorker):
             )
         except DequeueTimeout:
             return None
-        except redis.ResponseError as error:
-            # The server has just become a replica: the next connection finds the new master.
-            if "UNBLOCKED" in str(error):
-                return None
-            raise
+        except redis.RedisError as error:
+            # The connection outwaits refusals, so this is a permission, for example.
+            self._errors.note(error)
+            self._stopped.wait(DEQUEUE_TIMEOUT_S)
+            return None
         return dequeued
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Return whether MAINTENANCE_INTERVAL_S has passed, by a clock that never jumps."""
+        return time.monotonic() - self._maintained_at > MAINTENANCE_INTERVAL_S
+
+    def run_maintenance_tasks(self) -> None:
+        """Recover jobs of dead workers and clean RQ's registries, every MAINTENANCE_INTERVAL_S."""
+        if not self.should_run_maintenance_tasks:
+            return
+        self._maintained_at = time.monotonic()
+        (queue,) = self.queues
+        try:
+            # First, because the process may have been paused.
+            self._send_heartbeat()
+            if queue.acquire_maintenance_lock():
+                clean_registries(queue, self.result_ttl_s)
+                queue.release_maintenance_lock()
+        except redis.RedisError as error:
+            self._errors.note(error)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Do nothing: `rq suspend` is not supported, and RQ would query it for each job."""
+
+    def subscribe(self) -> None:
+        """Do nothing: RQ's remote commands are not supported."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Refresh RQ's registration of this worker, at most every REGISTRATION_INTERVAL_S.
@@ -219,9 +241,12 @@ class ThreadWorker(BaseWorker):
         if now_s - self._registered_at < REGISTRATION_INTERVAL_S:
             return
         self._registered_at = now_s
-        with self.connection.pipeline() as pipe:
-            super().heartbeat(timeout, pipe)
-            pipe.execute()
+        try:
+            with self.connection.pipeline() as pipe:
+                super().heartbeat(timeout, pipe)
+                pipe.execute()
+        except redis.RedisError as error:
+            self._errors.note(error)
 
     def prepare_execution(self, job: Job) -> Execution:
         """Register the execution and set RQ's job to started, in one transaction.
@@ -249,56 +274,81 @@ class ThreadWorker(BaseWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Start a thread for the job, whose slot is already taken."""
-        execution = self.prepare_execution(job)
+        try:
+            execution = self.prepare_execution(job)
+        except redis.RedisError as error:
+            # Maintenance puts the job back into the queue.
+            self._errors.note(error)
+            self._slots.release()
+            return
+        predecessors = [
+            thread for other, _, thread in list(self._running.values()) if other.id == job.id
+        ]
         thread = threading.Thread(
             target=self._run_in_slot,
-            args=(job, queue, execution),
+            args=(job, queue, execution, predecessors),
             name=f"job {job.id}",
             daemon=True,
         )
         self._running[execution.id] = (job, execution, thread)
         thread.start()
 
-    def _run_in_slot(self, job: Job, queue: Queue, execution: Execution) -> None:
+    def _run_in_slot(
+        self,
+        job: Job,
+        queue: Queue,
+        execution: Execution,
+        predecessors: Sequence[threading.Thread],
+    ) -> None:
+        """Run a job after all earlier runs of it in this process.
+
+        Another worker may have queued a running job again, because this process was paused. The
+        later run then finds the job ended.
+        """
         try:
+            for thread in predecessors:
+                thread.join()
             self.perform_job(job, queue, execution)
+        except redis.RedisError as error:
+            self._errors.note(error)
         finally:
             self._running.pop(execution.id, None)
             self._slots.release()
 
     def _send_heartbeats(self) -> None:
         """Send heartbeats of the process and of every running job, until `teardown`."""
-        heartbeat = WorkerHeartbeat(
-            pid=self.pid, slots=self.slots, checkpoint=self.checkpoint
-        ).model_dump_json()
         while not self._stopped.is_set():
             try:
-                with self.connection.pipeline() as pipe:
-                    pipe.sadd(redis_keys.WORKERS, self.name)
-                    pipe.set(redis_keys.worker(self.name), heartbeat, ex=READY_TTL_S)
-                    pipe.set(redis_keys.LAST_HEARTBEAT, f"{time.time():.3f}")
-                    pipe.execute()
+                self._send_heartbeat()
                 self.on_heartbeat()
-                for job, execution, _ in list(self._running.values()):
-                    self.maintain_heartbeats(job, execution)
-            except Exception:
-                # Redis refuses writes when it is out of memory, for example. Without the next
-                # heartbeat all jobs would seem abandoned, so this thread must go on.
-                log.exception("a heartbeat failed")
+            except redis.RedisError as error:
+                # Without the next heartbeat all jobs would seem abandoned.
+                self._errors.note(error)
             self._stopped.wait(HEARTBEAT_INTERVAL_S)
+
+    def _send_heartbeat(self) -> None:
+        heartbeat = WorkerHeartbeat(pid=self.pid, slots=self.slots, checkpoint=self.checkpoint)
+        executions = [execution for _, execution, _ in list(self._running.values())]
+        send_heartbeat(self.connection, self.name, heartbeat.model_dump_json(), executions)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Return HEARTBEAT_TTL_S: RQ adds a minute, for which recovery would have to wait."""
         return HEARTBEAT_TTL_S
 
     def teardown(self) -> None:
-        """Wait for the running jobs, then deregister."""
+        """Wait for the running jobs, then deregister if Redis accepts it soon."""
         while threads := [thread for _, _, thread in list(self._running.values())]:
             threads[0].join(timeout=1)
         self._stopped.set()
+        retry = self.connection.get_retry()
+        if isinstance(retry, EndlessRetry):
+            retry.stop_after(TEARDOWN_S)
         self._heartbeats.join()
-        self.connection.delete(redis_keys.worker(self.name))
-        super().teardown()  # type: ignore[no-untyped-call]
+        try:
+            self.connection.delete(redis_keys.worker(self.name))
+            super().teardown()  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            log.warning("cannot deregister, the heartbeat expires: %s", describe(error))
 
     def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
         """Record a worker error in the job's own record too, and never retry an unknown task."""
@@ -308,17 +358,6 @@ class ThreadWorker(BaseWorker):
             job.retries_left = None
             self._retry_or_fail(job, _refusal(job), "error")
         super().handle_job_failure(job, queue, *args, **kwargs)
-
-    def _handle_abandoned(
-        self, job: Job, kind: type[BaseException], error: BaseException, traceback: object
-    ) -> bool:
-        """RQ's exception handler, which maintenance calls for jobs of crashed workers.
-
-        RQ calls it for jobs that raised too, which `handle_job_failure` handles.
-        """
-        if issubclass(kind, AbandonedJobError):
-            self._retry_or_fail(job, "worker crashed on every attempt", "crashed")
-        return True
 
     def _retry_or_fail(self, job: Job, detail: str, reason: Reason) -> None:
         jobs = JobRepository(self.connection, job.id, self.result_ttl_s)
@@ -347,7 +386,7 @@ def connect_patiently(url: str) -> redis.Redis:
     """Connect to Redis with endless retries: a worker has nothing to do without Redis."""
     client: redis.Redis = connect(
         url,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), -1),
+        retry=EndlessRetry(),
         socket_connect_timeout=2.0,
         socket_keepalive=True,
     )
