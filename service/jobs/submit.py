@@ -15,15 +15,17 @@ from rq import Retry
 
 from contracts import redis_keys
 from contracts.fields import IMAGE_FIELDS, MAX_IMAGES, MAX_SEED, QueueFields
-from contracts.jobs import JobRecord, JobSpec, now
+from contracts.jobs import JobRecord, JobSpec
 from contracts.webhooks import Webhook
 from infra.logging import current_request_id
 from infra.queue import PriorityQueue
+from infra.redis import server_time
 from service.errors import InvalidRequest, QueueFull
 from service.jobs import index, quota
 from service.jobs.estimate import (
     JobSnapshot,
     parse_place,
+    parse_snapshot,
     query_place,
     retry_after_queue_full_s,
 )
@@ -103,20 +105,30 @@ class JobSubmitter:
     ) -> SubmittedJob:
         """Record and enqueue a job in one transaction: it exists wholly or not at all. Blocking.
 
+        The transaction watches the job's own record. If its reply is lost, the record shows
+        whether the job is accepted.
+
         `owner`: the API key that the job belongs to; None if keys are not required.
         Raises QueueFull, QuotaExceeded, or InvalidRequest if the Idempotency-Key was used for
         another request.
         """
         job_id = uuid.uuid4().hex
         idempotency = _Idempotency.of(request, idempotency_key, owner)
-        watched = [idempotency.key] if idempotency else []
+        watched = [redis_keys.job(job_id)]
+        if idempotency:
+            watched.append(idempotency.key)
         if owner is not None:
             watched.append(redis_keys.active_jobs(owner.id))
         with self.redis.pipeline() as pipe:
             while True:
                 try:
-                    if watched:
-                        pipe.watch(*watched)
+                    pipe.watch(*watched)
+                    if pipe.exists(redis_keys.job(job_id)):
+                        fields = pipe.hgetall(redis_keys.job(job_id))
+                        place = query_place(pipe, job_id)
+                        return self._accepted(
+                            request, job_id, parse_snapshot(job_id, fields, place)
+                        )
                     if idempotency and (earlier := idempotency.find_job(pipe)):
                         return SubmittedJob(earlier, None)
                     self._check_queue()
@@ -126,12 +138,18 @@ class JobSubmitter:
                         idempotency.register(pipe, job_id)
                     if owner:
                         quota.register_job(pipe, owner, job_id, active)
-                    snapshot = self._enqueue(pipe, job_id, request, idempotency, owner)
+                    accepted = self._enqueue(pipe, job_id, request, idempotency, owner)
                 except redis.WatchError:
-                    # Another request with the same Idempotency-Key or API key was faster.
+                    # The reply was lost, or another request with the same Idempotency-Key or
+                    # API key was faster.
                     continue
-                self.on_accepted(request.operation)
-                return SubmittedJob(job_id, snapshot)
+                return self._accepted(request, job_id, accepted)
+
+    def _accepted(
+        self, request: JobRequest, job_id: str, snapshot: JobSnapshot | None
+    ) -> SubmittedJob:
+        self.on_accepted(request.operation)
+        return SubmittedJob(job_id, snapshot)
 
     def _check_queue(self) -> None:
         waiting = int(self.redis.llen(redis_keys.QUEUE_LIST))
@@ -162,7 +180,7 @@ class JobSubmitter:
                 idempotency=idempotency.key_hash if idempotency else None,
                 trace=trace,
                 request_id=current_request_id(),
-                created_at=now(),
+                created_at=server_time(self.redis),
             )
             record = JobRecord(job_id, spec)
             pipe.hset(redis_keys.job(job_id), mapping=record.to_hash())
