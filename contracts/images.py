@@ -41,6 +41,9 @@ def normalize_image(image: Image.Image, kind: Kind) -> bytes:
 
 
 def _crop_square(image: Image.Image) -> Image.Image:
+    # Pillow copies an image also if nothing is cut off, which doubles the memory of a large one.
+    if image.width == image.height:
+        return image
     side = min(image.size)
     left = (image.width - side) // 2
     top = (image.height - side) // 2
@@ -57,9 +60,9 @@ def _without_text(image: Image.Image) -> Image.Image:
 def _normalize_pixels(image: Image.Image) -> Image.Image:
     size = (min(image.width, MAX_SIDE_PX),) * 2
     if not has_alpha(image):
-        image = _to_eight_bits(image).convert("RGB")
+        image = _convert(_to_eight_bits(image), "RGB")
         return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
-    image = image.convert("RGBA")
+    image = _convert(image, "RGBA")
     if image.size != size:
         # Pillow weighs colours by alpha, so transparent pixels do not bleed.
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -69,14 +72,14 @@ def _normalize_pixels(image: Image.Image) -> Image.Image:
 def _normalize_mask(image: Image.Image) -> Image.Image:
     mask = None
     if has_alpha(image):
-        alpha = image.convert("RGBA").getchannel("A")
+        alpha = _convert(image, "RGBA").getchannel("A")
         # Canvases save an alpha channel also when everything is opaque.
         if alpha.getextrema() != (255, 255):
             mask = ImageOps.invert(alpha)
         else:
             image = image.convert("RGB")
     if mask is None:
-        mask = _to_eight_bits(image).convert("L")
+        mask = _convert(_to_eight_bits(image), "L")
     mask = mask.point(lambda value: 255 if value > 127 else 0)
     if mask.width <= MAX_SIDE_PX:
         return mask
@@ -93,6 +96,11 @@ def image_digest(png: bytes) -> str:
     """
     image = Image.open(io.BytesIO(png))
     return hashlib.sha256(f"{image.mode} {image.width}\n".encode() + image.tobytes()).hexdigest()
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image; return the same one, without a copy, if it has the mode already."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ import uvicorn
 
 from infra import logging as logs
 from infra import tracing
+from infra.memory import return_freed_memory
 from infra.settings import load_or_exit
 from service import access_log
 from service.api.problems import problem_response
@@ -32,6 +33,7 @@ def main() -> None:
 
 def serve(arguments: argparse.Namespace, settings: Settings) -> int:
     """Serve HTTP until a signal ends the process. Return the exit status."""
+    return_freed_memory()
     logs.configure(
         settings.log_level, settings.log_format, "service", [access_log.add_request_fields]
     )

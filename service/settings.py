@@ -55,6 +55,11 @@ class Settings(CommonSettings):
         ge=1,
         description="Limit of an input image's pixels, checked before it is decoded.",
     )
+    max_request_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="Limit of the pixels of all input images of one request together.",
+    )
     gallery_url: str | None = Field(
         None,
         description=(

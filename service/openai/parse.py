@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -17,7 +16,8 @@ from service.jobs.submit import JobRequest
 from service.openai.errors import OpenAIError, from_validation_error, image_error
 from service.openai.schemas import EditsCall, GenerationsCall, ImagesCall, VariationsCall
 from service.requests.body import media_type, read_json
-from service.requests.images import ImageError, open_image
+from service.requests.images import ImageError, check_total_pixels, open_image
+from service.requests.serial import run_serially
 from service.settings import Settings
 
 MAX_FILES = 20
@@ -66,7 +66,7 @@ async def parse_call(
         job_fields = OPERATIONS[call_type.operation].model_validate(parameters)
     except ValidationError as error:
         raise from_validation_error(error) from error
-    images = await run_in_threadpool(_normalize_images, files, name, settings)
+    images = await run_serially(_normalize_images, files, name, settings)
     return call, JobRequest(call_type.operation, job_fields, images)
 
 
@@ -119,68 +119,80 @@ def _unsupported_media_type(request: Request, expected: str) -> OpenAIError:
 def _normalize_images(files: Uploads, name: str, settings: Settings) -> dict[str, bytes]:
     """Return the images of a call as PNG by name, as the worker reads them."""
     file_names = CALLS[name].files
-    images = {
-        file_name: _open_image(file_name, files[file_name], settings)
-        for file_name in file_names
-        if files.get(file_name)
-    }
-    if "image" in file_names:
-        _check_square(images.get("image"))
-    if name == "edits":
-        images["mask"] = _mask(images["image"], images.get("mask"))
-    return {
-        file_name: normalize_image(image, "mask" if file_name == "mask" else "image")
-        for file_name, image in images.items()
-    }
-
-
-def _check_square(image: Image.Image | None) -> None:
-    if image is None:
-        raise OpenAIError(
-            400,
-            "image: It is required. Send the image as a file.",
-            "image",
-            "missing_required_parameter",
+    if not file_names:
+        return {}
+    contents = [content for file_name in file_names for content in files.get(file_name, ())]
+    try:
+        check_total_pixels(
+            contents,
+            settings.max_image_bytes,
+            settings.max_image_pixels,
+            settings.max_request_pixels,
         )
-    if image.width != image.height:
-        raise image_error("image", f"it is {image.width}×{image.height}; send a square image")
+    except ImageError as error:
+        raise image_error("image", str(error)) from error
+    image = _open_image("image", files.get("image", []), settings)
+    if name != "edits":
+        return {"image": normalize_image(image, "image")}
+    size = image.size
+    if "mask" not in files:
+        _check_own_mask(image)
+        mask_png = normalize_image(image, "mask")
+        return {"image": normalize_image(image, "image"), "mask": mask_png}
+    image_png = normalize_image(image, "image")
+    # Memory holds one decoded image at a time.
+    del image
+    mask = _open_image("mask", files["mask"], settings)
+    _check_mask(mask, size)
+    return {"image": image_png, "mask": normalize_image(mask, "mask")}
 
 
 def _open_image(name: str, contents: list[bytes], settings: Settings) -> Image.Image:
+    if not contents:
+        raise OpenAIError(
+            400,
+            f"{name}: It is required. Send the image as a file.",
+            name,
+            "missing_required_parameter",
+        )
     if len(contents) > 1:
         raise image_error(name, f"there are {len(contents)} files; send one")
     try:
-        return open_image(contents[0], settings.max_image_bytes, settings.max_image_pixels)
+        image = open_image(contents[0], settings.max_image_bytes, settings.max_image_pixels)
     except ImageError as error:
         raise image_error(name, str(error)) from error
+    if name == "image" and image.width != image.height:
+        raise image_error("image", f"it is {image.width}×{image.height}; send a square image")
+    return image
 
 
-def _mask(image: Image.Image, mask: Image.Image | None) -> Image.Image:
-    """Return the image whose transparent part is repainted: the mask, or the image itself."""
-    if mask is None:
-        if not _has_transparent_part(image):
-            raise image_error(
-                "mask",
-                "there is none, and no part of the image is transparent; "
-                "send a mask that is transparent in the part to repaint",
-            )
-        return image
-    if mask.size != image.size:
+def _check_own_mask(image: Image.Image) -> None:
+    """Check that an image without a mask says by its transparency what is repainted."""
+    if not _has_transparent_part(image):
         raise image_error(
             "mask",
-            f"it is {mask.width}×{mask.height} and the image {image.width}×{image.height}; "
+            "there is none, and no part of the image is transparent; "
+            "send a mask that is transparent in the part to repaint",
+        )
+
+
+def _check_mask(mask: Image.Image, size: tuple[int, int]) -> None:
+    """Check the mask of an image with this width and height."""
+    if mask.size != size:
+        raise image_error(
+            "mask",
+            f"it is {mask.width}×{mask.height} and the image {size[0]}×{size[1]}; "
             "send a mask of the same size",
         )
     if not _has_transparent_part(mask):
         raise image_error(
             "mask", "no part of it is transparent; make the part to repaint transparent"
         )
-    return mask
 
 
 def _has_transparent_part(image: Image.Image) -> bool:
     """Return whether some pixel is more transparent than opaque."""
     if not has_alpha(image):
         return False
-    alpha = image.convert("RGBA").getchannel("A")
+    alpha = (image if image.mode == "RGBA" else image.convert("RGBA")).getchannel("A")
     return alpha.point(lambda value: 255 * (value < 128)).getbbox() is not None

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 
 from contracts.fields import IMAGE_FIELDS
 from service.errors import BadRequest, InvalidRequest, ServiceError
+from service.requests.serial import run_serially
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+# Parsing a larger body could delay other requests.
+LARGE_BODY_BYTES = 1 << 16
 MAX_FILES = 4
 MAX_FORM_FIELDS = 200
 # How a form's text becomes a value. Fields that are in none of these sets are JSON.
@@ -38,10 +43,22 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
+async def read_body(request: Request) -> bytes:
+    """Return the body. The request keeps no copy of it, unlike with `request.body()`."""
+    return b"".join([chunk async for chunk in request.stream()])
+
+
+async def validate_json(model: type[ModelT], body: bytes) -> ModelT:
+    """Validate JSON, in a thread if it is large. Raises ValidationError."""
+    if len(body) <= LARGE_BODY_BYTES:
+        return model.model_validate_json(body)
+    return await run_serially(model.model_validate_json, body)
+
+
 async def read_json(request: Request) -> Any:
     """Return the body as JSON. Raises BadRequest if it is not."""
     try:
-        return json.loads(await request.body())
+        return json.loads(await read_body(request))
     except json.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not JSON: {error.msg} (at character {error.pos}). Send one JSON object."

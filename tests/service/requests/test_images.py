@@ -182,11 +182,68 @@ def test_a_broken_file_is_rejected(content: bytes, message: str) -> None:
 def test_base64_is_decoded(template: str) -> None:
     """It may be plain, a data URL, or have line breaks."""
     text = template.format(base64.b64encode(b"hello").decode())
-    assert decode_base64(text) == b"hello"
+    assert decode_base64(text, NO_LIMIT) == b"hello"
 
 
 @pytest.mark.parametrize("text", ["héllo", "abc", "data:image/png,abc", "data:"])
 def test_other_text_is_not_base64(text: str) -> None:
     """It is an ImageError."""
     with pytest.raises(ImageError):
-        decode_base64(text)
+        decode_base64(text, NO_LIMIT)
+
+
+def add_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
+    """Return a PNG with another chunk after its header."""
+    chunk = struct.pack(">I", len(data)) + kind + data
+    return png[:33] + chunk + struct.pack(">I", zlib.crc32(kind + data)) + png[33:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (b"eXIf", b"junk"),
+        (b"tEXt", b"transparency\0text"),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(bytes(1_200_000))),
+        (b"iCCP", b"profile\0\0" + zlib.compress(bytes(1_800_000))),
+        (b"iTXt", b"broken"),
+    ],
+)
+def test_metadata_does_not_matter(kind: bytes, data: bytes) -> None:
+    """The pixels are read, and the image that is kept has no metadata."""
+    plain = encode(red_and_blue())
+    content = add_chunk(plain, kind, data)
+    assert (normalize(content) == normalize(plain)).all()
+    png = normalize_image(open_image(content, NO_LIMIT, NO_LIMIT), "image")
+    assert Image.open(io.BytesIO(png)).info == {}
+
+
+def test_a_text_bomb_is_not_unpacked() -> None:
+    """Text that would have 300 MB is skipped in milliseconds."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
+    content = add_chunk(encode(red_and_blue()), b"zTXt", b"bomb\0\0" + packed)
+    started_at = time.perf_counter()
+    open_image(content, NO_LIMIT, NO_LIMIT)
+    assert time.perf_counter() - started_at < 0.5
+
+
+def test_a_jpeg_with_a_large_profile_is_read() -> None:
+    """Print profiles of CMYK have 1.8 MB."""
+    content = encode(red_and_blue(), "JPEG", icc_profile=bytes(1_800_000))
+    assert normalize(content).shape == (20, 20, 3)
+
+
+def test_base64_is_decoded_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line breaks and padding may be at any place of a slice."""
+    monkeypatch.setattr("service.requests.images._SLICE_CHARACTERS", 7)
+    for length in range(40):
+        text = base64.encodebytes(bytes(range(length))).decode()
+        assert decode_base64(text, NO_LIMIT) == bytes(range(length))
+    with pytest.raises(ImageError):
+        decode_base64("QUE=QUFBQUFB", NO_LIMIT)
+
+
+def test_long_base64_is_not_decoded() -> None:
+    """Its length shows that the file is too large."""
+    with pytest.raises(ImageError, match="send at most 3000 bytes"):
+        decode_base64("A" * 6002, 3000)
