@@ -32,6 +32,7 @@ from service.security.body_limit import BodyLimitMiddleware
 from service.security.middleware import ApiKeyMiddleware, require_api_key
 from service.settings import Settings
 from service.studio import routes as studio
+from service.swagger import routes as swagger
 from service.tracing import instrument
 from service.webhooks.dispatcher import WebhookDispatcher
 
@@ -60,6 +61,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Generates images with unCLIP: a prior, a decoder and upsamplers.",
         version="0.1.0",
         lifespan=_lifespan,
+        # Its own pages load scripts from another host.
+        docs_url=None,
+        redoc_url=None,
         responses=problems.responses(500),
         dependencies=[Depends(require_api_key)] if keys_required else None,
     )
@@ -83,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     openai.install(app)
     studio.install(app)
+    swagger.install(app)
     instrument(app)
     describe(app, keys_required=keys_required)
     return app

@@ -24,8 +24,8 @@ from service.security.api_keys import ApiKey, authenticate
 
 _IMAGE_PATH = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
 _GALLERY_IMAGE_PATH = re.compile(r"/gallery/images/[0-9a-f]{32}\.png")
-# Scripts and styles of the page.
-OPEN_PREFIX = "/studio/"
+# Scripts and styles of the pages.
+OPEN_PREFIXES = ("/studio/", "/docs/static/")
 # Probes, and pages that say how to send requests. None of them shows a job.
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"})
 SECURITY_SCHEMES = {
@@ -110,7 +110,7 @@ class ApiKeyMiddleware:
 
 def is_open(path: str) -> bool:
     """Return whether a path needs no API key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
 def current_api_key(request: Request) -> ApiKey | None:

@@ -299,3 +299,17 @@ def test_the_page_asks_nobody_else_and_is_small(open_page: OpenPage) -> None:
     files = {url: size for url, size in sizes.items() if "/studio/" in url}
     assert len(files) > 10
     assert sum(files.values()) < 250_000
+
+
+def test_the_api_documentation_asks_nobody_else(open_page: OpenPage, problems: list[str]) -> None:
+    """Swagger UI shows every operation under its content policy, from files of the service."""
+    page = open_page("about:blank")
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.goto("/docs", wait_until="networkidle")
+    page.locator(".opblock-post").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    assert page.locator(".opblock").count() > 10
+    own = re.compile(r"(http://127\.0\.0\.1:\d+/|data:|blob:)")
+    assert [url for url in urls if not own.match(url)] == []
+    assert problems == []

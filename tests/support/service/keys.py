@@ -9,7 +9,7 @@ import redis
 from service.security import api_keys
 
 CUBE: dict[str, Any] = {"prompt": "a red cube", "size": 64}
-OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/metrics")
+OPEN_PATHS = ("/", "/docs", "/docs/static/main.js", "/openapi.json", "/healthz", "/metrics")
 MISSING_ID = "f" * 32
 GUARDED = (
     ("POST", "/generate"),

@@ -1,0 +1,1 @@
+"""The interactive documentation of the HTTP API: Swagger UI, served from this package."""
