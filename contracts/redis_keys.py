@@ -17,6 +17,8 @@ LAST_HEARTBEAT = "unclip:last-heartbeat"
 RECOVERY_PAUSE = "unclip:recovery-pause"
 # Hash: number of ended jobs by operation, outcome and reason, since Redis was set up.
 OUTCOMES = "unclip:outcomes"
+# String that expires: /readyz writes it, to see whether Redis accepts writes.
+WRITE_PROBE = "unclip:write-probe"
 # Set: lanes of webhooks that hold deliveries.
 WEBHOOKS = "unclip:webhooks"
 # Hash: number of attempts of each delivery.

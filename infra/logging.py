@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -48,6 +49,7 @@ def configure(
     )
     logging.basicConfig(level=library_level, handlers=[handler], force=True)
     logging.getLogger(logger).setLevel(own_level)
+    _log_uncaught(logging.getLogger(logger))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -70,6 +72,26 @@ def bind_request_id(request_id: str) -> None:
 def current_request_id() -> str | None:
     """Return the id of the current request, also in a thread that it started."""
     return cast(str | None, structlog.contextvars.get_contextvars().get("request_id"))
+
+
+def _log_uncaught(logger: logging.Logger) -> None:
+    """Write warnings and the tracebacks of uncaught exceptions in the format of the log."""
+
+    def log_exception(kind: type[BaseException], *details: Any) -> None:
+        if issubclass(kind, Exception):
+            logger.critical("uncaught exception", exc_info=(kind, *details))
+        else:
+            sys.__excepthook__(kind, *details)
+
+    def log_thread_exception(arguments: threading.ExceptHookArgs) -> None:
+        value = arguments.exc_value or arguments.exc_type()
+        if issubclass(arguments.exc_type, Exception):
+            details = (arguments.exc_type, value, arguments.exc_traceback)
+            logger.critical("uncaught exception in a thread", exc_info=details)
+
+    sys.excepthook = log_exception
+    threading.excepthook = log_thread_exception
+    logging.captureWarnings(True)
 
 
 def _drop_arguments(_logger: object, _name: str, event: EventDict) -> EventDict:

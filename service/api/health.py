@@ -7,9 +7,9 @@ from fastapi.responses import PlainTextResponse, Response
 from redis.exceptions import RedisError
 
 from service.api.metrics import Metrics
-from service.api.problems import responses
+from service.api.problems import redis_down, responses
 from service.dependencies import ServicesDep
-from service.errors import NoWorker, RedisDown
+from service.errors import NoWorker
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 router = APIRouter()
@@ -28,11 +28,12 @@ async def healthz() -> str:
     responses=responses(503),
 )
 async def readyz(services: ServicesDep) -> str:
-    """Respond if Redis is available and a worker is alive."""
+    """Respond if Redis accepts jobs and a worker is alive."""
     try:
+        await services.jobs.check_writable()
         is_ready = await services.jobs.has_live_worker()
     except RedisError as error:
-        raise RedisDown("Redis is unavailable.") from error
+        raise redis_down(error) from error
     if not is_ready:
         raise NoWorker("No worker is alive: jobs are accepted and wait for one.")
     return "ready\n"

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from infra.redis_errors import REFUSALS, describe, refusal_code
 from service import errors
 from service.errors import FieldProblem, InvalidRequest, RedisDown, ServiceError
 
@@ -22,8 +23,10 @@ MEDIA_TYPE = "application/problem+json"
 STATUSES: dict[type[ServiceError], int] = {
     errors.BadRequest: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.NotAcceptable: 406,
+    errors.RequestTimeout: 408,
     errors.TooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.InvalidRequest: 422,
@@ -76,6 +79,16 @@ def problem_response(error: ServiceError) -> Response:
     return problem(status_of(error), error.detail, fields, headers)
 
 
+def redis_down(error: Exception) -> RedisDown:
+    """Return the service's error for an error of Redis, with the reason if Redis gives one."""
+    code = refusal_code(error)
+    if code is not None:
+        return RedisDown(f"{REFUSALS[code]}, so no job can be accepted. Retry later.")
+    return RedisDown(
+        "Redis is unavailable; jobs can neither be accepted nor queried. Retry shortly."
+    )
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's entries for problems of these statuses."""
     schema = {"$ref": "#/components/schemas/Problem"}
@@ -121,10 +134,8 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _handle_redis_error(request: Request, error: Exception) -> Response:
-    log.warning("Redis does not respond: %s", error)
-    return problem_response(
-        RedisDown("Redis is unavailable; jobs can neither be accepted nor queried. Retry shortly.")
-    )
+    log.warning("a request failed at Redis: %s", describe(error))
+    return problem_response(redis_down(error))
 
 
 async def _handle_unexpected_error(request: Request, error: Exception) -> Response:

@@ -26,6 +26,7 @@ from service.settings import Settings
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 HEALTH_CHECK_INTERVAL_S = 30
+WRITE_PROBE_TTL_S = 10
 # Each waiting client uses a connection. The pool opens only what is used.
 MAX_CONNECTIONS = 2000
 
@@ -126,6 +127,10 @@ class JobRepository:
                 except redis.WatchError:
                     # The job started or ended meanwhile: read it again.
                     pipe.reset()
+
+    async def check_writable(self) -> None:
+        """Write a key. Raises RedisError if Redis is away or refuses writes, such as when full."""
+        await self.redis.set(redis_keys.WRITE_PROBE, 1, ex=WRITE_PROBE_TTL_S)
 
     async def has_live_worker(self) -> bool:
         """Return whether any worker has sent a heartbeat recently."""

@@ -59,6 +59,24 @@ async def test_readyz_needs_redis(alone: httpx.AsyncClient) -> None:
     assert response.headers["retry-after"]
 
 
+async def test_a_full_redis_is_reported(
+    client: httpx.AsyncClient, store: redis.asyncio.Redis
+) -> None:
+    """To clients and in /readyz, with the reason. Jobs can still be read."""
+    accepted = await client.post("/generate", json={"prompt": "a"})
+    await store.config_set("maxmemory", "1")
+    for response in (
+        await client.post("/generate", json={"prompt": "a"}),
+        await client.get("/readyz"),
+    ):
+        assert response.status_code == 503
+        assert "Redis is full" in response.json()["detail"]
+        assert response.headers["retry-after"]
+    assert (await client.get(accepted.headers["location"])).status_code == 200
+    await store.config_set("maxmemory", "0")
+    assert (await client.post("/generate", json={"prompt": "a"})).status_code == 202
+
+
 async def test_readyz_needs_a_live_worker(
     client: httpx.AsyncClient, store: redis.asyncio.Redis
 ) -> None:
