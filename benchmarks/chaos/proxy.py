@@ -34,7 +34,10 @@ class FaultyProxy:
         self._started.wait()
 
     def lose_answers(self, count: int) -> None:
-        """Drop the answers to the next `count` EXEC commands, after Redis has run them."""
+        """Drop the answers to the next `count` transactions, after Redis has run them.
+
+        A transaction is an EXEC or a script.
+        """
         self._answers_to_lose = count
 
     def cut(self) -> None:
@@ -95,7 +98,7 @@ class FaultyProxy:
     ) -> None:
         while data := await reader.read(CHUNK_BYTES):
             await self._flowing.wait()
-            if b"\r\nEXEC\r\n" in data:
+            if b"\r\nEXEC\r\n" in data or b"\r\nEVAL\r\n" in data:
                 executing.set()
             writer.write(data)
             await writer.drain()

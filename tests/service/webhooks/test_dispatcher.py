@@ -168,6 +168,26 @@ async def test_a_slow_receiver_does_not_block_others(
         await wait_until_delivered(store)
 
 
+async def test_a_hanging_receiver_does_not_delay_other_lanes(
+    serve: Any, redis_server: RedisServer, receive: Any, store: redis.asyncio.Redis
+) -> None:
+    """Not even with more deliveries than a dispatcher has connections."""
+    release = threading.Event()
+    slow = receive(*[lambda: release.wait(WAIT_S) and 200] * 40)
+    quick = receive()
+    async with serve(**LOCAL, webhook_timeout_s=30.0, max_queued_jobs=100) as client:
+        for _ in range(40):
+            await submit_and_end(client, redis_server.url, webhook=slow.url)
+        await slow.wait_for(dispatcher.MAX_PER_LANE)
+        started_at = time.monotonic()
+        await submit_and_end(client, redis_server.url, webhook=quick.url)
+        await quick.wait_for(1)
+        assert time.monotonic() - started_at < 15
+        assert len(slow.deliveries) == dispatcher.MAX_PER_LANE
+        release.set()
+        await wait_until_delivered(store)
+
+
 async def test_a_killed_service_loses_no_delivery(
     redis_server: RedisServer, receive: Any, store: redis.asyncio.Redis, serve: Any
 ) -> None:
