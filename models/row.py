@@ -1,4 +1,4 @@
-"""A row: one image in the making, with its own step, sampler, guidance and random numbers."""
+"""A row: one image that is being generated, with its step, sampler and random numbers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StageState:
 
 
 class Row:
-    """One image in the making. The pipeline moves it; everything else only reads it.
+    """One image that is being generated. The pipeline moves it; all other code only reads it.
 
     `stage` names the stage that it needs next, and is None once it has ended. It ends with `image`
     `[3, S, S]` in [-1, 1]; or, if its stages end before the decoder, with `conditioning`; or with

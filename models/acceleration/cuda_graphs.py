@@ -146,7 +146,7 @@ class CudaGraphs:
         step_inputs: Sequence[Tensor],
         cached_inputs: Sequence[Tensor],
     ) -> CapturedGraph | None:
-        """Return a graph with input tensors of its own, or None after a failed capture.
+        """Return a graph with new input tensors, or None after a failed capture.
 
         A capture that failed is not attempted again."""
         while len(self._graphs) >= self.max_graphs:

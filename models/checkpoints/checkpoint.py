@@ -84,13 +84,15 @@ def build_empty(name: str, config: dict[str, Any]) -> nn.Module:
     """Build a network as `build`, with parameters that have shapes and no memory, for `fill`.
 
     Buffers are real, because some are constants that no file has."""
-    hook = register_module_parameter_registration_hook(
-        lambda module, name, parameter: nn.Parameter(parameter.to("meta"), requires_grad=False)  # type: ignore[arg-type]
-    )
+    hook = register_module_parameter_registration_hook(_without_memory)  # type: ignore[arg-type]
     try:
         return build(name, config)
     finally:
         hook.remove()
+
+
+def _without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.to("meta"), requires_grad=False)
 
 
 def load(

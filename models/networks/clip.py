@@ -41,7 +41,7 @@ class TextEncoding:
         return TextEncoding(self.z_t[one], self.hidden[one], self.mask[one])
 
     @classmethod
-    def stack(cls, texts: Sequence[TextEncoding]) -> TextEncoding:
+    def concatenate(cls, texts: Sequence[TextEncoding]) -> TextEncoding:
         """Concatenate encodings into one batch, padded to the longest."""
         length = max(text.mask.shape[1] for text in texts)
         hidden = [F.pad(text.hidden, (0, 0, 0, length - text.hidden.shape[1])) for text in texts]

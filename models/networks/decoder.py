@@ -73,11 +73,11 @@ def stack_conditioning(
     lengths = [len(row.context[0][0]) if row.context else 0 for row in rows]
     extra = max(0, min_length - max(lengths))
 
-    def stack(parts: Sequence[Tensor]) -> Tensor:
+    def pad_and_join(parts: Sequence[Tensor]) -> Tensor:
         return F.pad(pad_sequence(list(parts), batch_first=True), (0, 0, 0, extra))
 
     context = [
-        (stack([k for k, _ in layer]), stack([v for _, v in layer]))
+        (pad_and_join([k for k, _ in layer]), pad_and_join([v for _, v in layer]))
         for layer in zip(*(row.context for row in rows), strict=True)
     ]
     if not context or min(lengths) == max(lengths) + extra:

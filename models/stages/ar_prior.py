@@ -82,7 +82,7 @@ class ArPriorStage(Stage):
 
     def _predict_first(self, part: Sequence[tuple[Row, int]]) -> tuple[Tensor, list[Cache]]:
         texts = [text_of(row, half) for row, half in part]
-        return self.prior.encode_prefix(TextEncoding.stack(texts))
+        return self.prior.encode_prefix(TextEncoding.concatenate(texts))
 
     def _predict_next(self, part: Sequence[tuple[Row, int]]) -> tuple[Tensor, list[Cache]]:
         """Predict each row's next bucket, which may be another one in each row."""

@@ -117,22 +117,22 @@ class Stage(ABC):
 
 
 class BatchCache(Generic[T]):
-    """Stacks per-row inputs for a pass, and reuses the result while the same rows share it."""
+    """Joins per-row inputs for a pass, and reuses the result while the same rows share it."""
 
-    def __init__(self, stack: Callable[[list[T], int], list[Tensor]]) -> None:
-        """Create an empty cache. `stack` takes the rows' inputs and their minimum length."""
-        self._stack = stack
+    def __init__(self, join: Callable[[list[T], int], list[Tensor]]) -> None:
+        """Create an empty cache. `join` takes the rows' inputs and their minimum length."""
+        self._join = join
         self._last: tuple[list[T], int, list[Tensor]] | None = None
 
     def get(self, inputs: list[T], min_length: int) -> list[Tensor]:
-        """Return the stacked inputs, computed anew unless the last call had the same objects."""
+        """Return the joined inputs, computed anew unless the last call had the same objects."""
         if self._last is not None:
-            last_inputs, last_min_length, stacked = self._last
+            last_inputs, last_min_length, joined = self._last
             if last_min_length == min_length and _same_objects(last_inputs, inputs):
-                return stacked
-        stacked = self._stack(inputs, min_length)
-        self._last = inputs, min_length, stacked
-        return stacked
+                return joined
+        joined = self._join(inputs, min_length)
+        self._last = inputs, min_length, joined
+        return joined
 
     def clear(self) -> None:
         """Forget the last result."""

@@ -152,7 +152,7 @@ class DecoderStage(DiffusionStage):
         ]
         if new:
             z_i = torch.stack([row.conditioning.image_embedding for row, _ in new])
-            text = TextEncoding.stack([text_of(row, half) for row, half in new])
+            text = TextEncoding.concatenate([text_of(row, half) for row, half in new])
             dropped = torch.tensor([bool(half) for _, half in new], device=self.device)
             encoded = self.decoder.encode_conditioning(z_i, text, dropped)
             for (row, _), one in zip(new, encoded, strict=True):

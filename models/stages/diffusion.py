@@ -130,17 +130,17 @@ def _advance_together(
     step = rows[0].step
     coefficients = states[0].coefficients
     a, b, c, d, e = coefficients.values[step].tolist()
-    x_next = a * _stack([state.x_t for state in states]) + b * _stack(x_0s)
+    x_next = a * _join_rows([state.x_t for state in states]) + b * _join_rows(x_0s)
     if c != 0.0 and states[0].x_0 is not None:
-        x_next = x_next + c * _stack([state.x_0 for state in states])
+        x_next = x_next + c * _join_rows([state.x_0 for state in states])
     if e != 0.0 and states[0].x_0_prev is not None:
-        x_next = x_next + e * _stack([state.x_0_prev for state in states])
+        x_next = x_next + e * _join_rows([state.x_0_prev for state in states])
     if d != 0.0:
         pairs = zip(states, x_0s, strict=True)
-        drawn = [torch.randn(x_0.shape, generator=state.generator) for state, x_0 in pairs]
-        noise = to_device_async(_stack(drawn), x_next.device).to(x_next.dtype)
+        noises = [torch.randn(x_0.shape, generator=state.generator) for state, x_0 in pairs]
+        noise = to_device_async(_join_rows(noises), x_next.device).to(x_next.dtype)
         if variances[0] is not None and coefficients.max_noise is not None:
-            noise = noise * (coefficients.max_noise[step] / d) ** ((_stack(variances) + 1) / 2)
+            noise = noise * (coefficients.max_noise[step] / d) ** ((_join_rows(variances) + 1) / 2)
         x_next = x_next + d * noise
     for row, state, x_t, x_0 in zip(rows, states, x_next, x_0s, strict=True):
         state.x_0_prev = state.x_0
@@ -149,7 +149,7 @@ def _advance_together(
         row.step += 1
 
 
-def _stack(tensors: Sequence[Tensor | None]) -> Tensor:
+def _join_rows(tensors: Sequence[Tensor | None]) -> Tensor:
     """Stack rows' tensors into one batch; a single one is not copied."""
     present = [x for x in tensors if x is not None]
     return present[0][None] if len(present) == 1 else torch.stack(present)

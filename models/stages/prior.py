@@ -133,7 +133,7 @@ class PriorStage(DiffusionStage):
         if not new:
             return
         texts = [text_of(rows[k], half) for k, half in new]
-        caches = self.prior.encode_prefix(TextEncoding.stack(texts))
+        caches = self.prior.encode_prefix(TextEncoding.concatenate(texts))
         for (k, _), cache in zip(new, caches, strict=True):
             rows[k].state_as(PriorState).caches.append(cache)
 

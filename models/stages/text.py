@@ -30,12 +30,12 @@ class TextStage(Stage):
         pairs = [(row.prompt, row.parameters.negative_prompt) for row in rows]
         prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))
         vocabulary = self.runtime.vocabulary
-        known = prompts
+        texts = prompts
         unknown: dict[str, list[Unknown]] = {}
         if vocabulary is not None:
-            known = [rewrite_prompt(vocabulary, prompt) for prompt in prompts]
+            texts = [rewrite_prompt(vocabulary, prompt) for prompt in prompts]
             unknown = {prompt: explain_prompt(vocabulary, prompt) for prompt in prompts}
-        tokens, truncated = self.clip.tokenize(known)
+        tokens, truncated = self.clip.tokenize(texts)
         encoding = self.clip.encode_text(tokens)
         index = {prompt: k for k, prompt in enumerate(prompts)}
         for row, (prompt, negative_prompt) in zip(rows, pairs, strict=True):

@@ -72,7 +72,8 @@ class AutoregressivePrior(nn.Module):
             torch.randn(config.context_length + 1 + config.components, width) * 0.02
         )
         blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
-        self.blocks = blocks  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
+        # A ModuleList is a sequence of its modules.
+        self.blocks = blocks  # type: ignore[assignment]
         self.norm_out = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.buckets)
         # The standard deviation of each component.

@@ -64,7 +64,8 @@ class DiffusionPrior(nn.Module):
         # timestep, z_i and the query.
         self.positions = nn.Parameter(torch.randn(config.context_length + 4, width) * 0.02)
         blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
-        self.blocks = blocks  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
+        # A ModuleList is a sequence of its modules.
+        self.blocks = blocks  # type: ignore[assignment]
         self.norm_out = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.embed_dim)
         self.register_buffer("clip_mean", torch.zeros(config.embed_dim))

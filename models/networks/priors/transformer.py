@@ -86,8 +86,8 @@ def pad_caches(caches: Sequence[Cache], min_length: int = 0) -> tuple[list[KeysV
         [[False] * (longest - n) + [True] * n for n in lengths], device=caches[0][0][0].device
     )
 
-    def stack(layer: int, part: int) -> Tensor:
+    def join(layer: int, part: int) -> Tensor:
         pairs = zip(caches, lengths, strict=True)
         return torch.cat([F.pad(c[layer][part], (0, 0, longest - n, 0)) for c, n in pairs])
 
-    return [(stack(layer, 0), stack(layer, 1)) for layer in range(len(caches[0]))], mask
+    return [(join(layer, 0), join(layer, 1)) for layer in range(len(caches[0]))], mask
