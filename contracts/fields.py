@@ -70,7 +70,8 @@ Frames = Annotated[int, Field(ge=2, le=MAX_FRAMES)]
 Animation = Literal["webp", "apng"]
 Embedding = Annotated[
     list[Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]],
-    Field(min_length=1, max_length=MAX_EMBEDDING),
+    # One wrong number is reported, not thousands.
+    Field(min_length=1, max_length=MAX_EMBEDDING, fail_fast=True),
     AfterValidator(_require_nonzero),
 ]
 WebhookUrl = Annotated[str, Field(max_length=MAX_URL_CHARACTERS), AfterValidator(_normalize_url)]

@@ -6,10 +6,12 @@ Storage and security code raises them. `service/api/problems.py` maps them to pr
 * ServiceError
   - BadRequest                                400
   - Unauthorized                              401
+  - Forbidden                                 403
   - NotFound                                  404
     - JobNotFound
     - ImageNotFound
   - NotAcceptable                             406
+  - RequestTimeout                            408
   - TooLarge                                  413
   - UnsupportedMediaType                      415
   - InvalidRequest                            422
@@ -26,12 +28,14 @@ Storage and security code raises them. `service/api/problems.py` maps them to pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
 RETRY_AFTER_S = 5  # of what is unavailable: Redis and workers restart within seconds
 MAX_GOT_CHARACTERS = 200
+MAX_FIELD_PROBLEMS = 20
 # Parts of a pydantic location that name no field: the body and the branches of an image's union.
 _NOT_FIELDS = {"body", "str", "ImageRef"}
 
@@ -55,11 +59,26 @@ class FieldProblem(BaseModel):
         if fault["type"] == "model_type" and path == "body":
             message = "Send one JSON object"
         value = fault.get("input")
-        # Of a whole request the names are enough: it may hold images.
-        got = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else repr(value)
+        got = _quote(value)
         if len(got) > MAX_GOT_CHARACTERS:
             got = got[:MAX_GOT_CHARACTERS] + "…"
         return cls(field=path, message=message, got=got)
+
+
+def omitted(problems: Sequence[object]) -> str:
+    """Return what follows the first `MAX_FIELD_PROBLEMS` messages, such as "; and 3 more"."""
+    surplus = len(problems) - MAX_FIELD_PROBLEMS
+    return f"; and {surplus} more" if surplus > 0 else ""
+
+
+def _quote(value: object) -> str:
+    """Quote the beginning of a value, which may be as large as a request."""
+    if isinstance(value, dict):
+        # The names are enough: the values may be images.
+        return f"the fields {', '.join(str(name) for name in islice(value, MAX_GOT_CHARACTERS))}"
+    if isinstance(value, str | bytes | list):
+        return repr(value[: MAX_GOT_CHARACTERS + 1])
+    return repr(value)
 
 
 class ServiceError(Exception):
@@ -91,6 +110,10 @@ class Unauthorized(ServiceError):
     """The API key is missing or invalid."""
 
 
+class Forbidden(ServiceError):
+    """A page of another site sends the request."""
+
+
 class NotFound(ServiceError):
     """The requested object does not exist."""
 
@@ -105,6 +128,10 @@ class ImageNotFound(NotFound):
 
 class NotAcceptable(ServiceError):
     """No response has the media type that the client accepts."""
+
+
+class RequestTimeout(ServiceError):
+    """The body does not arrive in time."""
 
 
 class TooLarge(ServiceError):
@@ -124,8 +151,10 @@ class InvalidRequest(ServiceError):
 
     @classmethod
     def from_problems(cls, errors: Sequence[FieldProblem]) -> Self:
-        """Make an error whose detail joins the messages of all fields."""
-        return cls("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
+        """Make an error whose detail joins the messages of the first `MAX_FIELD_PROBLEMS`."""
+        first = errors[:MAX_FIELD_PROBLEMS]
+        detail = "; ".join(f"{error.field}: {error.message}" for error in first)
+        return cls(detail + omitted(errors), first)
 
     @classmethod
     def from_field(cls, field: str, message: str) -> Self:

@@ -31,7 +31,8 @@ ROUTES = (
     ("/probe", "probe", "Probe an image embedding"),
     ("/embeddings", "embeddings", "Embed a prompt or an image"),
 )
-UPLOAD_PATHS = [path for path, operation, _ in ROUTES if operation != "generate"]
+# All may have images: those of /generate are parts of a mixture.
+UPLOAD_PATHS = [path for path, _, _ in ROUTES]
 
 Prefer = Annotated[
     list[str] | None,

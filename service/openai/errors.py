@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
-from service.errors import FieldProblem, ServiceError
+from service.errors import MAX_FIELD_PROBLEMS, FieldProblem, ServiceError, omitted
 from service.openai.schemas import OpenAIErrorBody
 
 PREFIX = "/v1/"
@@ -85,13 +85,13 @@ def from_validation_error(error: ValidationError) -> OpenAIError:
     """Return an error with the messages of all fields, and `param` and `code` of the first."""
     faults = error.errors()
     messages = []
-    for fault in faults:
+    for fault in faults[:MAX_FIELD_PROBLEMS]:
         problem = FieldProblem.from_fault(fault)
         value = f" (got {problem.got})" if problem.got else ""
         messages.append(f"{problem.field}: {problem.message}{value}")
     param = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
     code = CODES.get(faults[0]["type"], "invalid_value")
-    return OpenAIError(400, "; ".join(messages) + ".", param, code)
+    return OpenAIError(400, "; ".join(messages) + omitted(faults) + ".", param, code)
 
 
 def from_service_error(error: ServiceError) -> OpenAIError:

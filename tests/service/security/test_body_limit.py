@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
+
+from service.security import body_limit
 
 pytestmark = pytest.mark.anyio
 MIB = 1 << 20
@@ -30,7 +34,7 @@ async def test_a_body_with_a_large_content_length_is_not_read(alone: httpx.Async
     """Not one of its chunks."""
     sent: list[int] = []
     headers = JSON | {"content-length": str(50 * MIB)}
-    answer = await alone.post("/generate", content=chunks_of_1_mib(sent), headers=headers)
+    answer = await alone.post("/gallery/images", content=chunks_of_1_mib(sent), headers=headers)
     assert_too_large(answer)
     assert sent == []
 
@@ -38,7 +42,7 @@ async def test_a_body_with_a_large_content_length_is_not_read(alone: httpx.Async
 async def test_a_large_body_without_a_length_is_cut_off(alone: httpx.AsyncClient) -> None:
     """As soon as too much has arrived."""
     sent: list[int] = []
-    answer = await alone.post("/generate", content=chunks_of_1_mib(sent), headers=JSON)
+    answer = await alone.post("/gallery/images", content=chunks_of_1_mib(sent), headers=JSON)
     assert_too_large(answer)
     assert len(sent) <= 3
 
@@ -90,3 +94,58 @@ async def test_media_types_are_case_insensitive(
         "/generate", content=b'{"prompt": "a"}', headers={"content-type": content_type}
     )
     assert answer.status_code == 202
+
+
+async def test_a_body_that_stops_is_408(
+    alone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection and its memory are free again."""
+    monkeypatch.setattr(body_limit, "MAX_PAUSE_S", 0.05)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    answer = await alone.post("/generate", content=body(), headers=JSON)
+    assert answer.status_code == 408
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_body_that_drips_is_408(
+    alone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then does not keep a connection open."""
+    monkeypatch.setattr(body_limit, "GRACE_S", 0.2)
+
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    answer = await alone.post("/generate", content=body(), headers=JSON)
+    assert answer.status_code == 408
+
+
+async def test_all_bodies_together_have_a_limit(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further ones get 503, until the first ones have arrived."""
+    monkeypatch.setattr(body_limit, "MAX_LARGEST_BODIES", 1)
+    first_is_half_sent = asyncio.Event()
+    release = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b" " * MIB
+        first_is_half_sent.set()
+        await release.wait()
+        yield b'{"prompt": "a"}'
+
+    async with serve(max_upload_bytes=MIB + 1000) as client:
+        first = asyncio.create_task(client.post("/generate", content=body(), headers=JSON))
+        await first_is_half_sent.wait()
+        refused = await client.post("/generate", content=b" " * 2000, headers=JSON)
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "5"
+        release.set()
+        assert (await first).status_code == 202
+        assert (await client.post("/generate", json={"prompt": "a"})).status_code == 202
