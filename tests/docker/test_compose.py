@@ -17,9 +17,10 @@ SETTINGS = {"service": ServiceSettings, "worker": WorkerSettings}
 OWN = ("redis", "service", "worker")
 # The image sets them, and the compose file publishes its port by them.
 SET_BY_IMAGE = {"service": {"host", "port"}, "worker": set()}
+REDIS_URL = "redis://:${REDIS_PASSWORD}@redis:6379/0"
 FIXED = {
-    "service": {"redis_url": "redis://redis:6379/0"},
-    "worker": {"redis_url": "redis://redis:6379/0", "worker_metrics_port": 9100},
+    "service": {"redis_url": REDIS_URL},
+    "worker": {"redis_url": REDIS_URL, "worker_metrics_port": 9100},
 }
 PACKAGES = {
     "service": {"contracts", "infra", "service"},
@@ -33,6 +34,22 @@ MOUNTS = {
     "prompt_deny_list": "prompt-filter",
     "content_filter": "content-filter",
 }
+
+
+# Every container of the compose file and of the overlays, with its networks in all of them.
+CONTAINERS: dict[str, dict[str, Any]] = {}
+for compose in (COMPOSE, *(yaml.safe_load(path.read_text()) for path in OVERLAYS)):
+    for container_name, container in compose["services"].items():
+        merged = CONTAINERS.setdefault(container_name, {"all_networks": set()})
+        merged["all_networks"] |= set(container.get("networks", ()))
+        merged |= {key: value for key, value in container.items() if key != "networks"}
+
+
+def size_mib(text: str) -> float:
+    """Return a size such as 512m, 3gb or ${NAME:-4g} in MiB."""
+    match = re.fullmatch(r"(?:\$\{\w+:-)?(\d+)([mg])b?\}?", text)
+    assert match is not None
+    return int(match[1]) * {"m": 1, "g": 1024}[match[2]]
 
 
 def settings_in(environment: dict[str, Any]) -> dict[str, Any]:
@@ -89,15 +106,17 @@ def test_every_path_setting_is_known_here() -> None:
     assert paths == MOUNTS.keys()
 
 
-@pytest.mark.parametrize("name", COMPOSE["services"])
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_a_container_has_few_privileges(name: str) -> None:
     """A read-only file system, no capabilities, bounded logs, and ports on this machine only."""
-    service = COMPOSE["services"][name]
+    service = CONTAINERS[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert service["stop_grace_period"]
+    assert size_mib(service["mem_limit"]) >= 512
+    assert service["pids_limit"] >= 128
     assert service["tmpfs"]
     allowed = {"CHOWN", "SETGID", "SETUID"} if name == "redis" else set()
     assert set(service.get("cap_add", ())) <= allowed
@@ -146,6 +165,58 @@ def test_an_image_starts_from_one_base(name: str) -> None:
     text = (DOCKER / f"{name}.Dockerfile").read_text()
     assert re.findall(r"^ARG BASE_IMAGE=(.+)$", text, re.MULTILINE) == ["python:3.11-slim-bookworm"]
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE_IMAGE}"}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_only_service_and_worker_reach_redis(name: str) -> None:
+    """Who can write to Redis can start jobs: no dashboard shares a network with it."""
+    assert CONTAINERS["redis"]["all_networks"] == {"inside"}
+    assert ("inside" in CONTAINERS[name]["all_networks"]) is (name in OWN)
+
+
+def test_only_the_service_has_a_way_out() -> None:
+    """Internal networks have none. An object store outside needs the worker to have one, too."""
+    networks = dict(COMPOSE["networks"])
+    networks |= yaml.safe_load((DOCKER / "tracing.yml").read_text())["networks"]
+    internal = {name for name, network in networks.items() if network and network["internal"]}
+    assert internal == {"inside", "metrics", "traces"}
+    for path in OVERLAYS:
+        container = yaml.safe_load(path.read_text())["services"].get("worker", {})
+        has_way_out = not set(container.get("networks", ())) <= internal
+        assert has_way_out is (path.stem == "object-store")
+    assert set(COMPOSE["services"]["worker"]["networks"]) <= internal
+    # Ports are published on networks with a way out only.
+    for container in CONTAINERS.values():
+        assert not container.get("ports") or not container["all_networks"] <= internal
+
+
+def test_redis_has_a_password_without_a_default() -> None:
+    """Docker Compose stops with a message until one is set."""
+    options = redis_options(COMPOSE["services"]["redis"]["command"])
+    assert options["--requirepass"].startswith("${REDIS_PASSWORD:?set REDIS_PASSWORD in .env")
+    assert COMPOSE["services"]["redis"]["environment"] == {"REDISCLI_AUTH": "${REDIS_PASSWORD}"}
+    assert "--protected-mode" not in options
+    head = (ROOT / "docker-compose.yml").read_text().split("docker compose up")[0]
+    assert 'echo "REDIS_PASSWORD=$(openssl rand -hex 32)" >> .env' in head
+
+
+def test_a_full_redis_refuses_instead_of_being_killed() -> None:
+    """Its own limit is below the container's, with room to rewrite the append-only file."""
+    redis = COMPOSE["services"]["redis"]
+    options = redis_options(redis["command"])
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert size_mib(options["--maxmemory"]) <= 0.75 * size_mib(redis["mem_limit"])
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_an_operator_can_pin_every_image(name: str) -> None:
+    """A variable takes a digest; the default has a version, never `latest`."""
+    image = CONTAINERS[name]["image"]
+    if name in SETTINGS:
+        arguments = CONTAINERS[name]["build"]["args"]
+        assert arguments["BASE_IMAGE"] == "${BASE_IMAGE:-python:3.11-slim-bookworm}"
+    else:
+        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/-]+:v?[0-9][0-9a-z.-]*\}", image)
 
 
 def test_redis_writes_before_it_replies() -> None:
