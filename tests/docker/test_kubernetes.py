@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 import warnings
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 import yaml
-from support.docker_files import DOCKER, KUBERNETES, kubernetes_objects, redis_options
+from support.docker_files import DOCKER, KUBERNETES, ROOT, kubernetes_objects, redis_options
 
 from contracts import redis_keys
 from contracts.redis_url import parse_sentinels
@@ -82,13 +84,43 @@ def test_a_pod_has_few_privileges(name: str) -> None:
     pod = pods()[name]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["automountServiceAccountToken"] is False
+    # Variables of a Service named unclip would count as settings.
+    assert pod["enableServiceLinks"] is False
     (container,) = pod["containers"]
     security = container["securityContext"]
     assert security["readOnlyRootFilesystem"]
     assert not security["allowPrivilegeEscalation"]
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert container.keys() >= {"startupProbe", "readinessProbe", "livenessProbe"}
-    assert container["resources"]["limits"]["memory"]
+    assert container["resources"]["limits"].keys() >= {"memory", "ephemeral-storage"}
+
+
+def test_images_have_a_version() -> None:
+    """`latest` is another image tomorrow."""
+    path = DOCKER / "kubernetes/base/kustomization.yaml"
+    kustomization = yaml.safe_load(path.read_text())
+    tags = {image["name"]: image["newTag"] for image in kustomization["images"]}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert tags == {"unclip-service": version, "unclip-worker": version}
+    images = {pod["containers"][0]["image"] for pod in pods().values()}
+    assert images == {*tags, "redis:7-bookworm"}
+
+
+def test_the_service_requires_keys() -> None:
+    """Every pod of the cluster may send requests to it."""
+    path = DOCKER / "kubernetes/base/kustomization.yaml"
+    (generator,) = yaml.safe_load(path.read_text())["configMapGenerator"]
+    assert "UNCLIP_API_KEYS=required" in generator["literals"]
+
+
+def test_the_service_reaches_no_private_address() -> None:
+    """Webhooks and object stores are outside; the range of RFC 6598 may hold pods."""
+    egress = kubernetes_objects("NetworkPolicy")["service"]["spec"]["egress"]
+    (block,) = (peer["ipBlock"] for rule in egress for peer in rule["to"] if "ipBlock" in peer)
+    excluded = [ip_network(text) for text in block["except"]]
+    for address in ("10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.31.0.1"):
+        assert any(ip_address(address) in network for network in excluded)
+    assert not any(ip_address("192.0.2.1") in network for network in excluded)
 
 
 def test_every_pod_has_a_disruption_budget() -> None:
@@ -155,6 +187,16 @@ def test_only_service_worker_and_keda_reach_redis() -> None:
     assert expression["values"] == ["unclip-service", "unclip-worker"]
     labels = {"kubernetes.io/metadata.name": "keda"}
     assert keda == {"namespaceSelector": {"matchLabels": labels}}
+
+
+def test_a_full_redis_refuses_instead_of_being_killed() -> None:
+    """Its own limit is below the container's, with room to rewrite the append-only file."""
+    container = pods()["redis"]["containers"][0]
+    options = redis_options(["", *container["args"]])
+    assert options["--requirepass"] == "$(REDISCLI_AUTH)"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert options["--maxmemory"] == "3gb"
+    assert container["resources"]["limits"]["memory"] == "4Gi"
 
 
 def test_redis_writes_before_it_replies() -> None:
