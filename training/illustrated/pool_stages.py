@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from models.networks.image_tower import ImageTower, ImageTowerConfig
+from training.data.joint_space import load_joint_space
 from training.data.mixed_pool import build_solid_pool
 from training.data.pretrained import fill_trunk, read_lite0
 from training.data.scene_pool import build_pool
@@ -52,9 +53,10 @@ def unpack(run: IllustratedRun) -> None:
 def _build_shard(job: tuple[IllustratedRun, int]) -> None:
     run, shard = job
     torch.set_num_threads(1)
-    tower = run.clip.image if run.has_space else ImageTower(ImageTowerConfig(EMBED_DIM))
-    if not run.has_space:
+    if run.has_space:
+        # On the CPU: a GPU's memory would hold one copy a process.
+        tower = load_joint_space(run.folder / "joint-space").clip.image
+    else:
+        tower = ImageTower(ImageTowerConfig(EMBED_DIM))
         fill_trunk(tower.trunk, read_lite0(run.art))
-    build_pool(
-        run.folder / "pool-scenes", run.world, tower.cpu(), run.preset.mix, shard + 1, first=shard
-    )
+    build_pool(run.folder / "pool-scenes", run.world, tower, run.preset.mix, shard + 1, first=shard)
