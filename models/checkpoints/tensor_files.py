@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,11 +50,20 @@ class PickledFile:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.contents: dict[str, Any] = _load_pickle(path)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            contents = _load_pickle(path)
+        except OSError:
+            raise
+        # A damaged pickle raises whatever its bytes happen to mean: IndexError, struct.error, …
+        except Exception as error:
             raise CheckpointError(
-                f"{path} contains other objects than tensors, or is truncated: {error}"
+                f"{path} contains other objects than tensors, or is truncated: "
+                f"{type(error).__name__}: {error}"
             ) from error
+        if not isinstance(contents, dict) or not all(isinstance(key, str) for key in contents):
+            raise CheckpointError(
+                f"{path} contains a {type(contents).__name__} instead of tensors by name"
+            )
+        self.contents: dict[str, Any] = contents
         self.shapes = {
             key: value.shape for key, value in self.contents.items() if isinstance(value, Tensor)
         }
