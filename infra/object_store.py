@@ -75,6 +75,9 @@ class ObjectStore:
                 f"{error}; use file:///folder or s3://bucket/prefix, and install the packages for "
                 "it: pip install 'unclip-service[store]'"
             ) from error
+        if hasattr(self._files, "retries"):
+            # s3fs repeats what botocore has given up, five times by default.
+            self._files.retries = max_attempts
         self._retry_for_s = retry_for_s
 
     def open(self, name: str) -> StoredObject | None:

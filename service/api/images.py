@@ -13,12 +13,12 @@ from fastapi.responses import Response, StreamingResponse
 
 from contracts.fields import MAX_FRAMES
 from contracts.provenance import Provenance, read_provenance
-from infra.object_store import StoredObject
 from service.api.openapi import ANIMATION_CONTENT, NOT_MODIFIED, PNG_CONTENT
 from service.api.problems import responses
 from service.dependencies import JobDep, ServicesDep
 from service.errors import ImageNotFound
 from service.jobs.images import animation_format, convert_image, image_info
+from service.jobs.result_store import ResultStream
 
 # An image never changes.
 CACHE_CONTROL = "private, max-age=3600, immutable"
@@ -106,7 +106,7 @@ async def get_animation(
     return _send(await services.images.open_animation(job.record), f"image/{kind}", headers)
 
 
-def _send(content: bytes | StoredObject, media: str, headers: dict[str, str]) -> Response:
+def _send(content: bytes | ResultStream, media: str, headers: dict[str, str]) -> Response:
     if isinstance(content, bytes):
         return Response(content, media_type=media, headers=headers)
     headers["Content-Length"] = str(content.size)

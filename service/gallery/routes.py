@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -29,9 +29,13 @@ from service.gallery.models import (
 )
 from service.gallery.repository import Gallery
 from service.gallery.schema import NO_OWNER
+from service.storage_threads import StorageThreads
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+_FILE_THREADS = StorageThreads()
+# An archive takes as long as its images.
+_ARCHIVE_THREADS = StorageThreads(num_threads=2, deadline_s=None)
 CACHE_CONTROL = "private, max-age=31536000, immutable"
 router = APIRouter(prefix="/gallery", tags=["Gallery"])
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -50,10 +54,19 @@ async def get_owner_id(owner: OwnerDep) -> str:
 
 
 async def _run(function: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Run a blocking method of the gallery in a thread, and name what is unavailable."""
+    """Run a blocking method of the database in a thread, and name what is unavailable."""
+    return await _name_unavailable(run_in_threadpool(function, *args, **options))
+
+
+async def _run_on_files(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Run a blocking method that reads or writes files, as `_run` does, in other threads."""
+    return await _name_unavailable(_FILE_THREADS.run(function, *args, **options))
+
+
+async def _name_unavailable(call: Awaitable[T]) -> T:
     try:
-        return await run_in_threadpool(function, *args, **options)
-    except ObjectStoreError as error:
+        return await call
+    except (ObjectStoreError, TimeoutError) as error:
         log.warning("the gallery's files are unavailable: %s", error)
         raise ObjectStoreDown("The gallery's files are unavailable. Retry shortly.") from error
     except OperationalError as error:
@@ -92,7 +105,9 @@ async def keep_image(
     # A worker of another version generated it.
     except ValueError as error:
         raise ImageNotFound(f"The image has no readable provenance: {error}") from error
-    image, is_new = await _run(gallery.keep, owner_id, request.job, request.index, png, provenance)
+    image, is_new = await _run_on_files(
+        gallery.keep, owner_id, request.job, request.index, png, provenance
+    )
     info = KeptImageInfo.of(image, base_url)
     return JSONResponse(info.model_dump(mode="json"), 201 if is_new else 200)
 
@@ -129,7 +144,7 @@ async def get_file(
         image = await _run(gallery.get, owner_id, image_id)
     else:
         image = await _run(gallery.get_by_link, image_id, link)
-    content = await _run(gallery.files.read, image.sha256)
+    content = await _run_on_files(gallery.files.read, image.sha256)
     if content is None:
         raise ImageNotFound("The image's file is gone. Restore it from a backup, or delete it.")
     return Response(content, media_type="image/png", headers={"Cache-Control": CACHE_CONTROL})
@@ -165,7 +180,7 @@ async def rate_image(
 )
 async def delete_image(image_id: Id, gallery: GalleryDep, owner_id: OwnerIdDep) -> None:
     """Delete an image from the gallery and from all collections."""
-    await _run(gallery.delete, owner_id, image_id)
+    await _run_on_files(gallery.delete, owner_id, image_id)
 
 
 @router.get(
@@ -178,7 +193,9 @@ async def get_archive(
     gallery: GalleryDep, owner_id: OwnerIdDep, query: Annotated[ImageQuery, Query()]
 ) -> StreamingResponse:
     """Return all images that match as a zip file, with metadata.json."""
-    file = await _run(write_archive, gallery, owner_id, query.to_filter())
+    file = await _name_unavailable(
+        _ARCHIVE_THREADS.run(write_archive, gallery, owner_id, query.to_filter())
+    )
     headers = {"Content-Disposition": 'attachment; filename="gallery.zip"'}
     return StreamingResponse(read_chunks(file), headers=headers, media_type="application/zip")
 

@@ -11,11 +11,10 @@ from PIL.PngImagePlugin import PngInfo
 from contracts import redis_keys
 from contracts.fields import Animation
 from contracts.jobs import ImageInfo, JobRecord
-from infra.object_store import StoredObject
 from service.errors import ImageNotFound, JobNotFound
 from service.jobs.estimate import JobSnapshot, parse_snapshot, query_snapshot
 from service.jobs.repository import JobRepository
-from service.jobs.result_store import ResultStore
+from service.jobs.result_store import ResultStore, ResultStream
 
 
 def image_info(record: JobRecord, index: int) -> ImageInfo:
@@ -84,14 +83,14 @@ class JobImages:
         except (JobNotFound, ImageNotFound):
             return None
 
-    async def open_image(self, record: JobRecord, index: int) -> bytes | StoredObject:
+    async def open_image(self, record: JobRecord, index: int) -> bytes | ResultStream:
         """Return the PNG of an image, or a stream of it. Raises ImageNotFound."""
         image_info(record, index)
         return await self._open(
             redis_keys.image(record.id, index), redis_keys.stored_image(record.id, index)
         )
 
-    async def open_animation(self, record: JobRecord) -> bytes | StoredObject:
+    async def open_animation(self, record: JobRecord) -> bytes | ResultStream:
         """Return the animation of a job, or a stream of it. Raises ImageNotFound."""
         kind = animation_format(record)
         return await self._open(
@@ -105,7 +104,7 @@ class JobImages:
             return bytes(content)
         return None if self.store is None else await self.store.read(name)
 
-    async def _open(self, key: str, name: str) -> bytes | StoredObject:
+    async def _open(self, key: str, name: str) -> bytes | ResultStream:
         content = await self.jobs.redis.get(key)
         if content is not None:
             return bytes(content)
