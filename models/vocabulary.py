@@ -42,6 +42,7 @@ class Vocabulary:
     names: tuple[DrawnName, ...]
     nouns: Mapping[str, str]  # noun -> the drawn name's plainest word
     other_words: frozenset[str]  # colours, places, relations, connectives
+    examples: tuple[str, ...] = ()  # prompts that it can do
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -120,7 +121,7 @@ def rewrite_prompt(vocabulary: Vocabulary, prompt: str) -> str:
 def _find_unknown(vocabulary: Vocabulary, prompt: str) -> list[tuple[Unknown, int, int]]:
     words = _split(prompt)
     texts = [word.text for word in words]
-    found: list[tuple[Unknown, int, int]] = []
+    unknowns: list[tuple[Unknown, int, int]] = []
     place = 0
     while place < len(words):
         length = _known_length(vocabulary, texts, place)
@@ -131,14 +132,14 @@ def _find_unknown(vocabulary: Vocabulary, prompt: str) -> list[tuple[Unknown, in
         start = words[place].start
         if drawn_as:
             phrase = " ".join(texts[place : place + length])
-            found.append((Unknown(phrase, drawn_as), start, words[place + length - 1].end))
+            unknowns.append((Unknown(phrase, drawn_as), start, words[place + length - 1].end))
         elif not _is_plain(vocabulary, texts[place]):
             # Words with another first letter are left out: comparing with all takes 0.1 s.
             candidates = vocabulary.known_by_letter.get(texts[place][0], [])
             near = difflib.get_close_matches(texts[place], candidates, CLOSE_MATCHES, 0.75)
-            found.append((Unknown(texts[place], nearest=tuple(near)), start, words[place].end))
+            unknowns.append((Unknown(texts[place], nearest=tuple(near)), start, words[place].end))
         place += length or 1
-    return found
+    return unknowns
 
 
 def _split(prompt: str) -> list[_Word]:
@@ -168,7 +169,12 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
             )
             for name in contents["names"]
         )
-        return Vocabulary(names, dict(contents["nouns"]), frozenset(contents["other_words"]))
+        return Vocabulary(
+            names,
+            dict(contents["nouns"]),
+            frozenset(contents["other_words"]),
+            tuple(contents.get("examples", ())),
+        )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a vocabulary: {error!r}. Restore it from the checkpoint's source."
@@ -191,6 +197,7 @@ def save_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
         "names": names,
         "nouns": dict(vocabulary.nouns),
         "other_words": sorted(vocabulary.other_words),
+        "examples": list(vocabulary.examples),
     }
     (folder / FILE_NAME).write_text(
         json.dumps(contents, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
@@ -200,8 +207,10 @@ def save_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
 def normalize(text: str) -> str:
     """Return text in lower case, without accents and punctuation, words one space apart."""
     decomposed = unicodedata.normalize("NFD", text.lower().replace("’", "'"))
-    kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
-    return " ".join(re.sub(r"[^\w']+", " ", kept).split())
+    plain = "".join(
+        character for character in decomposed if unicodedata.category(character) != "Mn"
+    )
+    return " ".join(re.sub(r"[^\w']+", " ", plain).split())
 
 
 def with_article(noun: str) -> str:

@@ -23,6 +23,7 @@ from worker.jobs.runner import JobRunner
 from worker.queue.worker import ThreadWorker, connect_patiently
 from worker.settings import Settings
 from worker.startup import start_engine
+from worker.vocabulary import publish_vocabulary
 
 
 def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Engine) -> None:
@@ -57,6 +58,7 @@ def main(pipeline_class: type[UnCLIP] = UnCLIP, engine_class: type[Engine] = Eng
         store,
         setup.content_filter,
     )
+    publish_vocabulary(pipeline.checkpoint, connection)
     worker = ThreadWorker(
         connection,
         runner=runner,

@@ -19,6 +19,7 @@ from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfi
 from models.networks.upsampler import Upsampler, UpsamplerConfig
 from models.vocabulary import DrawnName, Vocabulary, normalize, save_vocabulary
 from training.errors import TrainingError
+from training.evaluation.contact_sheet import PROMPTS
 from training.export.illustrated_card import write_card
 from training.export.illustrated_figures import measure
 from training.illustrated.presets import PRESETS
@@ -89,7 +90,7 @@ def build_vocabulary(run: IllustratedRun) -> Vocabulary:
     nouns = {
         normalize(noun): world.words[index][0] for noun, index in run.nouns.items() if index in tier
     }
-    return Vocabulary(names, nouns, caption_words(run))
+    return Vocabulary(names, nouns, caption_words(run), PROMPTS)
 
 
 def caption_words(run: IllustratedRun) -> frozenset[str]:
