@@ -17,7 +17,7 @@ import os
 import random
 import tarfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -225,15 +225,26 @@ class Folder(ImageTextSource):
 class Shards(ImageTextSource):
     """webdataset's .tar files, on disk or at any address that webdataset can open.
 
-    `urls` may have braces (`{0000..0127}.tar`); `::` separates several."""
+    An address is a text, which may have braces (`{0000..0127}.tar`); `::` separates several. The
+    files of a folder are a list of paths: their names are never read as addresses, because
+    webdataset runs `pipe:` as a shell command."""
 
-    def __init__(self, urls: str, size: int, seed: int = 0) -> None:
+    def __init__(self, shards: str | Sequence[Path], size: int, seed: int = 0) -> None:
         """List the shards. Raises DataError if local ones are missing, or webdataset is."""
-        super().__init__(urls, size, seed)
         wds = _import_webdataset()
-        parts = (wds.shardlists.expand_urls(part) for part in urls.split("::"))
-        self.urls: list[str] = list(itertools.chain.from_iterable(parts))
-        missing = [url for url in self.urls if ":" not in url and not Path(url).exists()]
+        if isinstance(shards, str):
+            urls = shards
+            parts = (wds.shardlists.expand_urls(part) for part in shards.split("::"))
+            self.urls: list[str | Path] = list(itertools.chain.from_iterable(parts))
+        else:
+            urls = str(shards[0].parent)
+            self.urls = list(shards)
+        super().__init__(urls, size, seed)
+        missing = [
+            url
+            for url in self.urls
+            if (isinstance(url, Path) or ":" not in url) and not Path(url).exists()
+        ]
         if missing:
             raise DataError(
                 f"{len(missing)} of the {len(self.urls)} shards of {urls} do not exist, for "
@@ -270,7 +281,7 @@ class Shards(ImageTextSource):
         """Decode samples in parallel, without the unusable ones."""
         return [sample for sample in self.readers.map(self._read, files) if sample is not None]
 
-    def _stream(self, urls: list[str], seed: int) -> Iterator[dict[str, Any]]:
+    def _stream(self, urls: list[str | Path], seed: int) -> Iterator[dict[str, Any]]:
         """Yield undecoded samples endlessly, each once a pass, shuffled by shard and in a buffer.
 
         Raises DataError for an unreadable shard, and for a pass without samples."""
@@ -284,15 +295,16 @@ class Shards(ImageTextSource):
             if sample is None:
                 raise DataError(f"the {len(urls)} shards of {self.name} for this process are empty")
 
-    def _samples(self, urls: list[str]) -> Iterator[dict[str, Any]]:
+    def _samples(self, urls: list[str | Path]) -> Iterator[dict[str, Any]]:
         """Yield the undecoded samples of shards in sequence."""
         wds = _import_webdataset()
         for url in urls:
             try:
                 # webdataset itself would leave the stream open.
-                with closing(wds.gopen(url)) as stream:
+                opened = url.open("rb") if isinstance(url, Path) else wds.gopen(url)
+                with closing(opened) as stream:
                     yield from wds.tariterators.group_by_keys(
-                        wds.tariterators.tar_file_expander([{"url": url, "stream": stream}])
+                        wds.tariterators.tar_file_expander([{"url": str(url), "stream": stream}])
                     )
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
                 raise DataError(f"the shard {url} cannot be read: {error}") from error
@@ -323,8 +335,8 @@ def open_images(data: str, size: int, seed: int = 0) -> Folder | Shards:
                 "'shards/{0000..0127}.tar' for example"
             )
         return Shards(data, size, seed)
-    tars = sorted(str(tar) for tar in path.glob("*.tar"))
-    return Shards("::".join(tars), size, seed) if tars else Folder(path, size, seed)
+    tars = sorted(path.glob("*.tar"))
+    return Shards(tars, size, seed) if tars else Folder(path, size, seed)
 
 
 def _import_webdataset() -> Any:

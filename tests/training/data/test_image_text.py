@@ -111,6 +111,20 @@ def test_shards_have_each_sample_once_a_pass(tmp_path: Path) -> None:
     assert read_captions(open_images(str(tmp_path), 64, seed=3), range(10)) == captions
 
 
+def test_file_names_are_not_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """webdataset would run the name of this shard as a shell command, and expand the other's."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"")
+    write_shard(folder / "a::pipe:touch PWNED #.tar", range(5))
+    write_shard(folder / "{0..3}.tar", range(5, 10))
+    captions = read_captions(open_images("set", 64), range(5), batch=2)
+    assert len(set(flatten(captions))) == 10
+    assert not (tmp_path / "PWNED").exists()
+    assert not (folder / "PWNED").exists()
+
+
 def test_each_process_has_its_own_shards(tmp_path: Path) -> None:
     """They do not overlap, and more processes than shards are refused."""
     for n in range(4):
