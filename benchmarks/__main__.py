@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.chaos.campaign import run_chaos
 from benchmarks.models.latency import measure_latency
 from benchmarks.models.prefix_cache import measure_prefix_cache
 from benchmarks.serving import (
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[], Figures]] = {
     "startup": startup.measure_startup,
     "kills": reliability.kill_workers,
     "soak": reliability.soak,
+    "chaos": run_chaos,
     "fuzz": reliability.fuzz_images,
     "load": load.compare_modes,
     "load-simulated": load.compare_simulated_modes,

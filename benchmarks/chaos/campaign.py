@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,25 @@ DRAIN_S = 600.0
 
 
 def run_campaign(
-    seed: int, num_faults: int, rate: float, checkout: Path = ROOT, pause_s: float = 0.5
+    seed: int,
+    num_faults: int,
+    rate: float,
+    checkout: Path = ROOT,
+    pause_s: float = 0.5,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Run one campaign and return its report.
 
-    `rate`: jobs a second over all clients; `pause_s`: mean time between two faults.
+    `rate`: jobs a second over all clients. `pause_s`: mean time between two faults. `folder`: where
+    logs and data stay; by default they are deleted.
     """
-    with tempfile.TemporaryDirectory(prefix="unclip-chaos-") as name:
+    with ExitStack() as exits:
+        if folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="unclip-chaos-")
+            folder = Path(exits.enter_context(temporary))
+        folder.mkdir(parents=True, exist_ok=True)
         receiver = Receiver(seed)
-        deployment = ChaosDeployment(Path(name), checkout)
+        deployment = ChaosDeployment(folder, checkout)
         history = History()
         try:
             deployment.start()
@@ -60,6 +70,7 @@ def run_campaign(
                 violations.append("jobs are still open")
             return {
                 "seed": seed,
+                "clock_offset_s": deployment.clock_offset_s,
                 "faults": dict(injected),
                 "num_faults": sum(injected.values()),
                 "jobs": len(invariants.job_ids(deployment.store)),
@@ -74,6 +85,18 @@ def run_campaign(
         finally:
             deployment.stop()
             receiver.stop()
+
+
+def run_chaos() -> dict[str, Any]:
+    """Run the campaign of seed 1, print its figures, and exit with 1 if it found a violation."""
+    report = run_campaign(seed=1, num_faults=60, rate=20.0)
+    for name in ("num_faults", "jobs", "lost_answers", "unexpected_exits", "num_violations"):
+        print(f"| chaos: {name.replace('_', ' ')} | {report[name]} |", flush=True)
+    for violation in report["violations"]:
+        print(violation, file=sys.stderr)
+    if report["num_violations"]:
+        sys.exit(1)
+    return report
 
 
 def _inject(
@@ -134,8 +157,15 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--rate", type=float, default=20.0, help="jobs a second")
     parser.add_argument("--checkout", type=Path, default=ROOT, help="other code to run it against")
+    parser.add_argument("--folder", type=Path, help="folder for logs and data (default: none stay)")
     arguments = parser.parse_args()
-    report = run_campaign(arguments.seed, arguments.faults, arguments.rate, arguments.checkout)
+    report = run_campaign(
+        arguments.seed,
+        arguments.faults,
+        arguments.rate,
+        arguments.checkout,
+        folder=arguments.folder,
+    )
     print(json.dumps(report, indent=2))
     sys.exit(1 if report["num_violations"] else 0)
 

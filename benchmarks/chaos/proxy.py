@@ -62,10 +62,16 @@ class FaultyProxy:
         asyncio.set_event_loop(self._loop)
         self._flowing.set()
         start = asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self._loop.run_until_complete(start)
+        server = self._loop.run_until_complete(start)
         self._started.set()
         self._loop.run_forever()
+        server.close()
         self._close_all()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
 
     def _close_all(self) -> None:
         for writer in list(self._connections):
