@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.scenes.illustrated.art.atlas import Atlas
+from training.scenes.illustrated.art.atlas import Atlas, set_paths, write_names
 from training.scenes.illustrated.art.names import Name
 from training.scenes.illustrated.synonyms import tags_for, words_for
 from training.scenes.illustrated.world import HELD, VEHICLES, WORN, World, find_alpha_boxes
@@ -55,6 +55,22 @@ def make_world(sets: tuple[str, ...] = ("noto", "flat")) -> World:
         (1.0,) * len(names),
         find_alpha_boxes(sprites),
     )
+
+
+def write_art(folder: Path, sets: tuple[str, ...], size: int = 96) -> None:
+    """Write an atlas of coloured discs as `fetch` caches it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [make_name(label) for label in dict.fromkeys(LABELS)]
+    write_names(folder, names)
+    axis = np.arange(size) - size / 2 + 0.5
+    disc = axis[:, None] ** 2 + axis[None] ** 2 < (size / 2 - 8) ** 2
+    for place, key in enumerate(sets):
+        sprites = np.zeros((len(names), size, size, 4), np.uint8)
+        for row in range(len(names)):
+            sprites[row, disc] = (6 * row % 250, 60 * place, 200, 255)
+        sprites_path, codes_path = set_paths(folder, key, size)
+        np.save(sprites_path, sprites)
+        codes_path.write_text(json.dumps([name.code for name in names]))
 
 
 def make_tarball(path: Path, members: dict[str, object]) -> Path:
