@@ -52,8 +52,8 @@ def refusal_code(error: BaseException) -> str | None:
             return code
     if not isinstance(error, exceptions.ResponseError):
         return None
-    found = _CODE.search(_reply(error))
-    return found[1] if found else None
+    match = _CODE.search(_reply(error))
+    return match[1] if match else None
 
 
 def describe(error: BaseException) -> str:

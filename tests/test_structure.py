@@ -32,24 +32,34 @@ MAX_FUNCTION_LINES = 80
 MAX_FILES = 12
 # Participles and metaphors that say nothing about what a function does or a variable holds.
 NAMES = re.compile(
-    r"^_?(told|said|asked|given|found|kept|known|held|made|taken|drawn|shown|heard|house|floors?"
+    r"^_?(told|said|asked|given|found|kept|held|made|taken|drawn|shown|heard|house|floors?"
     r"|gate|courier|handed|ways|beats?|ticks?|haste|patience|pace|pictures?|stack)$"
 )
 # Prose: phrases with a plain equivalent in the glossary of CONTRIBUTING.md.
 PHRASES = re.compile(
-    r"\b(told|tells|(?:will|would) not do|would do|so many|so long as|nobody|whoever|courier|handed"
-    r"|is asked|are asked|asked for|any more|beside(?: it)?|at the door|pictures?|in the making"
-    r"|of (?:its|one's) own|for ever|gives? back|come to nothing|house|captions? of a request)\b",
+    r"\b(told|tells(?! .* apart)"
+    r"|(?:will|would) not do|would do|so many|so long as|nobody|whoever|courier|handed"
+    r"|is asked|are asked|asked for|any more|at the door|pictures?|in the making"
+    r"|for ever|gives? back|come to nothing|house|captions? of a request)\b(?! apart)",
     re.IGNORECASE,
 )
-# Plain English in these places: a floor plane is part of a scene, a caption is training data.
-ALLOWED_NAMES = {"floor": ("training/scenes/", "tests/training/scenes/")}
+# Plain English in these places: a scene has a floor plane, and shows houses and pictures.
+ALLOWED_NAMES = {
+    "floor": ("training/scenes/", "tests/training/scenes/"),
+    "_floor": ("training/scenes/",),
+}
+ALLOWED_PHRASES = re.compile(r"houses?|pictures?", re.IGNORECASE)
+SCENES = ("training/scenes/", "training/evaluation/", "tests/training/")
 
 
 def _tracked(*patterns: str) -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / line for line in output.splitlines() if (ROOT / line).is_file()]
+
+
+def _is_about_scenes(path: Path) -> bool:
+    return str(path.relative_to(ROOT)).startswith(SCENES)
 
 
 def _python_files(package: str) -> list[Path]:
@@ -81,7 +91,8 @@ def test_lines_fit(package: str) -> None:
         f"{path.relative_to(ROOT)}:{number}"
         for path in _python_files(package)
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > MAX_COLUMNS
+        # The hash of a package cannot be broken.
+        if len(line) > MAX_COLUMNS and "sha512-" not in line
     ]
     assert long == []
 
@@ -136,5 +147,6 @@ def test_prose_uses_plain_words(package: str) -> None:
         if path != Path(__file__) and path.name not in {"LICENSE", "CONTRIBUTING.md"}
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if (match := PHRASES.search(line))
+        and not (_is_about_scenes(path) and ALLOWED_PHRASES.fullmatch(match[0]))
     ]
     assert wrong == []

@@ -32,7 +32,8 @@ from worker.engine.core import Engine
 from worker.engine.scheduler import Batch, Entry
 from worker.jobs.cancellation import CancellationListener
 from worker.jobs.runner import JobRunner
-from worker.queue.worker import HEARTBEAT_TTL_S, connect_patiently, job_class_for
+from worker.queue.heartbeats import HEARTBEAT_TTL_S
+from worker.queue.worker import connect_patiently, job_class_for
 from worker.settings import Settings
 from worker.startup import start_engine
 

@@ -61,10 +61,10 @@ def normalize(text: str) -> str:
     """Return text in lower case without accents and control characters, in Unicode's decomposed
     form."""
     decomposed = unicodedata.normalize("NFD", text.lower())
-    kept = [character for character in decomposed if unicodedata.category(character) != "Mn"]
+    letters = [character for character in decomposed if unicodedata.category(character) != "Mn"]
     return "".join(
         " " if character.isspace() else character
-        for character in kept
+        for character in letters
         if not _is_control(character)
     )
 

@@ -66,12 +66,12 @@ class ImageFiles:
         """Return the names (SHA-256) of all files written more than `seconds` ago."""
         limit = time.time() - seconds
         try:
-            found = self._files.find(self._root, detail=True)
+            entries = self._files.find(self._root, detail=True)
         except FileNotFoundError:
             return []
         return [
             path.rpartition("/")[2].removesuffix(".png")
-            for path, info in found.items()
+            for path, info in entries.items()
             if path.endswith(".png") and _modified_at(info) < limit
         ]
 

@@ -50,7 +50,7 @@ class ImageQuery(BaseModel):
     operation: str | None = Field(None, max_length=32, description="One operation only.")
     day: date | None = Field(None, description="The day on which they were kept, UTC.")
     collection: Id | None = Field(None, description="Id of a collection.")
-    min_stars: int | None = Field(None, ge=1, le=5, description="At least so many stars.")
+    min_stars: int | None = Field(None, ge=1, le=5, description="Minimum number of stars.")
     parameter: str | None = Field(
         None, max_length=100, description="A parameter's value, as name:value."
     )

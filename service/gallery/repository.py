@@ -57,8 +57,8 @@ class Gallery:
         The file is written before the row, so a crash leaves at most a file without a row, which
         `delete_orphans` removes. Raises ObjectStoreError if the file cannot be written.
         """
-        if kept := self._find_source(owner, job_id, index):
-            return kept, False
+        if existing := self._find_source(owner, job_id, index):
+            return existing, False
         sha256, (width, height) = self.files.write(png)
         request = provenance.request
         image = KeptImage(
@@ -81,8 +81,8 @@ class Gallery:
                 session.add(image)
         except IntegrityError:
             # Another request kept the same image in between.
-            if kept := self._find_source(owner, job_id, index):
-                return kept, False
+            if existing := self._find_source(owner, job_id, index):
+                return existing, False
             raise
         return image, True
 

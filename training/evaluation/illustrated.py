@@ -13,7 +13,7 @@ from models.networks.decoder import Decoder
 from models.networks.image_tower import ImageTower
 from models.networks.priors.diffusion import DiffusionPrior
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.scene_pool import image_features
+from training.data.illustrated.scene_pool import image_features
 from training.evaluation.judge import Judge, read
 from training.evaluation.sampling import encode_prompts, sample_decoder, sample_prior
 from training.scenes.illustrated.captions import draw_caption, plain_caption
@@ -152,6 +152,6 @@ def names_drawn(
         part = jobs[start : start + BATCH]
         pixels = draw(networks, [f"a {words[name]}" for name, _ in part], seed=start)
         top = networks.judge(image_features(networks.tower, pixels))["names"].argmax(1).tolist()
-        for (name, _), found in zip(part, top, strict=True):
-            right[name] += int(words[found] == words[name])
+        for (name, _), prediction in zip(part, top, strict=True):
+            right[name] += int(words[prediction] == words[name])
     return {name: right[name] / per_name for name in chosen}

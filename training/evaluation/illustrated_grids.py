@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.networks.decoder import Decoder
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.scene_pool import ScenePool
+from training.data.illustrated.scene_pool import ScenePool
 from training.evaluation.sampling import encode_prompts, sample_decoder
 from training.losses.illustrated import embed_features
 from training.scenes.illustrated.captions import plain_caption

@@ -88,9 +88,9 @@ def label_scenes(world: World, scenes: list[Scene]) -> Labels:
         question: [] for question in ("style", "colour", "ground", "count", "worn", "relation")
     }
     for row, scene in enumerate(scenes):
-        shown = shown_names(world, scene)
-        for name in shown:
-            names[row, name] += 1 / len(shown)
+        visible = shown_names(world, scene)
+        for name in visible:
+            names[row, name] += 1 / len(visible)
         first = scene.parts[0]
         rows["style"].append(scene.art_set)
         rows["colour"].append(
@@ -138,14 +138,14 @@ def read(judge: Judge, world: World, features: Tensor, scenes: list[Scene]) -> d
     top = logits["names"].topk(8, dim=1).indices.tolist()
     right: dict[str, list[int]] = {"names": [], "first": [], "five": []}
     for row, scene in enumerate(scenes):
-        shown = {words[name] for name in shown_names(world, scene)}
+        visible = {words[name] for name in shown_names(world, scene)}
         ranked = list(dict.fromkeys(words[name] for name in top[row]))
-        right["names"].append(int(shown == set(ranked[: len(shown)])))
+        right["names"].append(int(visible == set(ranked[: len(visible)])))
         right["first"].append(int(ranked[0] == words[scene.parts[0].name]))
         right["five"].append(int(words[scene.parts[0].name] in ranked[:5]))
     answers = {question: torch.tensor(values) for question, values in right.items()}
     for question in ("style", "colour", "ground", "count", "worn", "relation"):
         target: Tensor = getattr(labels, question)
-        found = (logits[question].argmax(1) == target).int()
-        answers[question] = torch.where(target >= 0, found, -1)
+        is_right = (logits[question].argmax(1) == target).int()
+        answers[question] = torch.where(target >= 0, is_right, -1)
     return answers

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.word_pairs import WordPairs, is_held_out_noun
+from training.data.illustrated.word_pairs import WordPairs, is_held_out_noun
 from training.scenes.illustrated.synonyms import with_article
 
 BATCH = 256
@@ -70,10 +70,10 @@ def evaluate_words(
     index = LabelIndex(clip, words)
     world = words.world
     written = [noun for noun in nouns if zipf_frequency(noun, "en") >= MIN_ZIPF]
-    found = {}
+    results = {}
     for kind, held_out in (("nouns learned", False), ("nouns kept back", True)):
         chosen = [noun for noun in written if is_held_out_noun(noun) == held_out][:500]
-        found[kind] = index.score(
+        results[kind] = index.score(
             embed(clip, [with_article(noun) for noun in chosen]),
             [{words.groups[nouns[noun]]} for noun in chosen],
         )
@@ -83,10 +83,10 @@ def evaluate_words(
             for row, name in enumerate(world.names)
             if language in name.translations
         ]
-        found[language] = index.score(
+        results[language] = index.score(
             embed(clip, [text for text, _ in pairs]), [{group} for _, group in pairs]
         )
-    return found
+    return results
 
 
 def photograph_accuracy(

@@ -35,7 +35,7 @@ def per_cent(share: float | None) -> str:
 
 def write_card(figures: Figures) -> str:
     """Return CARD.md."""
-    drawn = sorted(label for label, share in figures.names.items() if share >= GOOD_SHARE)
+    good_names = sorted(label for label, share in figures.names.items() if share >= GOOD_SHARE)
     return f"""# illustrated-world
 
 The bundled checkpoint: a small unCLIP pipeline for things people know, drawn as stickers in four
@@ -44,8 +44,8 @@ saw in a caption.
 
 ## What it draws
 
-{len(drawn)} of {len(figures.names)} names are right in at least {per_cent(GOOD_SHARE)} of their
-images: {", ".join(drawn)}.
+{len(good_names)} of {len(figures.names)} names are right in {per_cent(GOOD_SHARE)} or more of their
+images: {", ".join(good_names)}.
 
 {_group_table(figures)}
 

@@ -12,7 +12,7 @@ from models.networks.decoder import Decoder
 from models.networks.image_tower import ImageTower, ImageTowerConfig
 from models.networks.priors.diffusion import DiffusionPrior
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.pretrained import fill_trunk, read_lite0
+from training.data.illustrated.pretrained import fill_trunk, read_lite0
 from training.errors import TrainingError
 from training.evaluation.illustrated import (
     ROWS,

@@ -14,9 +14,9 @@ from models.networks.image_tower import ImageTower, ImageTowerConfig
 from models.networks.matting import MattingConfig, MattingNetwork
 from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from models.networks.upsampler import Upsampler, UpsamplerConfig
-from training.data.pretrained import fill_trunk, read_lite0
-from training.data.scene_crops import build_crops, build_mattes, load_crops
-from training.data.scene_pool import build_small_features
+from training.data.illustrated.pretrained import fill_trunk, read_lite0
+from training.data.illustrated.scene_crops import build_crops, build_mattes, load_crops
+from training.data.illustrated.scene_pool import build_small_features
 from training.evaluation.illustrated_grids import draw_decoder_grid
 from training.evaluation.judge import Judge
 from training.illustrated.pool_stages import build_scene_pool

@@ -9,11 +9,11 @@ import torch
 from tqdm import tqdm
 
 from models.networks.image_tower import ImageTower, ImageTowerConfig
-from training.data.joint_space import load_joint_space
-from training.data.mixed_pool import build_solid_pool
-from training.data.pretrained import fill_trunk, read_lite0
-from training.data.scene_pool import build_pool
-from training.data.travel import pack_art, unpack_art
+from training.data.illustrated.joint_space import load_joint_space
+from training.data.illustrated.mixed_pool import build_solid_pool
+from training.data.illustrated.pretrained import fill_trunk, read_lite0
+from training.data.illustrated.scene_pool import build_pool
+from training.data.illustrated.travel import pack_art, unpack_art
 from training.illustrated.presets import EMBED_DIM, SETS
 from training.illustrated.run import IllustratedRun
 

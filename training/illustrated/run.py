@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.joint_space import JointSpace, load_joint_space
-from training.data.mixed_pool import MixedPool, load_solid_pool
-from training.data.pretrained import fill_trunk, read_lite0, read_minilm
-from training.data.pseudo_photographs import (
+from training.data.illustrated.joint_space import JointSpace, load_joint_space
+from training.data.illustrated.mixed_pool import MixedPool, load_solid_pool
+from training.data.illustrated.pretrained import fill_trunk, read_lite0, read_minilm
+from training.data.illustrated.pseudo_photographs import (
     PseudoPhotographs,
     class_names,
     class_things,
     make_pseudo_photographs,
 )
-from training.data.scene_pool import ScenePool, load_pool
-from training.data.text_vocabulary import build_vocabulary, fill_text_tower
-from training.data.word_pairs import WordPairs, build_word_pairs, is_held_out_noun
-from training.data.wordnet import WordNet, nouns_below, owners_of, read_wordnet
+from training.data.illustrated.scene_pool import ScenePool, load_pool
+from training.data.illustrated.text_vocabulary import build_vocabulary, fill_text_tower
+from training.data.illustrated.word_pairs import WordPairs, build_word_pairs, is_held_out_noun
+from training.data.illustrated.wordnet import WordNet, nouns_below, owners_of, read_wordnet
 from training.illustrated.presets import SETS, IllustratedPreset
 from training.scenes.illustrated.art.atlas import ART_FOLDER
 from training.scenes.illustrated.world import World, load_world

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from models.networks.image_tower import ImageTower, ImageTowerConfig
-from training.data.joint_space import JointSpace, save_joint_space
-from training.data.pretrained import fill_trunk, read_lite0
-from training.data.pseudo_photographs import (
+from training.data.illustrated.joint_space import JointSpace, save_joint_space
+from training.data.illustrated.pretrained import fill_trunk, read_lite0
+from training.data.illustrated.pseudo_photographs import (
     class_names,
 )
-from training.data.scene_pool import build_pool
+from training.data.illustrated.scene_pool import build_pool
 from training.illustrated.presets import EMBED_DIM
 from training.illustrated.run import IllustratedRun
 from training.losses.image_head import gather_head_data, image_head_loss

@@ -13,8 +13,8 @@ from models.networks.clip import TextEncoding
 from models.networks.decoder import Decoder
 from models.networks.priors.diffusion import DiffusionPrior
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.mixed_pool import MixedPool
-from training.data.pseudo_photographs import PseudoPhotographs
+from training.data.illustrated.mixed_pool import MixedPool
+from training.data.illustrated.pseudo_photographs import PseudoPhotographs
 from training.losses.diffusion import Denoising
 from training.trainer.step import Loss, Step
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.networks.two_tower_clip import MAX_LOGIT_SCALE, TwoTowerCLIP
-from training.data.pseudo_photographs import PseudoPhotographs
-from training.data.scene_pool import ScenePool
+from training.data.illustrated.pseudo_photographs import PseudoPhotographs
+from training.data.illustrated.scene_pool import ScenePool
 from training.losses.two_towers import embed_texts
 from training.scenes.illustrated.captions import draw_caption, plain_caption
 from training.scenes.illustrated.synonyms import with_article
@@ -47,7 +47,7 @@ def gather_head_data(
     features: list[Tensor] = []
     captions: tuple[list[str], list[str]] = ([], [])
     keys: list[int] = []
-    shown: list[int] = []
+    scene_names: list[int] = []
     numbers: dict[object, int] = {}
     for pool in pools:
         for index in range(len(pool)):
@@ -67,7 +67,7 @@ def gather_head_data(
                 scene.word,
             )
             keys.append(numbers.setdefault(key, len(numbers)))
-            shown.append(
+            scene_names.append(
                 groups[scene.parts[0].name]
                 if scene.kind in ("one", "coloured", "worn", "count")
                 else -1
@@ -81,7 +81,7 @@ def gather_head_data(
         torch.cat(features),
         torch.stack([_embed(clip, texts_) for texts_ in captions]),
         torch.tensor(keys),
-        torch.tensor(shown),
+        torch.tensor(scene_names),
         _embed(clip, list(texts.values())),
         _embed(clip, [with_article(several[0]) for several in class_names]),
         torch.tensor(class_groups),
@@ -110,9 +110,9 @@ def image_head_loss(
         logits = logits.masked_fill(same, -1e4)
         target = torch.arange(step.batch)
         contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
-        shown = data.groups[rows]
+        scene_names = data.groups[rows]
         known = data.class_groups[classes]
-        of_labels = F.cross_entropy(scale * scenes @ data.labels.T, shown, ignore_index=-1)
+        of_labels = F.cross_entropy(scale * scenes @ data.labels.T, scene_names, ignore_index=-1)
         of_classes = F.cross_entropy(scale * photos @ data.classes.T, classes)
         of_things = F.cross_entropy(scale * photos @ data.labels.T, known, ignore_index=-1)
         return contrast + 0.5 * of_labels + 0.5 * of_classes + of_things

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.data.scene_pool import ScenePool
+from training.data.illustrated.scene_pool import ScenePool
 from training.evaluation.judge import Judge, judge_loss, label_scenes
 from training.trainer.step import Loss, Step
 

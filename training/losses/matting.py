@@ -22,11 +22,11 @@ def matting_loss(network: MattingNetwork, images: NDArray[np.uint8]) -> Loss:
         indices = torch.randint(len(images), (step.batch,), generator=step.generator)
         batch = torch.from_numpy(images[indices.numpy()]).permute(0, 3, 1, 2).float() / 255
         batch = torch.where(step.uniform(1, 1, 1) < 0.5, batch.flip(3), batch)
-        shown, alpha = batch[:, :3] * 2 - 1, batch[:, 3:]
-        blurred = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        shown = torch.where(step.uniform(1, 1, 1) < 0.4, blurred, shown)
-        shown = shown + 0.03 * step.uniform(1, 1, 1) * step.normal(*shown.shape[1:])
-        error = network(shown.clamp(-1, 1)).float() - alpha
+        image, alpha = batch[:, :3] * 2 - 1, batch[:, 3:]
+        blurred = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        image = torch.where(step.uniform(1, 1, 1) < 0.4, blurred, image)
+        image = image + 0.03 * step.uniform(1, 1, 1) * step.normal(*image.shape[1:])
+        error = network(image.clamp(-1, 1)).float() - alpha
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         total: Tensor = error.abs().mean() + edges
         return total

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.networks.text_tower import PAD_ID
 from models.networks.two_tower_clip import MAX_LOGIT_SCALE, TwoTowerCLIP
-from training.data.pseudo_photographs import PseudoPhotographs
-from training.data.scene_pool import ScenePool
-from training.data.word_pairs import WordPairs
+from training.data.illustrated.pseudo_photographs import PseudoPhotographs
+from training.data.illustrated.scene_pool import ScenePool
+from training.data.illustrated.word_pairs import WordPairs
 from training.scenes.illustrated.captions import draw_caption, frame_noun, plain_caption
 from training.trainer.step import Loss, Step
 

@@ -8,10 +8,16 @@ import pytest
 import torch
 
 from tests.training.scenes.illustrated.fake_art import make_world
-from training.data.pretrained import MiniLM
-from training.data.text_vocabulary import build_vocabulary
-from training.data.word_pairs import build_word_pairs, is_held_out_noun
-from training.data.wordnet import WordNet, nearest_thing, nouns_below, owners_of, read_wordnet
+from training.data.illustrated.pretrained import MiniLM
+from training.data.illustrated.text_vocabulary import build_vocabulary
+from training.data.illustrated.word_pairs import build_word_pairs, is_held_out_noun
+from training.data.illustrated.wordnet import (
+    WordNet,
+    nearest_thing,
+    nouns_below,
+    owners_of,
+    read_wordnet,
+)
 from training.errors import TrainingError
 
 WORLD = make_world()

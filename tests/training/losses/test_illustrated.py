@@ -11,9 +11,9 @@ from models.networks.matting import MattingConfig, MattingNetwork
 from models.networks.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from models.networks.two_tower_clip import TwoTowerCLIP
 from tests.training.scenes.illustrated.fake_art import make_world
-from training.data.mixed_pool import MixedPool
-from training.data.pseudo_photographs import PseudoPhotographs
-from training.data.scene_pool import PoolArrays, ScenePool
+from training.data.illustrated.mixed_pool import MixedPool
+from training.data.illustrated.pseudo_photographs import PseudoPhotographs
+from training.data.illustrated.scene_pool import PoolArrays, ScenePool
 from training.evaluation.judge import Judge, read
 from training.losses.illustrated import illustrated_decoder_loss, illustrated_prior_loss
 from training.losses.judge import pool_judge_loss

@@ -58,7 +58,7 @@ def place(world: World, scene: Scene) -> list[Placement]:
         thing = _put(
             world, scene, first, 0.44 + jitter(0.02), 0.47 + jitter(0.02), rng.uniform(0.74, 0.82)
         )
-        held = _put(
+        item = _put(
             world,
             scene,
             _extra(world, scene),
@@ -66,7 +66,7 @@ def place(world: World, scene: Scene) -> list[Placement]:
             0.72 + jitter(0.02),
             rng.uniform(0.36, 0.42),
         )
-        return [thing, held]
+        return [thing, item]
     if scene.kind == "riding":
         vehicle = _put(
             world,

@@ -103,31 +103,31 @@ def draw_scene(
             WHITE_SHARE[mix],
             held_out == "style",
         )
-        held = held_out_combinations(world, scene)
-        if (held == {held_out}) if held_out else not held:
+        rules = held_out_combinations(world, scene)
+        if (rules == {held_out}) if held_out else not rules:
             return scene
     raise ValueError(f"no scene of kind {kind!r} shows a held-out {held_out!r}")
 
 
 def held_out_combinations(world: World, scene: Scene) -> set[str]:
     """Return which rules of the compositional split a scene falls under."""
-    found = set()
+    rules = set()
     labels = [world.names[part.name].label for part in scene.parts]
     for part, label in zip(scene.parts, labels, strict=True):
         if (
             scene.art_set not in world.sets_of(part.name)
             and world.atlas.table[part.name, scene.art_set] >= 0
         ):
-            found.add("style")
+            rules.add("style")
         if part.colour and is_held_out("colour", label, part.colour):
-            found.add("colour")
+            rules.add("colour")
         if part.worn and is_held_out("worn", label, part.worn):
-            found.add("worn")
+            rules.add("worn")
     if scene.relation and is_held_out("relation", *labels, scene.relation):
-        found.add("relation")
+        rules.add("relation")
     if scene.count > 1 and is_held_out("count", labels[0], str(scene.count)):
-        found.add("count")
-    return found
+        rules.add("count")
+    return rules
 
 
 def _pick_kind(rng: random.Random, shares: Mapping[str, float]) -> str:
@@ -197,12 +197,12 @@ def _pick_other(world: World, rng: random.Random, others: tuple[int, ...], art_s
 def _pick_label(
     world: World, rng: random.Random, labels: tuple[str, ...], art_set: int, other: int = -1
 ) -> str:
-    shown = [
+    mentioned = [
         label
         for label in labels
         if _is_shown(world, label, art_set) and world.index(label) != other
     ]
-    return rng.choice(shown)
+    return rng.choice(mentioned)
 
 
 def _is_shown(world: World, label: str, art_set: int) -> bool:

@@ -258,7 +258,8 @@ COMMON: dict[str, tuple[str, ...]] = {
 
 # Tags that name a quality or a class of many things.
 _VAGUE = re.compile(
-    r"^(nooo|ok|good|bad|fun|cool|love|hot|cold|happy|sad|cute|sign|symbol|food|animal|person|thing|\d+)$"
+    r"^(nooo|ok|good|bad|fun|cool|love|hot|cold|happy|sad|cute"
+    r"|sign|symbol|food|animal|person|thing|\d+)$"
 )
 
 
@@ -276,15 +277,12 @@ def tags_for(names: list[Name]) -> list[tuple[str, ...]]:
     names."""
     uses = Counter(tag for name in names for tag in set(name.tags))
     labels = {name.label.lower() for name in names}
-    taken = labels | COMMON.keys()
+    used = labels | COMMON.keys()
     return [
         tuple(
             tag
             for tag in name.tags
-            if uses[tag] <= 2
-            and tag.lower() not in taken
-            and not _VAGUE.match(tag)
-            and len(tag) > 2
+            if uses[tag] <= 2 and tag.lower() not in used and not _VAGUE.match(tag) and len(tag) > 2
         )
         for name in names
     ]

@@ -166,17 +166,19 @@ class World:
     def sets_of(self, name: int, *, held_out: bool = False) -> list[int]:
         """Return the sets that show a name and that training may use; `held_out`: those it must
         not."""
-        shown = [
+        set_columns = [
             column for column in range(len(self.atlas.sets)) if self.atlas.table[name, column] >= 0
         ]
         withheld = [
             column
-            for column in shown
+            for column in set_columns
             if is_held_out("style", self.names[name].label, self.atlas.sets[column])
         ]
-        if len(withheld) == len(shown):
+        if len(withheld) == len(set_columns):
             withheld = withheld[1:]
-        return withheld if held_out else [column for column in shown if column not in withheld]
+        return (
+            withheld if held_out else [column for column in set_columns if column not in withheld]
+        )
 
 
 STYLE_WORDS = {art_set.key: art_set.words for art_set in ART_SETS}

@@ -83,7 +83,7 @@ def test_a_changed_layout_is_an_error(tmp_path):
 def test_a_set_that_shows_hardly_any_name_is_an_error(tmp_path):
     names = [make_name(f"thing {number}") for number in range(120)]
     archive = make_icons(tmp_path, names[:20])
-    with pytest.raises(TrainingError, match="shows only 20 of 120 names"):
+    with pytest.raises(TrainingError, match="has only 20 of 120 names"):
         find_sprites(ART_SETS[0], archive, names)
 
 

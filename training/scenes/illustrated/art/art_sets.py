@@ -53,14 +53,16 @@ def find_sprites(art_set: ArtSet, archive: Path, names: list[Name]) -> dict[str,
     than 100 of the names."""
     try:
         with tarfile.open(archive) as tar:
-            found = _iconify_sprites(tar, names) if art_set.is_vector else _webp_sprites(tar, names)
+            sprites = (
+                _iconify_sprites(tar, names) if art_set.is_vector else _webp_sprites(tar, names)
+            )
     except (tarfile.TarError, KeyError, json.JSONDecodeError) as error:
         raise TrainingError(f"{archive.name} has an unexpected layout: {error!r}") from error
-    if names and len(found) < min(100, len(names)):
+    if names and len(sprites) < min(100, len(names)):
         raise TrainingError(
-            f"{archive.name} shows only {len(found)} of {len(names)} names: its layout has changed"
+            f"{archive.name} has only {len(sprites)} of {len(names)} names: its layout has changed"
         )
-    return found
+    return sprites
 
 
 def slug(text: str) -> str:
@@ -82,7 +84,7 @@ def _iconify_sprites(tar: tarfile.TarFile, names: list[Name]) -> dict[str, Rende
     except KeyError:
         characters = {}
     width, height = icons.get("width", 16), icons.get("height", icons.get("width", 16))
-    found: dict[str, Render] = {}
+    sprites: dict[str, Render] = {}
     for name in names:
         candidates = [characters[code] for code in _codes(name.code) if code in characters]
         candidates += [slug(name.label), slug(name.label.removesuffix(" face"))]
@@ -90,10 +92,10 @@ def _iconify_sprites(tar: tarfile.TarFile, names: list[Name]) -> dict[str, Rende
         key = next((key for key in keys if key in bodies), None)
         if key is not None:
             icon = bodies[key]
-            found[name.code] = _vector_renderer(
+            sprites[name.code] = _vector_renderer(
                 icon["body"], icon.get("width", width), icon.get("height", height)
             )
-    return found
+    return sprites
 
 
 def _vector_renderer(body: str, width: int, height: int) -> Render:
@@ -121,12 +123,12 @@ def _webp_sprites(tar: tarfile.TarFile, names: list[Name]) -> dict[str, Render]:
             files[Path(member.name).stem.lower()] = file.read()
     if not files:
         raise KeyError(prefix)
-    found: dict[str, Render] = {}
+    sprites: dict[str, Render] = {}
     for name in names:
         key = next((code for code in _codes(name.code) if code in files), None)
         if key is not None:
-            found[name.code] = _bitmap_renderer(files[key])
-    return found
+            sprites[name.code] = _bitmap_renderer(files[key])
+    return sprites
 
 
 def _bitmap_renderer(data: bytes) -> Render:

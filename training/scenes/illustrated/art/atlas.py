@@ -119,11 +119,11 @@ def load_atlas(
                 table[rows[code], column] = start + offset
         parts.append(sprites)
         start += len(sprites)
-    shown: NDArray[np.bool_] = np.any(table >= 0, axis=1)
+    has_sprite: NDArray[np.bool_] = np.any(table >= 0, axis=1)
     return Atlas(
-        [name for name, is_shown in zip(names, shown, strict=True) if is_shown],
+        [name for name, is_shown in zip(names, has_sprite, strict=True) if is_shown],
         keys,
-        table[shown],
+        table[has_sprite],
         np.concatenate(parts),
     )
 

@@ -24,7 +24,8 @@ PEOPLE = ("person-fantasy", "person-role", "body-parts", "person-symbol")
 
 # Variants of one person, and clock faces: many near twins that no prompt tells apart.
 _VARIANTS = re.compile(
-    r"^(man|woman|men|women|person|people|family|pregnant|mr|mrs|mx|kiss|couple)\b|o.clock|-thirty|feeding",
+    r"^(man|woman|men|women|person|people|family|pregnant|mr|mrs|mx|kiss|couple)\b"
+    r"|o.clock|-thirty|feeding",
     re.IGNORECASE,
 )
 

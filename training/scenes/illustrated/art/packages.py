@@ -200,9 +200,9 @@ def _run_client(package: Package, folder: Path) -> None:
         ) from error
     if result.returncode:
         lines = result.stderr.strip().splitlines() or ["no message"]
-        shown = "\n".join(lines[-5:])
+        message = "\n".join(lines[-5:])
         raise TrainingError(
-            f"cannot download {package.spec}:\n{shown}\n"
+            f"cannot download {package.spec}:\n{message}\n"
             "Check the network, or set a registry mirror "
             "(`npm config set registry URL`, `pip config set global.index-url URL`)."
         )

@@ -54,9 +54,9 @@ def at_size(world: World, folder: Path, size: int, vectors_only: bool = False) -
         if vectors_only and not art_set.is_vector:
             table[:, column] = -1
             continue
-        found = find_sprites(art_set, folder / archive_name(art_set.package), atlas.names)
+        sprites = find_sprites(art_set, folder / archive_name(art_set.package), atlas.names)
         for name, row in zip(atlas.names, atlas.table[:, column].tolist(), strict=True):
-            if row >= 0 and name.code in found:
-                renders[row] = found[name.code]
+            if row >= 0 and name.code in sprites:
+                renders[row] = sprites[name.code]
     vector_atlas = VectorAtlas(atlas.names, atlas.sets, table, atlas.sprites, size, renders)
     return replace(world, atlas=vector_atlas)

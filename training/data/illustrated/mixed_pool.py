@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.networks.image_tower import ImageTower
-from training.data.scene_pool import CANVAS_PX, PoolArrays, build_shards, load_arrays
+from training.data.illustrated.scene_pool import CANVAS_PX, PoolArrays, build_shards, load_arrays
 from training.scenes.solids.captions import draw_caption
 from training.scenes.solids.render import render
 from training.scenes.solids.scene import MIXES, draw_scene

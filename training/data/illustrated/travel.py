@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from training.data.scene_crops import save_array
+from training.data.illustrated.scene_crops import save_array
 from training.scenes.illustrated.art.atlas import ATLAS_SIZE_PX, set_paths
 
 COLUMNS = 32

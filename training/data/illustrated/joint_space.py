@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from models.checkpoints.checkpoint import WORDPIECES, half_state_dict, load_network
 from models.networks.two_tower_clip import TwoTowerCLIP
-from training.data.pseudo_photographs import PseudoPhotographs
+from training.data.illustrated.pseudo_photographs import PseudoPhotographs
 from training.errors import TrainingError
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from training.data.wordnet import WordNet, nearest_thing
+from training.data.illustrated.wordnet import WordNet, nearest_thing
 
 CLASSES = 1000
 

@@ -81,7 +81,9 @@ def owners_of(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]
     for thing, (words, group) in enumerate(zip(things, groups, strict=True)):
         if not TOO_BROAD.isdisjoint(words):
             continue
-        senses = next((found for word in words if (found := wordnet.senses.get(word.lower()))), ())
+        senses = next(
+            (matches for word in words if (matches := wordnet.senses.get(word.lower()))), ()
+        )
         preferred = [
             sense for sense in senses if wordnet.files[sense] in LEXICOGRAPHER_FILES.get(group, ())
         ]
@@ -98,12 +100,12 @@ def nouns_below(
     Nouns that are words of a thing themselves are left out."""
     owners = owners_of(wordnet, things, groups)
     own_words = {word.lower() for words in things for word in words}
-    found = {}
+    matches = {}
     for noun in wordnet.senses:
         thing = -1 if noun in own_words or len(noun) < 3 else nearest_thing(wordnet, noun, owners)
         if thing >= 0:
-            found[noun] = thing
-    return found
+            matches[noun] = thing
+    return matches
 
 
 def nearest_thing(wordnet: WordNet, noun: str, owners: dict[int, int]) -> int:

@@ -20,7 +20,7 @@ from models.networks.wordpiece import (
     is_ideographic,
     split_words,
 )
-from training.data.pretrained import MiniLM
+from training.data.illustrated.pretrained import MiniLM
 from training.scenes.illustrated.world import World
 
 # MiniLM's pieces are ordered by frequency: those before this id stay whether or not a training text
@@ -62,15 +62,15 @@ def build_vocabulary(minilm: MiniLM, world: World, nouns: dict[str, int]) -> Tex
         if noun.isalpha() and noun not in old_ids and noun not in added:
             added[noun] = [NOUN_SHARE * plain[index] + (1 - NOUN_SHARE) * embed(noun)]
     needed = _used_pieces(tokenizer, world, nouns)
-    kept = [
+    used_pieces = [
         piece
         for piece in first
         if piece in special or piece in needed or _is_frequent(piece, old_ids[piece])
     ]
-    rows = [table[old_ids[piece]] for piece in kept] + [
+    rows = [table[old_ids[piece]] for piece in used_pieces] + [
         torch.stack(values).mean(0) for values in added.values()
     ]
-    return TextVocabulary([*kept, *added], torch.stack(rows))
+    return TextVocabulary([*used_pieces, *added], torch.stack(rows))
 
 
 def fill_text_tower(tower: TextTower, minilm: MiniLM, embeddings: Tensor) -> None:
