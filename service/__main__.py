@@ -6,15 +6,14 @@ import argparse
 import gc
 import sys
 
-import uvicorn
-
 from infra import logging as logs
 from infra import tracing
 from infra.memory import return_freed_memory
 from infra.settings import load_or_exit
-from service import access_log
+from service import access_log, http_server
 from service.api.problems import problem_response
 from service.app import create_app
+from service.errors import InvalidSetting
 from service.security import cli
 from service.security.headers import wrap_app
 from service.settings import Settings
@@ -44,17 +43,15 @@ def serve(arguments: argparse.Namespace, settings: Settings) -> int:
         sys.exit(str(error))
     try:
         app = create_app(settings)
-    # Of all settings only the file of the prompt filter is read here.
-    except ValueError as error:
-        sys.exit(f"Invalid settings:\n  UNCLIP_PROMPT_DENY_LIST: {error}")
+    except InvalidSetting as error:
+        sys.exit(f"Invalid settings:\n  {error}")
     asgi_app = wrap_app(app, settings, problem_response)
     # Objects from the start live as long as the process. Collections that scanned them would take
     # as long as several requests.
     gc.collect()
     gc.freeze()
-    uvicorn.run(
-        asgi_app, host=settings.host, port=settings.port, log_config=None, proxy_headers=True
-    )
+    events = app.state.services.jobs.events
+    http_server.serve(asgi_app, settings.host, settings.port, events.end_streams, events.end_waits)
     return 0
 
 

@@ -40,6 +40,10 @@ MAX_FIELD_PROBLEMS = 20
 _NOT_FIELDS = {"body", "str", "ImageRef"}
 
 
+class InvalidSetting(ValueError):
+    """A setting is invalid; only the use of its value shows it. The message names the setting."""
+
+
 class FieldProblem(BaseModel):
     """What is wrong with one field."""
 

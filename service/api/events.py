@@ -40,7 +40,7 @@ async def get_events(
     """
     events = services.jobs.events.listen(job.record.id, last_event_id, previews=previews)
     return StreamingResponse(
-        to_sse(events),
+        to_sse(events, services.jobs.events.is_ending),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

@@ -56,7 +56,18 @@ class Events:
 
     def __init__(self, redis: Any) -> None:
         self.redis = redis
+        # Set when the service shuts down.
+        self.is_ending = asyncio.Event()
         self._readers: dict[str, _Reader] = {}
+
+    def end_streams(self) -> None:
+        """End open event streams; their clients come back with a Last-Event-ID."""
+        self.is_ending.set()
+
+    def end_waits(self) -> None:
+        """End everything that listens at present, so that waits return before their job ends."""
+        for reader in list(self._readers.values()):
+            reader.task.cancel()
 
     async def close(self) -> None:
         """Stop all readers, which disconnects their listeners."""
@@ -191,14 +202,22 @@ def _parse_event(event_id: bytes, fields: dict[bytes, bytes]) -> Event:
 
 
 async def with_pauses(
-    events: AsyncGenerator[Event, None], seconds: float
+    events: AsyncGenerator[Event, None], seconds: float, stop: asyncio.Event | None = None
 ) -> AsyncGenerator[Event | None, None]:
-    """Yield events as they come, and None after every `seconds` without one."""
+    """Yield events as they come, and None after every `seconds` without one.
+
+    stop: ends the events when it is set.
+    """
     async with aclosing(events) as source:
         upcoming = asyncio.ensure_future(anext(source, None))
+        stopping = asyncio.ensure_future((stop or asyncio.Event()).wait())
         try:
             while True:
-                done, _ = await asyncio.wait([upcoming], timeout=seconds)
+                done, _ = await asyncio.wait(
+                    [upcoming, stopping], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+                if stopping in done and upcoming not in done:
+                    return
                 if not done:
                     yield None
                     continue
@@ -208,18 +227,21 @@ async def with_pauses(
                 upcoming = asyncio.ensure_future(anext(source, None))
                 yield event
         finally:
+            stopping.cancel()
             upcoming.cancel()
             with suppress(asyncio.CancelledError):
                 await upcoming
 
 
-async def to_sse(events: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
-    """Format events as text/event-stream.
+async def to_sse(
+    events: AsyncGenerator[Event, None], stop: asyncio.Event | None = None
+) -> AsyncIterator[bytes]:
+    """Format events as text/event-stream, until their end or until `stop` is set.
 
     A keep-alive comment every KEEPALIVE_S seconds prevents proxies from closing the connection.
     """
     yield format_sse_event(comment="events of the job; Last-Event-ID resumes", retry=1000)
-    async with aclosing(with_pauses(events, KEEPALIVE_S)) as source:
+    async with aclosing(with_pauses(events, KEEPALIVE_S, stop)) as source:
         async for event in source:
             yield (
                 KEEPALIVE_COMMENT
