@@ -10,11 +10,9 @@ from devtools.redis_server import RedisServer
 
 
 @contextmanager
-def losing_replies(server: RedisServer, count: int) -> Iterator[str]:
-    """Yield a URL of Redis at which the replies to the next `count` transactions are lost."""
+def proxied(server: RedisServer) -> Iterator[tuple[FaultyProxy, str]]:
+    """Yield a proxy in front of a server, and its URL."""
     proxy = FaultyProxy(server.port)
     proxy.start()
-    proxy.lose_answers(count)
-    yield f"redis://127.0.0.1:{proxy.port}/0"
+    yield proxy, f"redis://127.0.0.1:{proxy.port}/0"
     proxy.stop()
-    assert proxy.num_lost_answers == count
