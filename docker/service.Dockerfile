@@ -3,9 +3,9 @@
 # Behind a mirror of the package index, add --build-arg PIP_INDEX_URL=…
 
 # An operator pins the base image by its digest: docs/operations/supply-chain.md.
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BASE_IMAGE
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BASE_IMAGE:-python:3.11-slim-bookworm} AS build
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /project
@@ -21,7 +21,7 @@ COPY service /app/service
 # all users, whatever the umask of the checkout was.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app && chmod -R a+rX /app
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE:-python:3.11-slim-bookworm}
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN groupadd --gid 10001 unclip && \

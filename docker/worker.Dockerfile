@@ -6,9 +6,9 @@
 # Behind a mirror of the package index, add --build-arg PIP_INDEX_URL=…
 
 # An operator pins the base image by its digest: docs/operations/supply-chain.md.
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BASE_IMAGE
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BASE_IMAGE:-python:3.11-slim-bookworm} AS build
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /project
@@ -27,7 +27,7 @@ COPY docker/worker_health.py /app/worker_health.py
 # all users, whatever the umask of the checkout was.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app && chmod -R a+rX /app
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE:-python:3.11-slim-bookworm}
 ARG PIP_INDEX_URL
 ARG TORCH_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
