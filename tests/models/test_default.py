@@ -1,4 +1,4 @@
-"""The embedded default checkpoint: small, whole, and of the drawn world."""
+"""The embedded default checkpoint: its size, its defaults, and what its images show."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def default() -> UnCLIP:
     return UnCLIP.load()
 
 
-def test_it_is_small_enough_to_live_in_the_repository() -> None:
-    """64 MB in all, with a card."""
+def test_it_is_small_enough_for_the_repository() -> None:
+    """It has at most 64 MB, and a card."""
     assert (
         sum(path.stat().st_size for path in DEFAULT_FOLDER.iterdir() if path.is_file())
         <= 64_000_000
@@ -26,16 +26,16 @@ def test_it_is_small_enough_to_live_in_the_repository() -> None:
     assert "## Figures" in (DEFAULT_FOLDER / "CARD.md").read_text()
 
 
-def test_it_draws_every_size_at_its_own_defaults(default: UnCLIP) -> None:
-    """Nothing has to be said but the prompt."""
+def test_it_generates_every_size_at_its_defaults(default: UnCLIP) -> None:
+    """A request needs only a prompt."""
     assert default.sizes == (64, 256, 1024)
     image = default.generate(["a red cube on top of a blue cube"])[0]
     assert image.shape == (3, 256, 256)
     assert image.isfinite().all()
 
 
-def test_places_look_as_they_are_called(default: UnCLIP) -> None:
-    """Snow is bright, grass is green, night is dark: by the lower halves' mean over eight images of each."""
+def test_places_have_their_brightness_and_colour(default: UnCLIP) -> None:
+    """Snow is bright, grass is green and night is dark in the lower halves of eight images."""
     prompts = [
         "a red cube on snow by day",
         "a red cube on grass by day",
@@ -62,8 +62,8 @@ def test_images_match_their_captions(default: UnCLIP, name: str) -> None:
     assert count >= (8 if name in ("sign", "count") else 11), right
 
 
-def test_a_negative_prompt_brings_guidance_along(default: UnCLIP) -> None:
-    """There is none at the checkpoint's own defaults; what a request says counts."""
+def test_a_negative_prompt_enables_guidance(default: UnCLIP) -> None:
+    """The checkpoint's defaults have no guidance; a request's scale has precedence."""
     assert default.resolve().decoder_guidance_scale == 1
     assert default.resolve(negative_prompt="snow").decoder_guidance_scale > 1
     assert (

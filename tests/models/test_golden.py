@@ -1,4 +1,4 @@
-"""Images that the pipeline generated at version 0.1.0: the same request must keep giving the same pixels."""
+"""Images of version 0.1.0: the same request must give the same pixels."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def pipeline() -> UnCLIP:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_request_gives_the_same_pixels(pipeline: UnCLIP, case: str) -> None:
-    """Each golden image was written by this function's own pipeline before the code was restructured."""
+    """The golden images were written before the code was restructured."""
     outcome = ops.run(pipeline, CASES[case](pipeline))
     pixels = _pixels([row.image for row in outcome.rows if row.image is not None])
     expected = np.asarray(Image.open(GOLDEN / f"{case}.png"))

@@ -1,11 +1,10 @@
-"""The operations on a tiny pipeline: what is exact in them is held to be exact."""
+"""The operations on a tiny pipeline; exact properties are tested exactly."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,12 +15,8 @@ from models import UnCLIP, operations
 from models.diffusion.samplers import (
     INVERSION_SIGMA_MIN,
     ddim_inversion_coefficients,
-    ddpm_coefficients,
-    dpmpp_coefficients,
-    resample,
 )
 from models.diffusion.schedule import alphas_cumprod
-from models.networks.priors.pca import fit
 from models.operations import Ingredient, slerp
 from models.row import SourceImage
 
@@ -33,7 +28,7 @@ def pipeline(tiny_checkpoint: Path) -> UnCLIP:
 
 @pytest.fixture
 def image() -> Tensor:
-    """Smooth, 256²."""
+    """A smooth image of 256²."""
     x = torch.linspace(-1, 1, 256)
     return (
         torch.stack(
@@ -43,12 +38,12 @@ def image() -> Tensor:
     )
 
 
-def images(outcome: operations.Outcome) -> Tensor:
+def images_of(outcome: operations.Outcome) -> Tensor:
     return torch.stack([row.image for row in outcome.rows if row.image is not None])
 
 
-def test_slerp_keeps_to_the_sphere_and_to_equal_angles() -> None:
-    """Ends as given, unit norm between, angles in proportion (Shoemake 1985)."""
+def test_slerp_follows_the_sphere_at_equal_angles() -> None:
+    """Results have unit norm, and angles in proportion (Shoemake 1985)."""
     a, b = (
         F.normalize(torch.randn(16, generator=torch.Generator().manual_seed(seed)), dim=0)
         for seed in (0, 1)
@@ -63,32 +58,30 @@ def test_slerp_keeps_to_the_sphere_and_to_equal_angles() -> None:
     assert torch.allclose(slerp(a, a, 0.3), a, atol=1e-6)
 
 
-def test_variations_without_noise_are_all_the_same_and_with_it_stray(
-    pipeline: UnCLIP, image: Tensor
-) -> None:
-    """At eta 0 nothing depends on the seed; with noise everything does."""
+def test_variations_differ_only_by_noise(pipeline: UnCLIP, image: Tensor) -> None:
+    """At eta 0 the seed does not matter."""
     spreads = []
     for eta in (0.0, 0.5, 1.0):
         parameters = pipeline.resolve(
             "variations", size=64, eta=eta, decoder_num_inference_steps=10
         )
-        drawn = images(
+        varied = images_of(
             operations.run(pipeline, operations.variations(pipeline, image, [1, 2, 3], parameters))
         )
-        assert drawn.shape == (3, 3, 64, 64)
-        spreads.append(float(drawn.std(0).mean()))
+        assert varied.shape == (3, 3, 64, 64)
+        spreads.append(float(varied.std(0).mean()))
     assert spreads[0] < 1e-5
     assert min(spreads[1:]) > 0.01
 
 
-def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
-    """A Gaussian's denoiser has a closed form: DDIM there and back ends where it began, the closer the more steps."""
+def test_inversion_and_ddim_close_for_a_gaussian() -> None:
+    """The denoiser has a closed form, and DDIM is of first order in the steps."""
     a = alphas_cumprod("cosine")
     mean = 0.3
     variance = 0.25
     x_0 = torch.tensor([0.9, -0.4, 0.1], dtype=torch.float64)
 
-    def denoised(x_t: Tensor, t: int) -> Tensor:
+    def denoise(x_t: Tensor, t: int) -> Tensor:
         alpha = math.sqrt(float(a[t]))
         sigma2 = 1 - float(a[t])
         return mean + alpha * variance / (alpha**2 * variance + sigma2) * (x_t - alpha * mean)
@@ -100,7 +93,7 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
         assert math.sqrt(1 - float(a[start])) >= INVERSION_SIGMA_MIN
         x = begun = math.sqrt(float(a[start])) * x_0
         for t, (of_x, of_x_0, *_) in zip(there.timesteps, there.values.tolist(), strict=True):
-            x = of_x * x + of_x_0 * denoised(x, t)
+            x = of_x * x + of_x_0 * denoise(x, t)
         # Back by the sampler's own steps, as far as the start.
         for t, after in zip(
             [999, *reversed(there.timesteps)], reversed(there.timesteps), strict=False
@@ -108,7 +101,7 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
             now = float(a[t])
             later = float(a[after])
             of_x = math.sqrt((1 - later) / (1 - now))
-            x = of_x * x + (math.sqrt(later) - of_x * math.sqrt(now)) * denoised(x, t)
+            x = of_x * x + (math.sqrt(later) - of_x * math.sqrt(now)) * denoise(x, t)
         errors.append(float((x - begun).abs().max()))
     # DDIM is of first order.
     assert errors[2] < 0.025
@@ -116,13 +109,13 @@ def test_inversion_leads_a_gaussian_back_to_where_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("noise", ["slerp", "fixed"])
-def test_interpolation_begins_and_ends_with_what_was_given(
+def test_interpolation_starts_and_ends_with_its_images(
     pipeline: UnCLIP, image: Tensor, noise: str
 ) -> None:
-    """The end frames are what the ends' own latents decode to; a frame between is neither."""
+    """A frame between equals neither."""
     parameters = pipeline.resolve("interpolate", size=64, decoder_num_inference_steps=6)
     ends = (image, image.flip(2))
-    frames = images(
+    frames = images_of(
         operations.run(
             pipeline, operations.interpolate(pipeline, ends, 3, 5, parameters, noise=noise)
         )
@@ -132,41 +125,40 @@ def test_interpolation_begins_and_ends_with_what_was_given(
     sources = [pipeline.image_row(end, parameters, invert=noise == "slerp") for end in ends]
     pipeline.run(sources)
     for frame, source in zip((frames[0], frames[2]), sources, strict=True):
-        assert source.conditioning is not None
         row = pipeline.latent_row(source.conditioning, 5, parameters)
         pipeline.run([row])
         assert row.image is not None
         assert torch.allclose(frame, row.image, atol=1e-4)
 
 
-def test_captions_are_interpolated_by_their_embeddings(pipeline: UnCLIP) -> None:
-    """Through the prior, with one x_T drawn from the seed."""
+def test_prompts_are_interpolated_by_their_embeddings(pipeline: UnCLIP) -> None:
+    """All frames have the x_T of the seed."""
     parameters = pipeline.resolve("interpolate", size=64)
-    frames = images(
+    frames = images_of(
         operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters))
     )
-    again = images(
+    again = images_of(
         operations.run(pipeline, operations.interpolate(pipeline, ("a", "b"), 2, 5, parameters))
     )
     assert frames.equal(again)
     assert not frames[0].equal(frames[1])
 
 
-def test_a_text_diff_begins_with_the_image_and_moves(pipeline: UnCLIP, image: Tensor) -> None:
-    """Frame 0 is the variation at eta 0; theta 1 would be all text. Captions that say the same are refused."""
+def test_a_text_diff_starts_with_the_image_and_moves(pipeline: UnCLIP, image: Tensor) -> None:
+    """Frame 0 is the variation at eta 0. Equal prompts are an error."""
     parameters = pipeline.resolve("text-diff", size=64, decoder_num_inference_steps=6)
-    moved = images(
+    moved = images_of(
         operations.run(
             pipeline,
             operations.text_diff(pipeline, image, "a cube", "a cone", 3, 0.5, 0, parameters),
         )
     )
-    still = images(
+    still = images_of(
         operations.run(pipeline, operations.variations(pipeline, image, [0], parameters))
     )
     assert torch.allclose(moved[0], still[0], atol=1e-4)
     assert (moved[2] - moved[0]).abs().mean() > (moved[1] - moved[0]).abs().mean() > 0
-    towards = images(
+    towards = images_of(
         operations.run(
             pipeline, operations.text_diff(pipeline, image, "a cube", None, 3, 0.5, 0, parameters)
         )
@@ -180,48 +172,27 @@ def test_a_text_diff_begins_with_the_image_and_moves(pipeline: UnCLIP, image: Te
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_an_edit_leaves_the_kept_part_to_the_bit(
+def test_an_edit_keeps_the_unmasked_part_to_the_bit(
     pipeline: UnCLIP, image: Tensor, size: int
 ) -> None:
-    """As bytes, and the masked part is redrawn, differently for each seed."""
+    """The masked part depends on the seed."""
     mask = torch.zeros(1, 256, 256)
     mask[:, 64:192, 64:192] = 1
     parameters = pipeline.resolve("edit", size=size)
-    drawn = images(
+    edits = images_of(
         operations.run(
             pipeline, operations.edit(pipeline, image, mask, "a cube", [1, 2], parameters)
         )
     )
     source = SourceImage(image, mask).resize(size)
-    kept = (source.mask == 0).expand(3, -1, -1)  # type: ignore[union-attr]
-    for edited in drawn:
-        assert edited[kept].equal(source.image.clamp(-1, 1)[kept])
-    assert not drawn[0].equal(drawn[1])
+    unmasked = (source.mask == 0).expand(3, -1, -1)  # type: ignore[union-attr]
+    for edited in edits:
+        assert edited[unmasked].equal(source.image.clamp(-1, 1)[unmasked])
+    assert not edits[0].equal(edits[1])
 
 
-def test_resampling_is_a_step_and_the_noise_back_in_one_row() -> None:
-    """Against the two done one after the other: same mean, and variances that add up. Multistep tables have no such row."""
-    a = alphas_cumprod("cosine")
-    table = ddpm_coefficients(a, 5)
-    longer = resample(table, a, 3)
-    assert (
-        longer.timesteps
-        == tuple(t for t in table.timesteps[:-1] for _ in range(3)) + table.timesteps[-1:]
-    )
-    for step in range(4):
-        of_x, of_x_0, _, d, _ = table.values[step].tolist()
-        r = math.sqrt(float(a[table.timesteps[step]] / a[table.timesteps[step + 1]]))
-        back = longer.values[3 * step]
-        assert back.tolist() == pytest.approx(
-            [r * of_x, r * of_x_0, 0, math.sqrt((r * d) ** 2 + 1 - r**2), 0]
-        )
-        assert longer.values[3 * step + 2].equal(table.values[step])
-    with pytest.raises(ValueError, match="cannot repeat steps"):
-        resample(dpmpp_coefficients(a, 5), a, 2)
-
-
-def test_a_probe_tells_probabilities_and_draws_components(pipeline: UnCLIP, image: Tensor) -> None:
-    """Probabilities are CLIP's softmax and add up to 1; more components come nearer to z_i; more than there are is refused."""
+def test_a_probe_reports_probabilities_and_components(pipeline: UnCLIP, image: Tensor) -> None:
+    """Probabilities add up to 1, and more components are closer to z_i."""
     parameters = pipeline.resolve("probe", size=64)
     outcome = operations.run(
         pipeline, operations.probe(pipeline, image, ["a cube", "a cone"], [1, 6], 0, parameters)
@@ -235,8 +206,8 @@ def test_a_probe_tells_probabilities_and_draws_components(pipeline: UnCLIP, imag
         operations.run(pipeline, operations.probe(pipeline, image, [], [7], 0, parameters))
 
 
-def test_embeddings_are_clips_own(pipeline: UnCLIP, image: Tensor) -> None:
-    """z_t of a caption, z_i of an image."""
+def test_embeddings_are_those_of_clip(pipeline: UnCLIP, image: Tensor) -> None:
+    """A prompt has z_t, and an image z_i."""
     parameters = pipeline.resolve("embeddings")
     caption = operations.run(pipeline, operations.embeddings(pipeline, "a cube", parameters)).result
     embedded = operations.run(pipeline, operations.embeddings(pipeline, image, parameters)).result
@@ -252,61 +223,42 @@ def test_embeddings_are_clips_own(pipeline: UnCLIP, image: Tensor) -> None:
     assert caption["norm"] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_mixture_of_one_is_that_one_and_weights_count(pipeline: UnCLIP, image: Tensor) -> None:
-    """Any weight of a single part gives its own image; nothing, and a z_i of another length, are refused."""
+def test_a_mixture_of_one_is_its_only_part(pipeline: UnCLIP, image: Tensor) -> None:
+    """Its weight does not matter. A sum of zero and a wrong length are errors."""
     parameters = pipeline.resolve(size=64)
 
-    def composed(*mixture: Ingredient) -> Tensor:
-        return images(
+    def run_compose(*mixture: Ingredient) -> Tensor:
+        return images_of(
             operations.run(pipeline, operations.compose(pipeline, mixture, [3], parameters))
         )
 
     with torch.inference_mode():
         z_i = pipeline.clip.encode_image(image[None])[0]
-    alone = composed(Ingredient(z_i))
-    assert torch.allclose(composed(Ingredient(image, 2.0)), alone, atol=1e-4)
-    assert not torch.allclose(composed(Ingredient(image), Ingredient("a cube")), alone, atol=1e-4)
+    alone = run_compose(Ingredient(z_i))
+    assert torch.allclose(run_compose(Ingredient(image, 2.0)), alone, atol=1e-4)
+    assert not torch.allclose(
+        run_compose(Ingredient(image), Ingredient("a cube")), alone, atol=1e-4
+    )
     for mixture, message in (
         ([Ingredient(z_i), Ingredient(z_i, -1.0)], "sum of the mix is zero"),
         ([Ingredient(z_i[:5])], "has 5 numbers"),
     ):
         with pytest.raises(ValueError, match=message):
-            composed(*mixture)
+            run_compose(*mixture)
 
 
 def test_rows_of_all_kinds_share_a_batch(pipeline: UnCLIP, image: Tensor) -> None:
-    """A row decoded from a latent beside a caption's row gives what it gives alone."""
+    """A row from a latent gets the same image next to a row from a prompt."""
     parameters = pipeline.resolve(size=64)
     source = pipeline.image_row(image, parameters, invert=False)
     pipeline.run([source])
-    assert source.conditioning is not None
     alone = pipeline.latent_row(source.conditioning, 1, parameters)
     pipeline.run([alone])
-    beside = pipeline.row("a cube", 2, parameters)
-    while beside.stage != "decoder":
-        pipeline.step([beside])
+    other = pipeline.row("a cube", 2, parameters)
+    while other.stage != "decoder":
+        pipeline.step([other])
     together = pipeline.latent_row(replace(source.conditioning), 1, parameters)
-    pipeline.run([beside, together])
+    pipeline.run([other, together])
     assert alone.image is not None
     assert together.image is not None
     assert torch.allclose(alone.image, together.image, atol=1e-4)
-
-
-def test_components_are_those_that_explain_the_variance() -> None:
-    """On data of known rank: the kept ones, their order, and the error left."""
-    generator = torch.Generator().manual_seed(0)
-    scales = torch.tensor([4.0, 2.0, 1.0, 0.01])
-    data: Any = (
-        torch.randn(4000, 4, generator=generator)
-        * scales
-        @ torch.linalg.qr(torch.randn(12, 4, generator=generator))[0].T
-        + 3
-    )
-    pca = fit(data)
-    assert pca.config.components == 3
-    assert pca.variances.sqrt().tolist() == pytest.approx([4, 2, 1], rel=0.05)
-    assert torch.allclose(pca.basis @ pca.basis.T, torch.eye(3), atol=1e-5)
-    left = (pca.reconstruct(pca.project(data)) - data).square().sum() / (
-        data - data.mean(0)
-    ).square().sum()
-    assert left < 0.01

@@ -1,4 +1,4 @@
-"""The pipeline as a whole, on a tiny checkpoint: rows, batches, seeds, failures."""
+"""The pipeline on a tiny checkpoint: rows, batches, seeds, failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models import CheckpointError, UnCLIP
-from models.diffusion.guidance import threshold
+from models.diffusion.samplers import Coefficients
 from models.row import Row
 from models.stages.diffusion import x_t_of
 
@@ -27,8 +27,8 @@ def finish(pipeline: UnCLIP, rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 256, 1024])
-def test_every_size_is_drawn(pipeline: UnCLIP, size: int) -> None:
-    """A caption becomes an image of the size asked for, in [-1, 1]."""
+def test_every_size_is_generated(pipeline: UnCLIP, size: int) -> None:
+    """Images have the requested size and are in [-1, 1]."""
     images = pipeline.generate(["a red cube"], size=size, upsampler_num_inference_steps=1)
     assert images.shape == (1, 3, size, size)
     assert images.isfinite().all()
@@ -36,7 +36,7 @@ def test_every_size_is_drawn(pipeline: UnCLIP, size: int) -> None:
 
 
 def test_an_image_does_not_depend_on_its_batch(pipeline: UnCLIP) -> None:
-    """Rows with other samplers, steps, guidance and ages beside it change an image by rounding only."""
+    """Rows of other samplers, steps and guidance change an image by rounding only."""
     wanted = pipeline.resolve(size=64, sampler="ddpm", decoder_num_inference_steps=9)
     alone = pipeline.row("a red cube", 7, wanted)
     finish(pipeline, [alone])
@@ -70,7 +70,7 @@ def test_an_image_does_not_depend_on_its_batch(pipeline: UnCLIP) -> None:
 
 
 def test_the_seed_decides_the_image(pipeline: UnCLIP) -> None:
-    """The same seed gives the same image, another one another, and 0 is a seed."""
+    """0 is a seed like any other."""
     first, again, other = (
         pipeline.generate(["a red cube"], seeds=[seed], size=64) for seed in (0, 0, 1)
     )
@@ -78,18 +78,17 @@ def test_the_seed_decides_the_image(pipeline: UnCLIP) -> None:
     assert not torch.allclose(first, other, atol=0.05)
 
 
-def test_size_leaves_the_base_image_alone(pipeline: UnCLIP) -> None:
-    """Each stage has random numbers of its own: the 64² base of a 256² image is the 64² image."""
+def test_a_larger_size_keeps_the_base_image(pipeline: UnCLIP) -> None:
+    """Each stage has separate random numbers: the 64² base of a 256² image is the 64² image."""
     small = pipeline.generate(["a red cube"], seeds=[5], size=64)[0]
     row = pipeline.row("a red cube", 5, pipeline.resolve(size=256))
     while row.stage != "upsampler_256":
         pipeline.step([row])
-    assert row.conditioning is not None
     assert row.conditioning.low_res is not None
     assert torch.allclose(row.conditioning.low_res, small, atol=1e-5)
 
 
-def test_prompt_negative_prompt_and_guidance_all_matter(pipeline: UnCLIP) -> None:
+def test_prompt_negative_prompt_and_guidance_matter(pipeline: UnCLIP) -> None:
     """Each of them changes the image."""
     base = pipeline.generate(["a red cube"], seeds=[3], size=64)
     for prompt, change in (
@@ -104,46 +103,39 @@ def test_prompt_negative_prompt_and_guidance_all_matter(pipeline: UnCLIP) -> Non
         ), (prompt, change)
 
 
-def test_guidance_may_be_limited_to_an_interval_of_the_steps(
+def test_guidance_may_be_limited_to_an_interval(
     pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outside it no unconditional half is computed; an empty interval is no guidance, the whole one is the default."""
+    """Steps outside it compute no unconditional half."""
     halves: list[int] = []
     denoise = pipeline.decoder.denoise
 
-    def counted(x_t: Tensor, *rest: Any) -> Tensor:
+    def count_halves(x_t: Tensor, *rest: Any) -> Tensor:
         halves.append(len(x_t))
         return denoise(x_t, *rest)
 
-    monkeypatch.setattr(pipeline.decoder, "denoise", counted)
-    asked: dict[str, Any] = {
+    monkeypatch.setattr(pipeline.decoder, "denoise", count_halves)
+    base: dict[str, Any] = {
         "size": 64,
         "decoder_num_inference_steps": 10,
         "decoder_guidance_scale": 3.0,
     }
 
-    def drawn(**given: Any) -> Tensor:
-        return pipeline.generate(["a red cube"], seeds=[1], **asked | given)
+    def generate(**changes: Any) -> Tensor:
+        return pipeline.generate(["a red cube"], seeds=[1], **base | changes)
 
-    limited = drawn(decoder_guidance_start=0.2, decoder_guidance_stop=0.5)
+    limited = generate(decoder_guidance_start=0.2, decoder_guidance_stop=0.5)
     assert halves == [1, 1, 2, 2, 2, 1, 1, 1, 1, 1]
-    whole = drawn()
-    none = drawn(decoder_guidance_scale=1.0)
-    assert torch.equal(drawn(decoder_guidance_start=0.0, decoder_guidance_stop=1.0), whole)
-    assert torch.equal(drawn(decoder_guidance_start=0.5, decoder_guidance_stop=0.5), none)
+    whole = generate()
+    none = generate(decoder_guidance_scale=1.0)
+    assert torch.equal(generate(decoder_guidance_start=0.0, decoder_guidance_stop=1.0), whole)
+    assert torch.equal(generate(decoder_guidance_start=0.5, decoder_guidance_stop=0.5), none)
     assert not torch.equal(limited, whole)
     assert not torch.equal(limited, none)
 
 
-def test_dynamic_thresholding_scales_where_clamping_cuts(pipeline: UnCLIP) -> None:
-    """Saharia et al. 2022, section 2.3: within the bounds nothing changes; beyond, the share's quantile becomes 1."""
-    inside = torch.linspace(-0.9, 0.9, 100)
-    outside = torch.linspace(-4, 4, 101)
-    assert torch.equal(threshold(inside, 0.9), inside)
-    assert torch.equal(threshold(inside, 0.0), inside)
-    assert torch.equal(threshold(outside, 0.0), outside.clamp(-1, 1))
-    assert torch.allclose(threshold(outside, 1.0), outside / 4)
-    assert torch.allclose(threshold(outside, 0.5), (outside / outside.abs().median()).clamp(-1, 1))
+def test_dynamic_thresholding_lowers_saturation(pipeline: UnCLIP) -> None:
+    """With strong guidance the mean of the absolute values falls."""
     loud = {"size": 64, "decoder_guidance_scale": 20.0}
     images = [
         pipeline.generate(["a red cube"], seeds=[1], **loud, dynamic_threshold=share)
@@ -152,8 +144,8 @@ def test_dynamic_thresholding_scales_where_clamping_cuts(pipeline: UnCLIP) -> No
     assert images[1].abs().mean() < images[0].abs().mean()
 
 
-def test_a_row_that_yields_nan_fails_alone(pipeline: UnCLIP) -> None:
-    """Its neighbours end with the image they would have had."""
+def test_a_row_with_nan_fails_alone(pipeline: UnCLIP) -> None:
+    """The other rows get their usual images."""
     parameters = pipeline.resolve(size=64)
     good = pipeline.row("a red cube", 1, parameters)
     bad = pipeline.row("a red cube", 2, parameters)
@@ -172,8 +164,8 @@ def test_a_row_that_yields_nan_fails_alone(pipeline: UnCLIP) -> None:
     )
 
 
-def test_progress_grows_to_one_and_shows_the_image_so_far(pipeline: UnCLIP) -> None:
-    """Fractions never fall, and a preview is there once the decoder runs."""
+def test_progress_grows_to_one_with_previews(pipeline: UnCLIP) -> None:
+    """Fractions never fall, and there is a preview from the decoder on."""
     row = pipeline.row("a red cube", 0, pipeline.resolve(size=256))
     fractions = [row.fraction]
     stages = []
@@ -191,8 +183,8 @@ def test_progress_grows_to_one_and_shows_the_image_so_far(pipeline: UnCLIP) -> N
     assert list(dict.fromkeys(stages)) == ["text", "prior", "decoder", "upsampler_256"]
 
 
-def test_a_long_prompt_is_cut_and_says_what_was_cut(pipeline: UnCLIP) -> None:
-    """The words beyond CLIP's 77 tokens are named."""
+def test_a_truncated_prompt_is_reported(pipeline: UnCLIP) -> None:
+    """The text beyond CLIP's 77 tokens is reported."""
     row = pipeline.row("red " * 75 + "tail end", 0, pipeline.resolve(size=64))
     pipeline.step([row])
     assert row.truncated_prompt == "tail end"
@@ -206,7 +198,7 @@ def test_a_long_prompt_is_cut_and_says_what_was_cut(pipeline: UnCLIP) -> None:
 
 
 def test_rows_of_different_stages_do_not_share_a_step(pipeline: UnCLIP) -> None:
-    """One forward pass, one network."""
+    """A step is one forward pass of one network."""
     ahead = pipeline.row("a", 0, pipeline.resolve(size=64))
     behind = pipeline.row("b", 0, pipeline.resolve(size=64))
     pipeline.step([ahead])
@@ -215,7 +207,7 @@ def test_rows_of_different_stages_do_not_share_a_step(pipeline: UnCLIP) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("parameters", "message"),
     [
         ({"size": 100}, "size is 100: checkpoint 'tiny' generates 64, 256, 1024"),
         ({"prior": "gan"}, "has 'diffusion' and 'autoregressive'"),
@@ -224,23 +216,23 @@ def test_rows_of_different_stages_do_not_share_a_step(pipeline: UnCLIP) -> None:
         ({"steps": 3}, "unknown parameter steps"),
     ],
 )
-def test_what_the_checkpoint_cannot_do_is_refused(
-    pipeline: UnCLIP, given: dict[str, object], message: str
+def test_unsupported_parameters_are_errors(
+    pipeline: UnCLIP, parameters: dict[str, object], message: str
 ) -> None:
-    """Before anything is drawn, and by name."""
+    """The message names the parameter."""
     with pytest.raises(ValueError, match=message):
-        pipeline.resolve(**given)
+        pipeline.resolve(**parameters)
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    """With the folder's name."""
+def test_a_folder_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
+    """The message names the folder."""
     with pytest.raises(CheckpointError, match="has no config.json"):
         UnCLIP.load(tmp_path)
 
 
 @torch.inference_mode()
-def test_the_priors_prefix_cache_gives_what_the_whole_sequence_gives(pipeline: UnCLIP) -> None:
-    """Captions of different lengths together; every step sees the same caption."""
+def test_the_priors_prefix_cache_equals_the_whole_sequence(pipeline: UnCLIP) -> None:
+    """Covers prompts of different lengths in one batch."""
     tokens, _ = pipeline.clip.tokenize(["a", "a red cube on top of a blue cube at night"])
     text = pipeline.clip.encode_text(tokens)
     caches = pipeline.prior.encode_prefix(text)
@@ -257,7 +249,7 @@ def test_the_priors_prefix_cache_gives_what_the_whole_sequence_gives(pipeline: U
 
 
 def test_rows_with_different_numbers_of_candidates_share_a_pass(pipeline: UnCLIP) -> None:
-    """And of several z_i the nearest to z_t is kept: among more it is never farther."""
+    """Of several z_i the one closest to z_t is selected."""
     rows = [
         pipeline.prompt_row("a cube", 5, pipeline.resolve(prior_num_candidates=count), prior=True)
         for count in (1, 3, 3)
@@ -266,27 +258,25 @@ def test_rows_with_different_numbers_of_candidates_share_a_pass(pipeline: UnCLIP
     pipeline.run(rows)
     alone = pipeline.prompt_row("a cube", 5, pipeline.resolve(prior_num_candidates=3), prior=True)
     pipeline.run([alone])
-    found = [
-        row.conditioning.z_i
-        for row in [*rows, alone]
-        if row.conditioning is not None and row.conditioning.z_i is not None
-    ]
-    assert torch.allclose(found[1], found[3], atol=1e-5)
-    assert rows[0].conditioning is not None
+    z_i = [row.conditioning.image_embedding for row in [*rows, alone]]
+    assert torch.allclose(z_i[1], z_i[3], atol=1e-5)
     z_t = rows[0].conditioning.text.z_t[0]
-    assert found[1] @ z_t >= found[0] @ z_t - 1e-5
+    assert z_i[1] @ z_t >= z_i[0] @ z_t - 1e-5
 
 
-def moved_to_meta(value: Any) -> Any:
-    """Tensors on the device that has no numbers, so that whatever asks for one is an error."""
+def to_meta(value: Any) -> Any:
+    """Move tensors to a device without numbers, on which reading one is an error."""
     if isinstance(value, Tensor):
         return value.to("meta")
+    # A sampler's coefficients stay on the host.
+    if isinstance(value, Coefficients):
+        return value
     if isinstance(value, list | tuple):
-        return type(value)(moved_to_meta(one) for one in value)
+        return type(value)(to_meta(one) for one in value)
     if is_dataclass(value) and not isinstance(value, type):
         return replace(
             value,
-            **{field.name: moved_to_meta(getattr(value, field.name)) for field in fields(value)},
+            **{field.name: to_meta(getattr(value, field.name)) for field in fields(value)},
         )
     return value
 
@@ -295,7 +285,7 @@ def moved_to_meta(value: Any) -> Any:
 def test_a_step_waits_for_the_device_once(
     pipeline: UnCLIP, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """When all of its work has been handed over: on a device without numbers it comes as far as asking whether they are finite."""
+    """On a device without numbers a step runs until it reads whether results are finite."""
     rows = [
         pipeline.row(prompt, 1, pipeline.resolve(size=256))
         for prompt in ("a red cube", "a blue cone left of a green sphere")
@@ -304,19 +294,20 @@ def test_a_step_waits_for_the_device_once(
         pipeline.step(rows)
     away = UnCLIP.load(tiny_checkpoint, "meta")
     for row in rows:
-        row.state = moved_to_meta(row.state)
-        row.conditioning = moved_to_meta(row.conditioning)
+        row.state = to_meta(row.state)
+        row.conditioning = to_meta(row.conditioning)
     before = rows[0].step
     real_stack = torch.stack
-    asked = []
+    steps_at_read: list[list[int]] = []
 
-    def finite(tensors: Any, dim: int = 0) -> Tensor:
-        """Stands for the answer, which is awaited."""
+    def stack_or_finite(tensors: Any, dim: int = 0) -> Tensor:
+        """Replace the result of the only stack that the host reads."""
         if tensors[0].dtype != torch.bool or tensors[0].dim():
             return real_stack(tensors, dim)
-        asked.append([row.step for row in rows])
+        steps_at_read.append([row.step for row in rows])
         return torch.ones(len(tensors), dtype=torch.bool)
 
-    monkeypatch.setattr(torch, "stack", finite)
+    monkeypatch.setattr(torch, "stack", stack_or_finite)
     away.step(rows)
-    assert asked == [[before + 1] * 2], "both rows had been moved by then"
+    # Both rows have advanced by then.
+    assert steps_at_read == [[before + 1] * 2]

@@ -1,4 +1,4 @@
-"""Low memory: half precision, networks that take turns on the device, and loading without a second copy."""
+"""Memory: half precision, offloading, and loading without a second copy."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ PROMPTS = ["a red cube on snow", "a blue sphere on grass"]
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """In dB, of images in [-1, 1]."""
+    """Return the PSNR in dB of images in [-1, 1]."""
     return float(10 * torch.log10(4 / (a - b).square().mean()))
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 30.0), (torch.float16, 45.0)])
-def test_in_half_precision_the_image_stays(dtype: torch.dtype, least: float) -> None:
-    """The embedded checkpoint's, by both upsampling and both priors' networks in that dtype."""
-    few = {
+def test_half_precision_changes_images_little(dtype: torch.dtype, least: float) -> None:
+    """Covers the embedded checkpoint up to 256²."""
+    steps = {
         "decoder_num_inference_steps": 6,
         "prior_num_inference_steps": 4,
         "upsampler_num_inference_steps": 2,
     }
     full, half = (
-        UnCLIP.load(dtype=kind).generate(PROMPTS, size=256, **few)
+        UnCLIP.load(dtype=kind).generate(PROMPTS, size=256, **steps)
         for kind in (torch.float32, dtype)
     )
     assert half.dtype == torch.float32
     assert psnr(full, half) > least
 
 
-def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: Path) -> None:
-    """And so do statistics; weights do not."""
+def test_values_between_networks_stay_in_fp32(tiny_checkpoint: Path) -> None:
+    """Buffers stay in fp32 too; only weights are converted."""
     pipeline = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
     assert {
         p.dtype
@@ -62,19 +62,19 @@ def test_samplers_and_what_goes_from_stage_to_stage_keep_fp32(tiny_checkpoint: P
 
 
 @pytest.mark.parametrize("prior", ["diffusion", "autoregressive"])
-def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
-    """With room for one network at a time, and each copied once a stage."""
+def test_offloading_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
+    """With room for one network, each is copied once per stage."""
     whole = UnCLIP.load(tiny_checkpoint)
-    turns = UnCLIP.load(tiny_checkpoint, offload_budget_bytes=0)
-    offloader = turns.offloader
+    offloading = UnCLIP.load(tiny_checkpoint, offload_budget_bytes=0)
+    offloader = offloading.offloader
     assert offloader is not None
     assert offloader.on_device == ()
-    seen: list[tuple[str, ...]] = []
-    resolved = turns.resolve(size=256, prior=prior)
-    rows = [turns.row(prompt, 0, resolved) for prompt in PROMPTS]
-    turns.run(rows, lambda _: seen.append(offloader.on_device))
+    on_device: list[tuple[str, ...]] = []
+    resolved = offloading.resolve(size=256, prior=prior)
+    rows = [offloading.row(prompt, 0, resolved) for prompt in PROMPTS]
+    offloading.run(rows, lambda _: on_device.append(offloader.on_device))
     names = {"diffusion": "prior", "autoregressive": "ar_prior"}
-    assert list(dict.fromkeys(seen)) == [
+    assert list(dict.fromkeys(on_device)) == [
         ("clip",),
         (names[prior],),
         ("decoder",),
@@ -85,17 +85,17 @@ def test_taking_turns_changes_no_bit(tiny_checkpoint: Path, prior: str) -> None:
     assert torch.equal(images, whole.generate(PROMPTS, seeds=[0, 0], size=256, prior=prior))
 
 
-def test_with_room_enough_nothing_is_copied_twice(tiny_checkpoint: Path) -> None:
-    """The networks used last stay; those used before make room."""
+def test_the_least_recently_used_network_is_offloaded(tiny_checkpoint: Path) -> None:
+    """With enough room each network is copied once."""
     networks = UnCLIP.load(tiny_checkpoint).checkpoint.networks
-    home = networks["prior"].query.data_ptr()  # type: ignore[union-attr, operator]
+    address = networks["prior"].query.data_ptr()  # type: ignore[union-attr, operator]
     offloader = WeightOffloader(networks, torch.device("cpu"), 10**12)
     for _ in range(2):
         for name in ("clip", "prior", "decoder"):
             offloader.ensure_on_device(name)
     assert offloader.num_transfers == 3
     assert offloader.on_device == ("clip", "prior", "decoder")
-    assert networks["prior"].query.data_ptr() != home  # type: ignore[union-attr, operator]
+    assert networks["prior"].query.data_ptr() != address  # type: ignore[union-attr, operator]
     offloader.budget = offloader.size("decoder") + offloader.size("prior")
     offloader.ensure_on_device("clip")
     offloader.ensure_on_device("prior")
@@ -105,26 +105,26 @@ def test_with_room_enough_nothing_is_copied_twice(tiny_checkpoint: Path) -> None
     offloader.budget = 0
     offloader.ensure_on_device("decoder")
     assert offloader.on_device == ("decoder",)
-    assert networks["prior"].query.data_ptr() == home
+    assert networks["prior"].query.data_ptr() == address
 
 
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peaks are reset and read as Linux does it"
 )
-def test_loading_holds_no_second_copy(tmp_path: Path) -> None:
-    """A network of 200 MB in fp32, from 100 MB on disk: the peak is the network and little more."""
+def test_loading_needs_no_second_copy(tmp_path: Path) -> None:
+    """A network of 200 MB in fp32 raises the peak by little more than its size."""
     config = {"embed_dim": 64, "text_width": 64, "width": 1024, "layers": 4, "heads": 16}
     save(tmp_path, {}, {"prior": build("prior", config)}, "")
     Path("/proc/self/clear_refs").write_text("5")
-    before = peak()
+    before = peak_bytes()
     network = load_network(tmp_path, "prior", config)
     size = sum(parameter.nbytes for parameter in network.parameters())
     assert size > 200e6
-    assert peak() - before < 1.2 * size
+    assert peak_bytes() - before < 1.2 * size
 
 
-def peak() -> int:
-    """Most bytes this process has held since its peak was reset."""
+def peak_bytes() -> int:
+    """Return the peak resident memory in bytes of this process since the last reset."""
     return next(
         int(line.split()[1]) * 1024
         for line in Path("/proc/self/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Convolutions laid out for a CPU compute what they did before."""
+"""Prepacked convolutions compute the same as torch's."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @torch.inference_mode()
-def test_a_packed_convolution_serves_any_batch_and_size() -> None:
-    """Though it was laid out for the first it saw."""
+def test_a_prepacked_convolution_serves_any_batch_and_size() -> None:
+    """Its layout was chosen for the first input."""
     for kernel in (1, 3):
         conv = nn.Conv2d(24, 40, kernel, padding=kernel // 2)
         packed = PrepackedConv(conv.weight, conv.bias, kernel // 2)
@@ -34,8 +34,8 @@ def test_a_packed_convolution_serves_any_batch_and_size() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("bias", [True, False])
-def test_doubling_and_convolving_are_one(bias: bool) -> None:
-    """To the edges, where there is padding, and with sides that differ."""
+def test_the_up_convolution_equals_doubling_and_convolving(bias: bool) -> None:
+    """Edges and unequal sides are included."""
     conv = nn.Conv2d(6, 10, 3, padding=1, bias=bias)
     x = torch.randn(2, 6, 9, 4)
     assert torch.allclose(
@@ -43,8 +43,8 @@ def test_doubling_and_convolving_are_one(bias: bool) -> None:
     )
 
 
-def test_a_packed_pipeline_draws_the_same_images(tiny_checkpoint: Path) -> None:
-    """And its convolutions have nothing left to save."""
+def test_a_prepacked_pipeline_generates_the_same_images(tiny_checkpoint: Path) -> None:
+    """Its convolutions have no parameters to save."""
     plain = UnCLIP.load(tiny_checkpoint)
     packed = UnCLIP.load(tiny_checkpoint)
     packed.prepack()
@@ -57,8 +57,10 @@ def test_a_packed_pipeline_draws_the_same_images(tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize("resize", [None, "up", "down"])
 @pytest.mark.parametrize("scale_shift", [True, False])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batch: int) -> None:
-    """With either way of taking the timestep in, each resize, and rows at timesteps of their own."""
+def test_a_prepacked_block_equals_the_block(
+    resize: str | None, scale_shift: bool, batch: int
+) -> None:
+    """Covers both kinds of timestep conditioning, and each resize."""
     config = UNetConfig(
         3, 3, (8, 16), 1, (False, False), time_embed_dim=12, norm_groups=4, scale_shift=scale_shift
     )
@@ -70,8 +72,8 @@ def test_a_packed_block_is_the_block(resize: str | None, scale_shift: bool, batc
     assert torch.allclose(PrepackedResBlock(block)(x, emb), wanted, atol=1e-5)
 
 
-def test_half_precision_is_left_alone(tiny_checkpoint: Path) -> None:
-    """It is not what is packed."""
+def test_half_precision_is_not_prepacked(tiny_checkpoint: Path) -> None:
+    """Only fp32 weights are replaced."""
     pipeline = UnCLIP.load(tiny_checkpoint, dtype=torch.bfloat16)
     pipeline.prepack()
     assert any("conv" in key for key in pipeline.decoder.state_dict())

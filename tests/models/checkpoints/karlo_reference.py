@@ -1,9 +1,10 @@
-"""What diffusers makes of a tiny Karlo: the recordings that test_karlo.py holds our loader against.
+"""Record what diffusers computes with a tiny Karlo, for test_karlo.py.
 
-    python tests/models/checkpoints/karlo_reference.py        with diffusers 0.37.1 (the last that has the pipeline) and transformers
+    python tests/models/checkpoints/karlo_reference.py
 
-writes karlo/tiny.json (every config file, and every key with its shape) and karlo/tiny.safetensors (what went in and
-what came out). Weights are not stored: `weight` makes them anew from their names.
+It needs transformers and diffusers 0.37.1, the last version with the pipeline. It writes
+karlo/tiny.json (every config file, and every key with its shape) and karlo/tiny.safetensors (inputs
+and outputs). Weights are not stored: `weight` computes them from their names.
 """
 
 from __future__ import annotations
@@ -25,17 +26,12 @@ PROMPTS = ["a red cube on snow", "", "Two BLUE cones, and a caffè; " + "very " 
 SEED = 3
 STEPS = {"prior": 5, "decoder": 5, "super_res": 3}
 GUIDANCE = {"prior": 4.0, "decoder": 8.0}
-STAGES = (
-    "text",
-    "prior",
-    "decoder",
-    "upsampler_256",
-    "upsampler_1024",
-)  # as models/row.py numbers them
 
 
 def weight(name: str, shape: list[int]) -> Tensor:
-    """A weight that is made from its name: of variance 1 / fan-in, or a norm's around 1, or a small bias."""
+    """Return a weight that is a function of its name.
+
+    It has variance 1 / fan-in, or is near 1 for a norm, or is a small bias."""
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
     if name.endswith("clip_std"):
         return 1 + noise.abs()
@@ -45,7 +41,7 @@ def weight(name: str, shape: list[int]) -> Tensor:
 
 
 def write_folder(folder: Path, *, image_encoder: bool = False) -> None:
-    """The tiny Karlo as diffusers lays it out, from karlo/tiny.json."""
+    """Write the tiny Karlo as diffusers saves it, from karlo/tiny.json."""
     tiny = json.loads((FOLDER / "tiny.json").read_text())
     for name, config in tiny["configs"].items():
         if "/" in name and (image_encoder or not name.startswith("image_encoder")):
@@ -61,24 +57,10 @@ def write_folder(folder: Path, *, image_encoder: bool = False) -> None:
             )
 
 
-def tiny_pipeline() -> tuple[Any, Any]:
-    """UnCLIPPipeline of networks as small as they get, and the image encoder of its sister."""
+def clip_tokenizer() -> Any:
+    """Return CLIP's tokenizer as transformers has it, from open_clip's vocabulary."""
     import open_clip
-    from diffusers import (
-        PriorTransformer,
-        UnCLIPPipeline,
-        UnCLIPScheduler,
-        UNet2DConditionModel,
-        UNet2DModel,
-    )
-    from diffusers.pipelines.unclip import UnCLIPTextProjModel
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-        CLIPVisionConfig,
-        CLIPVisionModelWithProjection,
-    )
+    from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
         with gzip.open(
@@ -91,9 +73,29 @@ def tiny_pipeline() -> tuple[Any, Any]:
             json.dumps({names.get(word, word): index for word, index in encoder.items()})
         )
         Path(scratch, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-        tokenizer = CLIPTokenizer(
+        return CLIPTokenizer(
             f"{scratch}/vocab.json", f"{scratch}/merges.txt", pad_token="!", model_max_length=77
         )
+
+
+def tiny_pipeline() -> tuple[Any, Any]:
+    """Return a UnCLIPPipeline of the smallest possible networks, and an image encoder."""
+    from diffusers import (
+        PriorTransformer,
+        UnCLIPPipeline,
+        UnCLIPScheduler,
+        UNet2DConditionModel,
+        UNet2DModel,
+    )
+    from diffusers.pipelines.unclip import UnCLIPTextProjModel
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModelWithProjection,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+
+    tokenizer = clip_tokenizer()
     clip = {
         "hidden_size": 16,
         "intermediate_size": 48,
@@ -150,7 +152,7 @@ def tiny_pipeline() -> tuple[Any, Any]:
 
 
 def refill(parts: dict[str, Any]) -> dict[str, dict[str, list[int]]]:
-    """Give every network its weights by name; their shapes."""
+    """Set every weight of every network by its name, and return the shapes."""
     shapes = {}
     for part, network in parts.items():
         network.eval()
@@ -166,13 +168,13 @@ def refill(parts: dict[str, Any]) -> dict[str, dict[str, list[int]]]:
 
 
 def random(name: str, *shape: int) -> Tensor:
-    """Input of this name."""
+    """Return normal noise that is a function of the name."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
 
 
 @torch.no_grad()
 def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
-    """Each stage alone, then all of them in a row."""
+    """Record each stage alone, and then a whole run."""
     out: dict[str, Tensor] = {}
     inputs = pipeline.tokenizer(
         PROMPTS, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
@@ -188,18 +190,18 @@ def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
 
     x_t = random("prior", 3, 16)
     t = torch.tensor([999, 500, 0])
-    said = pipeline.prior(
+    predicted = pipeline.prior(
         x_t, t, text.text_embeds, text.last_hidden_state, mask
     ).predicted_image_embedding
     out |= {
         "prior_x_t": x_t,
         "prior_t": t,
-        "prior": said,
-        "prior_z_i": pipeline.prior.post_process_latents(said),
+        "prior": predicted,
+        "prior_z_i": pipeline.prior.post_process_latents(predicted),
     }
 
-    z_i = said[:1]
-    order = [1, 0]  # the empty caption comes first
+    z_i = predicted[:1]
+    order = [1, 0]  # the empty prompt comes first
     context, emb = pipeline.text_proj(
         image_embeddings=z_i,
         prompt_embeds=text.text_embeds[order],
@@ -209,7 +211,7 @@ def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
     x_t = random("decoder", 1, 3, 16, 16)
     keep = torch.nn.functional.pad(mask[order], (4, 0), value=True)
     t = torch.tensor([500, 500])
-    said = pipeline.decoder(
+    noise_and_variance = pipeline.decoder(
         x_t.repeat(2, 1, 1, 1), t, context, class_labels=emb, attention_mask=keep
     ).sample
     out |= {
@@ -217,7 +219,7 @@ def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
         "decoder_context": context,
         "decoder_emb": emb,
         "decoder_x_t": x_t,
-        "decoder": said,
+        "decoder": noise_and_variance,
     }
 
     x_t = random("super_res", 1, 3, 32, 32)
@@ -248,7 +250,10 @@ def record(pipeline: Any, image_encoder: Any) -> dict[str, Tensor]:
 
 
 def in_float64(scheduler: Any) -> None:
-    """UnCLIPScheduler keeps its tables in float32. At t = 0, where 1 - alphas_cumprod is 4e-5, that scales the last x_0 by 0.9995."""
+    """Run UnCLIPScheduler in float64.
+
+    Its tables in float32 would scale the last x_0 by 0.9995, because 1 - alphas_cumprod is 4e-5 at
+    t = 0."""
     bar = (
         torch.cos((torch.arange(1001, dtype=torch.float64) / 1000 + 0.008) / 1.008 * torch.pi / 2)
         ** 2
@@ -259,10 +264,10 @@ def in_float64(scheduler: Any) -> None:
 
 
 def whole_run(pipeline: Any) -> dict[str, Tensor]:
-    """x_t after every step of a whole run, thinned out, with noise drawn as models/row.py draws it.
+    """Return x_t after every step of a whole run, subsampled, with the noise of our stages.
 
-    All of it in float64: the step from t = 999 divides by sqrt(alphas_cumprod), 5e-5, so that in float32 a rounding error shows
-    in the image's second digit, in theirs as in ours."""
+    All of it is in float64. The step from t = 999 divides by sqrt(alphas_cumprod), 5e-5, so that in
+    float32 a rounding error reaches the image's second digit, in both implementations."""
     from diffusers.pipelines.unclip import pipeline_unclip
     from diffusers.schedulers import scheduling_unclip
 
@@ -320,7 +325,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pipeline.save_pretrained(scratch)
         image_encoder.save_pretrained(f"{scratch}/image_encoder")
-        for part, keys in shapes.items():  # what lies on disk is what the test will write
+        # The files have the keys that the test writes.
+        for part, keys in shapes.items():
             assert set(load_file(next(Path(scratch, part).glob("*.safetensors")))) == set(keys), (
                 part
             )

@@ -21,8 +21,8 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_what_was_saved_is_what_is_loaded(folder: Path, tmp_path: Path) -> None:
-    """To fp16, which is what lies on disk; in memory it is fp32."""
+def test_a_saved_checkpoint_loads_equal(folder: Path, tmp_path: Path) -> None:
+    """Files are in fp16, and memory is in fp32."""
     first = load(folder)
     save(
         tmp_path / "again",
@@ -37,13 +37,13 @@ def test_what_was_saved_is_what_is_loaded(folder: Path, tmp_path: Path) -> None:
             assert value.dtype in (torch.float32, torch.int64)
 
 
-def test_what_was_saved_others_may_read(folder: Path) -> None:
-    """A worker in a container is not who baked it."""
+def test_other_users_may_read_a_saved_checkpoint(folder: Path) -> None:
+    """A worker in a container runs as another user."""
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
 
 
-def test_every_misfit_tensor_is_named(folder: Path) -> None:
-    """Missing, left over and misshapen ones, in one message."""
+def test_every_wrong_tensor_is_named(folder: Path) -> None:
+    """One message lists missing, unexpected and misshapen tensors."""
     tensors = load_file(folder / "prior.safetensors")
     tensors["extra"] = torch.zeros(2)
     tensors["query"] = torch.zeros(3)
@@ -58,16 +58,16 @@ def test_every_misfit_tensor_is_named(folder: Path) -> None:
     assert "query is [3], the network has [16]" in message
 
 
-def test_an_upsampler_that_is_not_there_is_not_offered(folder: Path) -> None:
-    """The other sizes go on working."""
+def test_a_checkpoint_may_lack_an_upsampler(folder: Path) -> None:
+    """The other sizes stay available."""
     config = json.loads((folder / "config.json").read_text())
     del config["upsampler_1024"]
     (folder / "config.json").write_text(json.dumps(config))
     assert "upsampler_1024" not in load(folder).networks
 
 
-def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> None:
-    """Before anything is drawn with it; without the prior, the basis is not missed."""
+def test_an_autoregressive_prior_needs_its_basis(folder: Path) -> None:
+    """Without this prior the basis is optional."""
     config = json.loads((folder / "config.json").read_text())
     del config["pca"]
     (folder / "config.json").write_text(json.dumps(config))
@@ -93,8 +93,8 @@ def test_an_autoregressive_prior_without_its_basis_is_refused(folder: Path) -> N
         ),
     ],
 )
-def test_spoilt_folders_say_what_is_wrong(folder: Path, spoil: object, message: str) -> None:
-    """Which file, and what about it."""
+def test_a_broken_folder_is_an_error(folder: Path, spoil: object, message: str) -> None:
+    """The message names the file and the fault."""
     spoil(folder)  # type: ignore[operator]
     with pytest.raises(CheckpointError, match=message):
         load(folder)

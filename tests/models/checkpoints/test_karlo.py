@@ -1,4 +1,4 @@
-"""Karlo's folder: what diffusers computes with it, we compute; and nothing in it is left over or made up.
+"""Our networks compute with Karlo's folder what diffusers does, and use every tensor in it.
 
 The recordings come from karlo_reference.py, which needs diffusers; these tests do not.
 """
@@ -36,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path) -> Path:
-    """Without the image encoder, as the text-to-image repository is, and free to be spoilt."""
+def fresh_folder(tmp_path: Path) -> Path:
+    """A folder without the image encoder, as the text-to-image repository is."""
     REFERENCE["write_folder"](tmp_path)
     return tmp_path
 
@@ -57,82 +57,84 @@ def text(recorded: dict[str, Tensor]) -> TextEncoding:
     return TextEncoding(recorded["z_t"], recorded["hidden"], recorded["mask"])
 
 
-def error(ours: Tensor, theirs: Tensor) -> float:
-    """Relative, in the Euclidean norm."""
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """Return the relative error in the Euclidean norm."""
     assert ours.shape == theirs.shape
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def chosen(text: TextEncoding, rows: list[int]) -> TextEncoding:
+def select_rows(text: TextEncoding, rows: list[int]) -> TextEncoding:
     return TextEncoding(text.z_t[rows], text.hidden[rows], text.mask[rows])
 
 
 @torch.inference_mode()
-def test_captions_are_cut_padded_and_encoded_as_theirs(
+def test_prompts_are_truncated_padded_and_encoded_equally(
     pipeline: UnCLIP, recorded: dict[str, Tensor]
 ) -> None:
-    """Token ids and mask are equal; hidden states are those after the last norm, z_t has CLIP's own scale."""
-    tokens, cut = pipeline.clip.tokenize(REFERENCE["PROMPTS"])
+    """z_t has CLIP's scale, and hidden states are those after the last norm."""
+    tokens, truncated = pipeline.clip.tokenize(REFERENCE["PROMPTS"])
     assert torch.equal(tokens, recorded["tokens"])
-    assert cut[:2] == [None, None]
-    assert str(cut[2]).endswith("late")
+    assert truncated[:2] == [None, None]
+    assert str(truncated[2]).endswith("late")
     encoding = pipeline.clip.encode_text(tokens)
     assert torch.equal(encoding.mask, recorded["mask"])
-    assert error(encoding.z_t, recorded["z_t"]) < 1e-5
-    assert error(encoding.hidden[encoding.mask], recorded["hidden"][recorded["mask"]]) < 1e-5
+    assert relative_error(encoding.z_t, recorded["z_t"]) < 1e-5
+    assert (
+        relative_error(encoding.hidden[encoding.mask], recorded["hidden"][recorded["mask"]]) < 1e-5
+    )
 
 
 @torch.inference_mode()
-def test_images_are_encoded_as_theirs(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
-    """By the image encoder of the image-variations repository, at CLIP's own scale."""
-    assert error(pipeline.clip.encode_image(recorded["images"]), recorded["z_i"]) < 1e-5
+def test_images_are_encoded_equally(pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
+    """The image encoder is that of the image-variations repository."""
+    assert relative_error(pipeline.clip.encode_image(recorded["images"]), recorded["z_i"]) < 1e-5
 
 
 @torch.inference_mode()
-def test_the_prior_says_what_theirs_says(
+def test_the_priors_agree(
     pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding
 ) -> None:
-    """Three captions of unlike length at three timesteps."""
-    said = pipeline.prior(recorded["prior_x_t"], recorded["prior_t"], text)
-    assert error(said, recorded["prior"]) < 1e-5
-    assert error(pipeline.prior.denormalize(said), recorded["prior_z_i"]) < 1e-5
+    """Covers prompts of three lengths at three timesteps."""
+    prediction = pipeline.prior(recorded["prior_x_t"], recorded["prior_t"], text)
+    assert relative_error(prediction, recorded["prior"]) < 1e-5
+    assert relative_error(pipeline.prior.denormalize(prediction), recorded["prior_z_i"]) < 1e-5
 
 
 @torch.inference_mode()
-def test_the_decoder_is_conditioned_and_says_what_theirs_says(
+def test_the_decoders_agree(
     pipeline: UnCLIP, recorded: dict[str, Tensor], text: TextEncoding
 ) -> None:
-    """Both halves of a guided step: context tokens, what is added to the timestep embedding, noise and variance."""
-    seen: list[Tensor] = []
-    hook = pipeline.decoder.unet.register_forward_pre_hook(lambda module, given: seen.extend(given))
+    """Covers both halves of a guided step, and their conditioning."""
+    inputs: list[Tensor] = []
+    hook = pipeline.decoder.unet.register_forward_pre_hook(lambda _, args: inputs.extend(args))
     z_i = recorded["decoder_z_i"].repeat(2, 1)
     x_t = recorded["decoder_x_t"].repeat(2, 1, 1, 1)
-    said = pipeline.decoder(
-        x_t, torch.tensor([500, 500]), z_i, chosen(text, [1, 0]), torch.tensor([True, False])
+    prediction = pipeline.decoder(
+        x_t, torch.tensor([500, 500]), z_i, select_rows(text, [1, 0]), torch.tensor([True, False])
     )
     hook.remove()
-    _, _, emb, context, _ = seen
-    assert error(context, recorded["decoder_context"]) < 1e-5
-    assert error(emb, recorded["decoder_emb"]) < 1e-5
-    assert said.shape[1] == 6
-    assert error(said, recorded["decoder"]) < 1e-5
+    _, _, emb, context, _ = inputs
+    assert relative_error(context, recorded["decoder_context"]) < 1e-5
+    assert relative_error(emb, recorded["decoder_emb"]) < 1e-5
+    assert prediction.shape[1] == 6
+    assert relative_error(prediction, recorded["decoder"]) < 1e-5
 
 
 @torch.inference_mode()
-def test_each_upsampler_step_is_done_by_its_network(
+def test_each_upsampler_step_uses_its_network(
     pipeline: UnCLIP, recorded: dict[str, Tensor]
 ) -> None:
-    """super_res_last at t = 0, super_res_first before, also in one batch."""
+    """super_res_last runs at t = 0 and super_res_first before, also in one batch."""
     x_t = recorded["super_res_x_t"].repeat(2, 1, 1, 1)
     low = recorded["super_res_low"].repeat(2, 1, 1, 1)
     first, last = pipeline.upsamplers[256](x_t, torch.tensor([333, 0]), low).split(1)
-    assert error(first, recorded["super_res_first"]) < 1e-5
-    assert error(last, recorded["super_res_last"]) < 1e-5
+    assert relative_error(first, recorded["super_res_first"]) < 1e-5
+    assert relative_error(last, recorded["super_res_last"]) < 1e-5
 
 
 @pytest.fixture
 def exact_pipeline(folder: Path) -> Iterator[UnCLIP]:
-    """In float64, without which rounding is blown up at the first step: see the reference's `whole_run`."""
+    """A pipeline in float64, see the reference's `whole_run`."""
     pipeline = UnCLIP.load(folder)
     for network in pipeline.checkpoint.networks.values():
         network.double()
@@ -141,52 +143,64 @@ def exact_pipeline(folder: Path) -> Iterator[UnCLIP]:
     torch.set_default_dtype(torch.float32)
 
 
-def test_a_whole_run_is_theirs_step_by_step(
-    exact_pipeline: UnCLIP, recorded: dict[str, Tensor]
-) -> None:
-    """With the same noise: guidance, learned variance, clamping and the handing over between stages."""
+def test_whole_runs_agree_step_by_step(exact_pipeline: UnCLIP, recorded: dict[str, Tensor]) -> None:
+    """Covers guidance, learned variance, clamping and the transfer between stages."""
     pipeline = exact_pipeline
     steps = {f"{part}_num_inference_steps": REFERENCE["STEPS"][key] for part, key in NAMES.items()}
     scales = {f"{part}_guidance_scale": scale for part, scale in REFERENCE["GUIDANCE"].items()}
     row = pipeline.row(
         REFERENCE["PROMPTS"][0], REFERENCE["SEED"], pipeline.resolve(**steps, **scales)
     )
-    seen: dict[str, list[Tensor]] = {}
+    steps_x_t: dict[str, list[Tensor]] = {}
     while row.stage is not None:
         stage = row.stage
         pipeline.step([row])
         if stage == row.stage:
-            seen.setdefault(stage, []).append(x_t_of(row))
+            steps_x_t.setdefault(stage, []).append(x_t_of(row))
         elif stage == "prior":
-            assert row.conditioning is not None
             assert row.conditioning.z_i is not None
             assert (
-                error(row.conditioning.z_i, pipeline.prior.denormalize(recorded["run_prior"][-1]))
+                relative_error(
+                    row.conditioning.z_i, pipeline.prior.denormalize(recorded["run_prior"][-1])
+                )
                 < 1e-5
             )
         elif stage == "decoder":
-            assert row.conditioning is not None
             assert row.conditioning.low_res is not None
-            assert error(row.conditioning.low_res[:, ::4, ::4], recorded["run_decoder"][-1]) < 1e-5
-    assert error(torch.cat(seen["prior"]), recorded["run_prior"][:-1]) < 1e-5
-    assert error(torch.stack(seen["decoder"])[..., ::4, ::4], recorded["run_decoder"][:-1]) < 1e-5
+            assert (
+                relative_error(row.conditioning.low_res[:, ::4, ::4], recorded["run_decoder"][-1])
+                < 1e-5
+            )
+    assert relative_error(torch.cat(steps_x_t["prior"]), recorded["run_prior"][:-1]) < 1e-5
     assert (
-        error(torch.stack(seen["upsampler_256"])[..., ::8, ::8], recorded["run_super_res"][:-1])
+        relative_error(
+            torch.stack(steps_x_t["decoder"])[..., ::4, ::4], recorded["run_decoder"][:-1]
+        )
+        < 1e-5
+    )
+    assert (
+        relative_error(
+            torch.stack(steps_x_t["upsampler_256"])[..., ::8, ::8], recorded["run_super_res"][:-1]
+        )
         < 1e-5
     )
     assert row.image is not None
-    assert error(row.image[:, ::8, ::8], recorded["run_super_res"][-1]) < 1e-5
+    assert relative_error(row.image[:, ::8, ::8], recorded["run_super_res"][-1]) < 1e-5
 
 
-def test_every_sampler_runs_it(pipeline: UnCLIP) -> None:
-    """The variance it learned is for ddpm; the others leave it."""
-    few = {f"{part}_num_inference_steps": 2 for part in NAMES}
+def test_every_sampler_runs(pipeline: UnCLIP) -> None:
+    """Only ddpm uses the learned variance."""
+    two_steps = {f"{part}_num_inference_steps": 2 for part in NAMES}
     for sampler in ("ddim", "dpm++"):
-        assert pipeline.generate(["a red cube"], size=64, sampler=sampler, **few).isfinite().all()
+        assert (
+            pipeline.generate(["a red cube"], size=64, sampler=sampler, **two_steps)
+            .isfinite()
+            .all()
+        )
 
 
-def test_it_can_be_saved_as_a_checkpoint_of_ours(folder: Path, tmp_path: Path) -> None:
-    """Config and networks both: what is loaded back is the same, to fp16."""
+def test_it_can_be_saved_in_our_layout(folder: Path, tmp_path: Path) -> None:
+    """It loads equal up to fp16."""
     first = karlo.load(folder)
     checkpoint.save(tmp_path, first.config, first.networks, "card")
     second = checkpoint.load(tmp_path)
@@ -199,36 +213,36 @@ def test_it_can_be_saved_as_a_checkpoint_of_ours(folder: Path, tmp_path: Path) -
             )
 
 
-def test_without_an_image_encoder_prompts_are_drawn_and_images_refused(own_folder: Path) -> None:
+def test_encoding_images_needs_an_image_encoder(fresh_folder: Path) -> None:
     """The text-to-image repository has none."""
-    pipeline = UnCLIP.load(own_folder)
+    pipeline = UnCLIP.load(fresh_folder)
     assert not any("visual" in key for key in pipeline.clip.state_dict())
     with pytest.raises(ValueError, match="no image encoder"):
         pipeline.clip.encode_image(torch.zeros(1, 3, 32, 32))
 
 
-def test_old_folders_load_too(own_folder: Path, pipeline: UnCLIP) -> None:
-    """With .bin files, which are read as tensors only, and with position_ids, which are nobody's."""
-    weights = own_folder / "text_encoder" / "model.safetensors"
+def test_old_folders_load(fresh_folder: Path, pipeline: UnCLIP) -> None:
+    """They have .bin files, and position_ids that are not used."""
+    weights = fresh_folder / "text_encoder" / "model.safetensors"
     tensors = load_file(weights) | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
     torch.save(tensors, weights.with_name("pytorch_model.bin"))
     weights.unlink()
-    clip = karlo.load(own_folder).networks["clip"]
+    clip = karlo.load(fresh_folder).networks["clip"]
     assert torch.equal(
         clip.state_dict()["network.ln_final.weight"],
         pipeline.clip.state_dict()["network.ln_final.weight"],
     )
 
 
-def test_every_misfit_tensor_is_named(own_folder: Path) -> None:
-    """By their names and folders: missing, left over and misshapen ones."""
-    path = own_folder / "decoder" / "diffusion_pytorch_model.safetensors"
+def test_every_wrong_tensor_is_named(fresh_folder: Path) -> None:
+    """One message lists missing, unexpected and misshapen tensors."""
+    path = fresh_folder / "decoder" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     del tensors["conv_out.bias"]
     tensors |= {"extra": torch.zeros(2), "conv_in.bias": torch.zeros(3)}
     save_file(tensors, path)
     with pytest.raises(CheckpointError) as caught:
-        karlo.load(own_folder)
+        karlo.load(fresh_folder)
     message = str(caught.value)
     assert "missing decoder.conv_out.bias" in message
     assert "unexpected decoder.extra [2]" in message
@@ -236,7 +250,7 @@ def test_every_misfit_tensor_is_named(own_folder: Path) -> None:
 
 
 class Payload:
-    """Something that a pickle could carry."""
+    """An object in a pickle."""
 
 
 @pytest.mark.parametrize(
@@ -254,39 +268,41 @@ class Payload:
             "truncated",
         ),
         (
-            lambda f: change(f / "decoder" / "config.json", act_fn="gelu"),
+            lambda f: change_config(f / "decoder" / "config.json", act_fn="gelu"),
             "decoder has act_fn 'gelu', only 'silu'",
         ),
         (
-            lambda f: change(f / "decoder_scheduler" / "scheduler_config.json", clip_sample=False),
+            lambda f: change_config(
+                f / "decoder_scheduler" / "scheduler_config.json", clip_sample=False
+            ),
             "decoder_scheduler has clip_sample False",
         ),
         (
-            lambda f: change(f / "super_res_last" / "config.json", layers_per_block=1),
+            lambda f: change_config(f / "super_res_last" / "config.json", layers_per_block=1),
             "super_res_first and super_res_last differ",
         ),
         (lambda f: (f / "prior" / "config.json").write_text("{}"), "lacks the field"),
-        (lambda f: pickled(f / "prior"), "contains other objects than tensors"),
+        (lambda f: write_pickle(f / "prior"), "contains other objects than tensors"),
     ],
 )
-def test_spoilt_folders_say_what_is_wrong(own_folder: Path, spoil: Any, message: str) -> None:
-    """Which file, and what about it."""
-    spoil(own_folder)
+def test_a_broken_folder_is_an_error(fresh_folder: Path, spoil: Any, message: str) -> None:
+    """The message names the file and the fault."""
+    spoil(fresh_folder)
     with pytest.raises(CheckpointError, match=message):
-        karlo.load(own_folder)
+        karlo.load(fresh_folder)
 
 
-def change(path: Path, **fields: Any) -> None:
+def change_config(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def pickled(folder: Path) -> None:
+def write_pickle(folder: Path) -> None:
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     torch.save({"proj_in.weight": Payload()}, folder / "diffusion_pytorch_model.bin")
 
 
-def expanded(pattern: str) -> list[str]:
-    """`a.{0-2,5}.b` -> a.0.b, a.1.b, a.2.b, a.5.b."""
+def expand_pattern(pattern: str) -> list[str]:
+    """Expand `a.{0-2,5}.b` to a.0.b, a.1.b, a.2.b and a.5.b."""
     choices = []
     for piece in re.split(r"(\{.*?\})", pattern):
         if piece.startswith("{"):
@@ -299,8 +315,8 @@ def expanded(pattern: str) -> list[str]:
     return ["".join(pieces) for pieces in itertools.product(*choices)]
 
 
-class Unread:
-    """A file of weights that nobody has read."""
+class EmptyFile:
+    """A file of weights with shapes and no memory."""
 
     def __init__(self, shapes: dict[str, list[int]]) -> None:
         self.shapes = {key: torch.Size(shape) for key, shape in shapes.items()}
@@ -310,25 +326,31 @@ class Unread:
 
 
 def test_the_released_checkpoint_fits_tensor_by_tensor(tmp_path: Path) -> None:
-    """Every key and shape of Karlo-v1-alpha and its image encoder, at full size and without the memory."""
+    """Covers every key and shape of Karlo-v1-alpha and its image encoder."""
     full = json.loads((FIXTURES / "full.json").read_text())
     for name, config in full["configs"].items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(config))
     shapes = full["shapes"] | {"super_res_last": full["shapes"]["super_res_first"]}
     config = karlo.read_config(tmp_path)
-    count = total = 0
+    count = 0
+    total = 0
     for name, parts in karlo.PARTS.items():
         with torch.device("meta"):
             network = checkpoint.build(name, config[name])
         files = {
-            part: Unread(
-                {key: shape for pattern, shape in shapes[part].items() for key in expanded(pattern)}
+            part: EmptyFile(
+                {
+                    key: shape
+                    for pattern, shape in shapes[part].items()
+                    for key in expand_pattern(pattern)
+                }
             )
             for part in parts
         }
-        value_of = karlo.reader(network, karlo_names.names_of(name, network), files, tmp_path)  # type: ignore[arg-type]
-        checkpoint.fill(network, value_of, "meta")
+        names = karlo_names.names_of(name, network)
+        read = karlo.reader(network, names, files, tmp_path)  # type: ignore[arg-type]
+        checkpoint.fill(network, read, "meta")
         count += sum(len(file.shapes) for file in files.values())
         total += sum(shape.numel() for file in files.values() for shape in file.shapes.values())
     assert count == 2470

@@ -10,8 +10,8 @@ import torch
 from models.diffusion.schedule import alphas_cumprod, betas, spaced_timesteps
 
 
-def test_cosine_follows_its_formula_and_ends_almost_at_nothing() -> None:
-    """Nichol & Dhariwal 2021, eq. 17; the cap on beta shows only at the very end."""
+def test_cosine_follows_its_formula() -> None:
+    """Nichol & Dhariwal 2021, eq. 17; the cap on beta affects only the last timesteps."""
     a = alphas_cumprod("cosine")
     wanted = torch.tensor(
         [
@@ -34,7 +34,7 @@ def test_linear_runs_from_1e_4_to_0_02() -> None:
 
 
 def test_timesteps_are_spaced_as_in_guided_diffusion() -> None:
-    """i·999/(n-1), rounded half to even, descending, both ends kept."""
+    """They are i·999/(n-1), rounded half to even, in descending order with both ends."""
     assert spaced_timesteps(7) == [999, 832, 666, 500, 333, 166, 0]
     assert spaced_timesteps(25)[:6] == [999, 957, 916, 874, 832, 791]
     assert spaced_timesteps(25)[-4:] == [125, 83, 42, 0]
@@ -43,13 +43,13 @@ def test_timesteps_are_spaced_as_in_guided_diffusion() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
-def test_impossible_step_counts_are_refused(steps: int) -> None:
-    """With the value got and what would do."""
+def test_impossible_step_counts_are_errors(steps: int) -> None:
+    """The message has the value and the range."""
     with pytest.raises(ValueError, match=f"is {steps}: use 1 to 1000"):
         spaced_timesteps(steps)
 
 
-def test_an_unknown_schedule_is_refused() -> None:
-    """By name."""
+def test_an_unknown_schedule_is_an_error() -> None:
+    """The message has the name."""
     with pytest.raises(ValueError, match="'sigmoid'"):
         alphas_cumprod("sigmoid")

@@ -1,4 +1,4 @@
-"""The autoregressive prior: its buckets, its cache, and what it draws from them."""
+"""The autoregressive prior: its buckets, its cache, and what it samples."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from models import UnCLIP
-from models.networks.priors.autoregressive import RANGE, AutoregressivePrior, nucleus, upper_half
 from models.networks.clip import TextEncoding
+from models.networks.priors.autoregressive import RANGE, AutoregressivePrior, nucleus, upper_half
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def prior(pipeline: UnCLIP) -> AutoregressivePrior:
     return pipeline.ar_prior
 
 
-def encode(pipeline: UnCLIP, *captions: str) -> TextEncoding:
+def encode(pipeline: UnCLIP, *prompts: str) -> TextEncoding:
     with torch.inference_mode():
-        return pipeline.clip.encode_text(pipeline.clip.tokenize(list(captions))[0])
+        return pipeline.clip.encode_text(pipeline.clip.tokenize(list(prompts))[0])
 
 
-def test_a_bucket_is_never_farther_than_half_its_width(prior: AutoregressivePrior) -> None:
-    """Within the range; beyond it the last bucket is as near as it gets."""
+def test_quantization_errs_by_half_a_bucket(prior: AutoregressivePrior) -> None:
+    """Values beyond the range get the last bucket."""
     coordinates = (
         (torch.rand(100, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1)
         * RANGE
@@ -45,10 +45,8 @@ def test_a_bucket_is_never_farther_than_half_its_width(prior: AutoregressivePrio
 
 
 @torch.inference_mode()
-def test_the_cache_gives_what_the_whole_sequence_gives(
-    pipeline: UnCLIP, prior: AutoregressivePrior
-) -> None:
-    """Captions of different lengths together, token after token, against one pass."""
+def test_the_cache_equals_the_whole_sequence(pipeline: UnCLIP, prior: AutoregressivePrior) -> None:
+    """Covers prompts of different lengths, token by token."""
     text = encode(pipeline, "a", "a red cube on top of a blue cube at night")
     buckets = torch.randint(
         prior.config.buckets, (2, 6), generator=torch.Generator().manual_seed(0)
@@ -65,7 +63,7 @@ def test_the_cache_gives_what_the_whole_sequence_gives(
 def test_rows_at_different_places_share_a_pass(
     pipeline: UnCLIP, prior: AutoregressivePrior
 ) -> None:
-    """Each gets what it gets alone."""
+    """Each row gets the same result as alone."""
     _, (ahead, behind) = prior.encode_prefix(encode(pipeline, "a red cube", "b"))
     _, (ahead,) = prior.predict_next([ahead], [3], [0])
     together, _ = prior.predict_next([ahead, behind], [5, 7], [1, 0])
@@ -86,10 +84,10 @@ def embed(pipeline: UnCLIP, prompts: list[str], **values: float | str) -> Tensor
     return torch.stack([row.conditioning.image_embedding for row in rows])
 
 
-def test_an_embedding_is_drawn_from_the_seed_and_depends_on_nothing_beside_it(
+def test_an_embedding_depends_on_its_seed_and_not_on_its_batch(
     pipeline: UnCLIP,
 ) -> None:
-    """Unit norm; guided and unguided; alone and in company."""
+    """It has unit norm, with and without guidance."""
     for scale in (1.0, 2.0):
         together = embed(pipeline, ["a red cube", "b"], prior_guidance_scale=scale)
         assert torch.allclose(together.norm(dim=1), torch.ones(2), atol=1e-5)
@@ -99,15 +97,15 @@ def test_an_embedding_is_drawn_from_the_seed_and_depends_on_nothing_beside_it(
 
 
 def test_at_temperature_0_the_seed_does_not_matter(pipeline: UnCLIP) -> None:
-    """The likeliest bucket each time."""
+    """The likeliest bucket is selected each time."""
     cold = embed(pipeline, ["a", "a"], prior_temperature=0.0)
     warm = embed(pipeline, ["a", "a"])
     assert torch.allclose(cold[0], cold[1], atol=1e-5)
     assert not torch.allclose(warm[0], warm[1], atol=1e-3)
 
 
-def test_an_image_comes_of_it(pipeline: UnCLIP) -> None:
-    """Through the whole pipeline, beside a row of the other prior."""
+def test_it_generates_an_image(pipeline: UnCLIP) -> None:
+    """A row with the other prior shares the run."""
     rows = [
         pipeline.row("a red cube", 1, pipeline.resolve(size=64, prior=prior))
         for prior in ("autoregressive", "diffusion")
@@ -121,8 +119,8 @@ def test_an_image_comes_of_it(pipeline: UnCLIP) -> None:
     assert "ar_prior" in rows[0].stage_costs
 
 
-def test_the_dot_product_is_drawn_from_its_upper_half() -> None:
-    """Buckets beneath the median never; those above in proportion."""
+def test_the_dot_product_is_sampled_from_its_upper_half() -> None:
+    """Buckets below the median have probability 0."""
     logits = torch.tensor([0.2, 0.2, 0.2, 0.3, 0.1]).log()
     assert upper_half(logits).softmax(0).tolist() == pytest.approx(
         [0, 0, 0.2 / 0.6, 0.3 / 0.6, 0.1 / 0.6]
@@ -130,8 +128,8 @@ def test_the_dot_product_is_drawn_from_its_upper_half() -> None:
     assert upper_half(torch.tensor([0.1, 0.9]).log()).softmax(0).tolist() == pytest.approx([0, 1])
 
 
-def test_the_nucleus_holds_what_was_asked_and_no_more() -> None:
-    """Top-p and temperature, at their limits and between."""
+def test_the_nucleus_is_the_fewest_buckets_of_top_p() -> None:
+    """Covers top-p and temperature at their limits and between."""
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert nucleus(logits, 1.0, 1.0).tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05])
     assert nucleus(logits, 1.0, 0.8).tolist() == pytest.approx([0.625, 0.375, 0, 0])
@@ -143,39 +141,39 @@ def test_the_nucleus_holds_what_was_asked_and_no_more() -> None:
     )
 
 
-def test_guidance_of_1_is_none_and_0_is_the_unguided_half(pipeline: UnCLIP) -> None:
-    """Next to 1 is next to none; at 0 the caption does not matter beyond its dot product, at 3 it matters more."""
-    none, hardly = (
+def test_guidance_1_is_conditional_and_0_unconditional(pipeline: UnCLIP) -> None:
+    """At 0 the prompt matters only by its dot product."""
+    without, hardly = (
         embed(pipeline, ["a red cube"] * 4, prior_guidance_scale=scale)
         for scale in (1.0, 1.0 + 1e-7)
     )
-    assert torch.allclose(none, hardly, atol=1e-5)
+    assert torch.allclose(without, hardly, atol=1e-5)
     first, second = (
         embed(pipeline, [prompt] * 4, prior_guidance_scale=0.0) for prompt in ("a red cube", "b")
     )
     assert torch.allclose(first, second, atol=1e-5)
     assert not torch.allclose(
-        none, embed(pipeline, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3
+        without, embed(pipeline, ["a red cube"] * 4, prior_guidance_scale=3.0), atol=1e-3
     )
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_a_pass_that_failed_halfway_can_be_made_again(
+def test_a_failed_pass_can_be_repeated(
     pipeline: UnCLIP, monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> None:
-    """As the engine does, row by row: the rows draw what they would have drawn."""
+    """The engine does so row by row; results do not change."""
     parameters = pipeline.resolve(size=64, prior="autoregressive", prior_guidance_scale=scale)
-    whole, broken = (
+    expected, interrupted = (
         [pipeline.prompt_row("a red cube", seed, parameters, prior=True) for seed in range(2)]
         for _ in range(2)
     )
-    pipeline.run(whole)
+    pipeline.run(expected)
     for _ in range(3):
-        pipeline.step(broken)
+        pipeline.step(interrupted)
     with monkeypatch.context() as patched:
-        patched.setattr("models.stages.ar_prior.nucleus", lambda *given: 1 / 0)
+        patched.setattr("models.stages.ar_prior.nucleus", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            pipeline.step(broken)
-    pipeline.run(broken)
-    for one, other in zip(broken, whole, strict=True):
+            pipeline.step(interrupted)
+    pipeline.run(interrupted)
+    for one, other in zip(interrupted, expected, strict=True):
         assert one.conditioning.image_embedding.equal(other.conditioning.image_embedding)
