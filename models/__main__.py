@@ -37,7 +37,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a failure exits with a line that says why."""
+    """Run the command line; a failure exits with a line that has the reason."""
     options = _parse(arguments)
     out = options.out or Path(options.name)
     try:

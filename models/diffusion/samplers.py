@@ -2,8 +2,8 @@
 
     x_next = a·x_t + b·x_0 + c·x_0_prev + d·noise + e·x_0_before
 
-where x_0 is the network's estimate from x_t at the step's timestep, x_0_prev and x_0_before are its
-estimates one and two steps earlier, and noise is fresh and normal. Predictor-correctors fit too,
+x_0 is the network's estimate from x_t at the step's timestep, x_0_prev and x_0_before are its
+estimates one and two steps earlier, and noise is new and normal. Predictor-correctors fit too,
 because what a corrector would return to is itself linear in these. Coefficients are pure functions
 of (schedule, number of steps, eta), in float64. So a step is one fused multiply-add, and rows of
 one batch may be at different steps of different samplers.
@@ -111,7 +111,7 @@ def dpmpp_coefficients(
     """Return DPM-Solver++ (Lu et al. 2022) for alphas_cumprod `a` `[T]`.
 
     Order 2 is the multistep 2M (algorithm 2), order 1 the single-step 1S. Steps are spaced evenly
-    in t where log(alpha/sigma) is at least `lambda_min`. The first step has no predecessor and the
+    in t while log(alpha/sigma) is at least `lambda_min`. The first step has no predecessor and the
     last returns x_0, so both are of order 1. Raises ValueError for another order."""
     if order not in (1, 2):
         raise ValueError(f"DPM-Solver++ of order {order} is not supported: use 1 or 2")

@@ -88,7 +88,7 @@ def stack_conditioning(
 
 
 class Decoder(nn.Module):
-    """Predicts from z_i, the prompt and a noisy image what the config's prediction_type says."""
+    """Predicts x_0, epsilon or v (its prediction_type) from z_i, the prompt and a noisy image."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -117,8 +117,8 @@ class Decoder(nn.Module):
 
         drop_image `[B]` is True where z_i is replaced. Inputs and the prediction are in fp32
         whatever the weights' dtype. A U-Net of 6 output channels predicts `[B, 6, 64, 64]`: the
-        last three say where the log-variance of a DDPM step is between its bounds, from -1 (the
-        smaller) to 1 (the larger; Nichol & Dhariwal 2021, eq. 15)."""
+        last three place the log-variance of a DDPM step between its bounds, from -1 (the smaller)
+        to 1 (the larger; Nichol & Dhariwal 2021, eq. 15)."""
         dtype = self.null_image.dtype
         return to_float32(self.unet(x_t.to(dtype), t, *self._conditions(z_i, text, drop_image)))
 

@@ -175,7 +175,7 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """The network. Levels go from the finest to the coarsest.
 
-    A level is residual blocks, each followed by attention if the config says so."""
+    A level is residual blocks, each followed by attention if `attention` has it."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ RunUNet = Callable[[bool, Tensor, Tensor, Tensor], Tensor]
 
 
 class Upsampler(nn.Module):
-    """Predicts from a noisy large image and a clean small one what its prediction_type says."""
+    """Predicts x_0, epsilon or v (its prediction_type) from a noisy large image and a small one."""
 
     def __init__(self, config: UpsamplerConfig) -> None:
         super().__init__()

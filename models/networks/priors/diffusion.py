@@ -44,7 +44,7 @@ class DiffusionPriorConfig:
 
 
 class DiffusionPrior(nn.Module):
-    """Predicts from prompt, z_t and a noised z_i what the config's prediction_type says."""
+    """Predicts x_0, epsilon or v (its prediction_type) from the prompt, z_t and a noised z_i."""
 
     blocks: Sequence[Block]
     clip_mean: Tensor
