@@ -98,7 +98,7 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
     deny_list = settings.prompt_deny_list
     jobs = JobRepository(settings)
     store = ResultStore(settings.object_store_url) if settings.object_store_url else None
-    submitter = JobSubmitter(settings, jobs.blocking_redis, metrics.count_accepted)
+    submitter = JobSubmitter(settings, jobs, metrics.count_accepted)
     acceptor = JobAcceptor(
         submitter, PromptFilter(deny_list) if deny_list else None, settings.log_prompts
     )

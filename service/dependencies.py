@@ -1,4 +1,7 @@
-"""FastAPI dependencies: what routes need of the application and of the request."""
+"""FastAPI dependencies: what routes need of the application and of the request.
+
+They are coroutines, because FastAPI runs any other function in a thread.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,13 @@ async def get_services(request: Request) -> Services:
     return services
 
 
+async def get_owner(request: Request) -> Owner | None:
+    """Return the owner of the request's jobs, None if keys are not required."""
+    return current_owner(request)
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
-OwnerDep = Annotated[Owner | None, Depends(current_owner)]
+OwnerDep = Annotated[Owner | None, Depends(get_owner)]
 
 
 async def get_base_url(request: Request, services: ServicesDep) -> str:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.concurrency import run_in_threadpool
+
 from contracts import redis_keys
 from contracts.jobs import ENDED
 from service.errors import QuotaExceeded
 from service.jobs.estimate import retry_after_first_finish_s
+from service.jobs.repository import JobRepository
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,24 @@ def active_jobs(redis: Any, owner_id: str) -> set[str]:
     }
 
 
-def check_quota(redis: Any, owner: Owner) -> set[str] | None:
-    """Check that an owner may have one more job. Blocking.
+async def check_quota(jobs: JobRepository, owner: Owner) -> set[str] | None:
+    """Check that an owner may have one more job.
 
     Returns the active jobs if they had to be counted, otherwise None. The caller watches the set,
     so that no other request uses the same slot. Raises QuotaExceeded.
     """
-    if owner.max_jobs is None or redis.scard(redis_keys.active_jobs(owner.id)) < owner.max_jobs:
+    if owner.max_jobs is None:
         return None
+    if await jobs.redis.scard(redis_keys.active_jobs(owner.id)) < owner.max_jobs:
+        return None
+    return await run_in_threadpool(_count_active, jobs.blocking_redis, owner, owner.max_jobs)
+
+
+def _count_active(redis: Any, owner: Owner, limit: int) -> set[str]:
     active = active_jobs(redis, owner.id)
-    if len(active) >= owner.max_jobs:
+    if len(active) >= limit:
         raise QuotaExceeded(
-            f"API key {owner.id} already has {len(active)} active jobs (limit {owner.max_jobs}). "
+            f"API key {owner.id} already has {len(active)} active jobs (limit {limit}). "
             "Wait for one to finish or cancel one.",
             retry_after_s=retry_after_first_finish_s(redis, sorted(active)),
         )

@@ -8,9 +8,11 @@ import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
+from fastapi.concurrency import run_in_threadpool
 from rq import Retry
 
 from contracts import redis_keys
@@ -19,7 +21,6 @@ from contracts.jobs import JobRecord, JobSpec
 from contracts.webhooks import Webhook
 from infra.logging import current_request_id
 from infra.queue import PriorityQueue
-from infra.redis import server_time
 from service.errors import InvalidRequest, QueueFull
 from service.jobs import index, quota
 from service.jobs.estimate import (
@@ -30,6 +31,7 @@ from service.jobs.estimate import (
     retry_after_queue_full_s,
 )
 from service.jobs.quota import Owner
+from service.jobs.repository import JobRepository
 from service.jobs.tracing import enqueue_span
 from service.settings import Settings
 
@@ -81,29 +83,30 @@ class JobSubmitter:
     def __init__(
         self,
         settings: Settings,
-        connection: Any,
+        jobs: JobRepository,
         on_accepted: Callable[[str], None] = lambda operation: None,
     ) -> None:
-        """Use a blocking connection to Redis, the only kind that RQ has.
+        """Use the connections of `jobs`.
 
         `on_accepted`: called with the operation of each new job.
         """
         self.settings = settings
-        self.redis = connection
+        self.jobs = jobs
+        self.redis = jobs.redis
         self.on_accepted = on_accepted
         self._queue = PriorityQueue(
             redis_keys.QUEUE,
-            connection=connection,
+            connection=jobs.blocking_redis,
             serializer="json",
             default_timeout=settings.job_timeout_s,
         )
         retries = settings.job_retries
         self._retry = Retry(max=retries, enqueue_at_front=True) if retries else None
 
-    def submit(
+    async def submit(
         self, request: JobRequest, idempotency_key: str | None, owner: Owner | None
     ) -> SubmittedJob:
-        """Record and enqueue a job in one transaction: it exists wholly or not at all. Blocking.
+        """Record and enqueue a job in one transaction: it exists wholly or not at all.
 
         The transaction watches the job's own record. If its reply is lost, the record shows
         whether the job is accepted.
@@ -119,26 +122,30 @@ class JobSubmitter:
             watched.append(idempotency.key)
         if owner is not None:
             watched.append(redis_keys.active_jobs(owner.id))
-        with self.redis.pipeline() as pipe:
+        is_retry = False
+        async with self.redis.pipeline() as pipe:
             while True:
                 try:
-                    pipe.watch(*watched)
-                    if pipe.exists(redis_keys.job(job_id)):
-                        fields = pipe.hgetall(redis_keys.job(job_id))
-                        place = query_place(pipe, job_id)
+                    await pipe.watch(*watched)
+                    # The id is new, so a record means that an earlier attempt was executed.
+                    if is_retry and (fields := await pipe.hgetall(redis_keys.job(job_id))):
+                        place = await query_place(pipe, job_id)
                         return self._accepted(
                             request, job_id, parse_snapshot(job_id, fields, place)
                         )
-                    if idempotency and (earlier := idempotency.find_job(pipe)):
+                    is_retry = True
+                    if idempotency and (earlier := await idempotency.find_job(pipe)):
                         return SubmittedJob(earlier, None)
-                    self._check_queue()
-                    active = quota.check_quota(self.redis, owner) if owner else None
+                    created_at = await self._check_queue()
+                    active = await quota.check_quota(self.jobs, owner) if owner else None
                     pipe.multi()
                     if idempotency:
                         idempotency.register(pipe, job_id)
                     if owner:
                         quota.register_job(pipe, owner, job_id, active)
-                    accepted = self._enqueue(pipe, job_id, request, idempotency, owner)
+                    accepted = await self._enqueue(
+                        pipe, job_id, request, idempotency, owner, created_at
+                    )
                 except redis.WatchError:
                     # The reply was lost, or another request with the same Idempotency-Key or
                     # API key was faster.
@@ -151,22 +158,30 @@ class JobSubmitter:
         self.on_accepted(request.operation)
         return SubmittedJob(job_id, snapshot)
 
-    def _check_queue(self) -> None:
-        waiting = int(self.redis.llen(redis_keys.QUEUE_LIST))
+    async def _check_queue(self) -> datetime:
+        """Return the time by Redis's clock. Raises QueueFull."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.llen(redis_keys.QUEUE_LIST).time()
+            waiting, (seconds, microseconds) = await pipe.execute()
         limit = self.settings.max_queued_jobs
         if waiting >= limit:
+            retry_after_s = await run_in_threadpool(
+                retry_after_queue_full_s, self.jobs.blocking_redis, waiting - limit + 1
+            )
             raise QueueFull(
                 f"The queue is full ({waiting} of {limit} jobs waiting). Retry later.",
-                retry_after_s=retry_after_queue_full_s(self.redis, waiting - limit + 1),
+                retry_after_s=retry_after_s,
             )
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
-    def _enqueue(
+    async def _enqueue(
         self,
         pipe: Any,
         job_id: str,
         request: JobRequest,
         idempotency: _Idempotency | None,
         owner: Owner | None,
+        created_at: datetime,
     ) -> JobSnapshot:
         """Queue all writes of a new job on the transaction and execute it."""
         with enqueue_span(request.operation, job_id) as trace:
@@ -180,7 +195,7 @@ class JobSubmitter:
                 idempotency=idempotency.key_hash if idempotency else None,
                 trace=trace,
                 request_id=current_request_id(),
-                created_at=server_time(self.redis),
+                created_at=created_at,
             )
             record = JobRecord(job_id, spec)
             pipe.hset(redis_keys.job(job_id), mapping=record.to_hash())
@@ -188,6 +203,7 @@ class JobSubmitter:
             # Input images stay until the job ends.
             for name, png in request.images.items():
                 pipe.set(redis_keys.input_image(job_id, name), png)
+            # RQ only adds commands to the pipeline, so it works with an asyncio one.
             self._queue.enqueue_call(
                 redis_keys.TASK,
                 args=(job_id,),
@@ -201,7 +217,7 @@ class JobSubmitter:
                 pipeline=pipe,
             )
             query_place(pipe, job_id)
-            return JobSnapshot(record, parse_place(pipe.execute()[-1], record))
+            return JobSnapshot(record, parse_place((await pipe.execute())[-1], record))
 
 
 @dataclass(frozen=True)
@@ -226,16 +242,16 @@ class _Idempotency:
         """Redis key that holds the job of this Idempotency-Key."""
         return redis_keys.idempotency(self.key_hash)
 
-    def find_job(self, pipe: Any) -> str | None:
+    async def find_job(self, pipe: Any) -> str | None:
         """Return the id of the job that this key started, if the job still exists.
 
         Raises InvalidRequest if its request was another one.
         """
-        text = pipe.get(self.key)
+        text = await pipe.get(self.key)
         if text is None:
             return None
         earlier = json.loads(text)
-        if not pipe.exists(redis_keys.job(earlier["id"])):
+        if not await pipe.exists(redis_keys.job(earlier["id"])):
             return None
         if earlier["fingerprint"] != self.fingerprint:
             raise InvalidRequest(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import structlog
-from fastapi.concurrency import run_in_threadpool
 
 from service.jobs.quota import Owner
 from service.jobs.submit import JobRequest, JobSubmitter, SubmittedJob
@@ -33,7 +32,7 @@ class JobAcceptor:
         """
         if self.prompt_filter is not None:
             self.prompt_filter.check(request.fields)
-        job = await run_in_threadpool(self.submitter.submit, request, idempotency_key, owner)
+        job = await self.submitter.submit(request, idempotency_key, owner)
         if job.snapshot is not None:
             prompts = {"prompts": dict(prompts_of(request.fields))} if self.log_prompts else {}
             log.info("job accepted", job_id=job.job_id, operation=request.operation, **prompts)

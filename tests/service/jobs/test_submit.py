@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +18,7 @@ from contracts.jobs import Progress, WorkerHeartbeat, now
 from contracts.operations import GenerateRequest
 from devtools.redis_server import RedisServer
 from service.jobs.repository import JobRepository
-from service.jobs.submit import JobRequest, JobSubmitter, SubmittedJob
+from service.jobs.submit import JobRequest, JobSubmitter
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -266,26 +264,23 @@ class TestIdempotency:
         assert len({response.json()["id"] for response in responses}) == 1
         assert await store.llen(redis_keys.QUEUE_LIST) == 1
 
-    def test_concurrent_services_start_one_job(self, redis_server: RedisServer) -> None:
-        """Of fifty threads of five services one has a new job."""
+    async def test_concurrent_services_start_one_job(
+        self, redis_server: RedisServer, store: redis.asyncio.Redis
+    ) -> None:
+        """Of fifty requests to five services one has a new job."""
         settings = Settings(redis_url=redis_server.url)
         repositories = [JobRepository(settings) for _ in range(5)]
-        submitters = [JobSubmitter(settings, jobs.blocking_redis) for jobs in repositories]
+        submitters = [JobSubmitter(settings, jobs) for jobs in repositories]
         request = JobRequest("generate", GenerateRequest(prompt="a red cube"))
-        barrier = threading.Barrier(50)
-
-        def submit_at_once(index: int) -> SubmittedJob:
-            barrier.wait()
-            return submitters[index % 5].submit(request, "mine", None)
-
-        with ThreadPoolExecutor(50) as pool:
-            jobs = list(pool.map(submit_at_once, range(50)))
+        requests = [submitter.submit(request, "mine", None) for submitter in submitters * 10]
+        jobs = await asyncio.gather(*requests)
+        for repository in repositories:
+            await repository.close()
         assert len({job.job_id for job in jobs}) == 1
         assert len([job for job in jobs if job.snapshot is not None]) == 1
-        with redis.Redis.from_url(redis_server.url) as store:
-            assert store.llen(redis_keys.QUEUE_LIST) == 1
-            assert len(store.keys("unclip:job:*")) == 1
-            assert store.zcard(redis_keys.listing()) == 1
+        assert await store.llen(redis_keys.QUEUE_LIST) == 1
+        assert len(await store.keys("unclip:job:*")) == 1
+        assert await store.zcard(redis_keys.listing()) == 1
 
     async def test_the_key_of_an_expired_job_starts_a_new_one(
         self, client: httpx.AsyncClient, store: redis.asyncio.Redis
