@@ -38,6 +38,11 @@ class Settings(CommonSettings):
     max_queued_jobs: int = Field(
         1000, ge=1, description="Limit of waiting jobs; beyond it requests are rejected with 429."
     )
+    redis_min_replicas: int = Field(
+        0,
+        ge=0,
+        description="Replicas of Redis that must hold a job before it is accepted.",
+    )
     max_wait_s: float = Field(
         120.0, ge=0, description="Longest wait in seconds that `Prefer: wait` gets."
     )

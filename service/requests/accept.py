@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from service.jobs.quota import Owner
+from service.jobs.replication import survives_failover
 from service.jobs.submit import JobRequest, JobSubmitter, SubmittedJob
 from service.requests.prompt_filter import PromptFilter, prompts_of
 
@@ -33,6 +34,9 @@ class JobAcceptor:
         if self.prompt_filter is not None:
             self.prompt_filter.check(request.fields)
         job = await self.submitter.submit(request, idempotency_key, owner)
+        min_replicas = self.submitter.settings.redis_min_replicas
+        while not await survives_failover(self.submitter.redis, job.job_id, min_replicas):
+            job = await self.submitter.submit(request, idempotency_key, owner)
         if job.snapshot is not None:
             prompts = {"prompts": dict(prompts_of(request.fields))} if self.log_prompts else {}
             log.info("job accepted", job_id=job.job_id, operation=request.operation, **prompts)
