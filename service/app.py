@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from infra import tracing
+from infra.settings import PREFIX
 from service.api import events, health, images, jobs, operations, problems, vocabulary
 from service.api.metrics import Metrics, MetricsMiddleware
 from service.api.openapi import describe
 from service.api.present import present
 from service.background import BackgroundTask, run_in_background
 from service.dependencies import Services
+from service.errors import InvalidSetting
 from service.gallery import routes as gallery
 from service.gallery.cleanup import delete_orphans_periodically, open_gallery
 from service.jobs import index
@@ -29,6 +31,7 @@ from service.openai.errors import OpenAIErrorMiddleware
 from service.requests.accept import JobAcceptor
 from service.requests.prompt_filter import PromptFilter
 from service.security.body_limit import BodyLimitMiddleware
+from service.security.head_requests import HeadMiddleware
 from service.security.middleware import ApiKeyMiddleware, require_api_key
 from service.settings import Settings
 from service.studio import routes as studio
@@ -50,7 +53,7 @@ ROUTERS = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application; by default with settings from the environment.
 
-    Raises ValueError if the file of the prompt filter is invalid.
+    Raises InvalidSetting if the file of the prompt filter or the gallery is invalid.
     """
     settings = settings or Settings()
     metrics = Metrics()
@@ -80,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     if keys_required:
         app.add_middleware(ApiKeyMiddleware, jobs=services.jobs)
+    app.add_middleware(HeadMiddleware)
     # Outside of all that may reject a call under /v1.
     app.add_middleware(OpenAIErrorMiddleware)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
@@ -99,13 +103,23 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
     jobs = JobRepository(settings)
     store = ResultStore(settings.object_store_url) if settings.object_store_url else None
     submitter = JobSubmitter(settings, jobs, metrics.count_accepted)
-    acceptor = JobAcceptor(
-        submitter, PromptFilter(deny_list) if deny_list else None, settings.log_prompts
-    )
+    with _name_setting("PROMPT_DENY_LIST"):
+        prompt_filter = PromptFilter(deny_list) if deny_list else None
+    acceptor = JobAcceptor(submitter, prompt_filter, settings.log_prompts)
     image_gallery = None
     if settings.gallery_url:
-        image_gallery = open_gallery(settings.gallery_url, settings.gallery_files_url)
+        with _name_setting("GALLERY_URL"):
+            image_gallery = open_gallery(settings.gallery_url, settings.gallery_files_url)
     return Services(settings, jobs, JobImages(jobs, store), acceptor, image_gallery)
+
+
+@contextmanager
+def _name_setting(name: str) -> Iterator[None]:
+    """Turn a ValueError of the block into InvalidSetting with the name of the setting."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidSetting(f"{PREFIX}{name}: {error}") from error
 
 
 @asynccontextmanager
