@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +27,8 @@ log = logging.getLogger("service.jobs.index")
 # Entries that one page reads at most in search of those that match its filters.
 MAX_SCANNED = 500
 PRUNED_AT_ONCE = 500
+# A score, and the name of an entry.
+_CURSOR = re.compile(r"([0-9]{1,17}) ([0-9a-f]{1,64}:[0-9a-f]{0,64})")
 PRUNE_EVERY_S = 60.0
 LISTED_FIELDS = ("spec", "status", "progress", "outcome", "started_at", "finished_at")
 # KEYS: the index. ARGV: the highest score and name of the page, its lowest score, its length, the
@@ -178,11 +181,12 @@ def _parse_cursor(cursor: str) -> tuple[str, str]:
     """Return the score and the name of a cursor."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        score, name = text.split(" ")
-        int(score)
-    except (ValueError, binascii.Error) as error:
+        match = _CURSOR.fullmatch(text)
+    except (ValueError, binascii.Error):
+        match = None
+    if match is None:
         raise InvalidRequest.from_field(
             "cursor",
             f"{cursor[:80]!r} is not valid. Use the `next` value of the previous page unchanged",
-        ) from error
-    return score, name
+        )
+    return match[1], match[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from contextlib import aclosing
 from typing import Any
@@ -29,10 +30,11 @@ HEALTH_CHECK_INTERVAL_S = 30
 WRITE_PROBE_TTL_S = 10
 # Each waiting client uses a connection. The pool opens only what is used.
 MAX_CONNECTIONS = 2000
+JOB_ID = re.compile("[0-9a-f]{32}")
 
 
 class JobRepository:
-    """The jobs in Redis: one asyncio client for reading, one blocking client for RQ."""
+    """The jobs in Redis: one asyncio client for reading, one blocking client for the rest."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -59,6 +61,9 @@ class JobRepository:
 
     async def get(self, job_id: str) -> JobSnapshot:
         """Return a job and its place in the queue. Raises JobNotFound."""
+        # Other text could name another key of Redis.
+        if not JOB_ID.fullmatch(job_id):
+            raise self.not_found(job_id)
         snapshot = await read_snapshot(self.redis, job_id)
         if snapshot is None:
             raise self.not_found(job_id)
