@@ -108,7 +108,11 @@ class Settings(CommonSettings):
         (), description="Origins whose pages may call the service; * for all."
     )
     trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Hosts that requests may name, such as *.example.org. Default: all."
+        (),
+        description=(
+            "Hosts that requests may name, such as *.example.org; * for all. Default: all, and on "
+            "a loopback address localhost, 127.0.0.1, ::1 and the host of UNCLIP_PUBLIC_URL."
+        ),
     )
     prompt_deny_list: Path | None = Field(
         None, description="File of words and phrases that no prompt may contain."

@@ -13,7 +13,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
-from service.security.hosts import TrustedHostMiddleware
+from service.security import hosts
+from service.security.origins import CrossSiteMiddleware, allowed_origins
 from service.security.request_id import RequestIdMiddleware
 from service.settings import Settings
 
@@ -69,6 +70,9 @@ class SecurityHeadersMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in self.headers.items():
                     headers.setdefault(name, value)
+                # JSON has links that open images, and changes from request to request.
+                if "json" in headers.get("content-type", ""):
+                    headers.setdefault("Cache-Control", "no-store")
                 headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
                 if scope["scheme"] == "https":
                     headers.setdefault("Strict-Transport-Security", HSTS)
@@ -92,7 +96,8 @@ def wrap_app(
             allow_headers=("*",),
             expose_headers=CORS_EXPOSED,
         )
-    if settings.trusted_hosts:
-        app = TrustedHostMiddleware(app, settings.trusted_hosts, error_response)
+    app = CrossSiteMiddleware(app, allowed_origins(settings), error_response)
+    if trusted_hosts := hosts.trusted_hosts(settings):
+        app = hosts.TrustedHostMiddleware(app, trusted_hosts, error_response)
     app = SecurityHeadersMiddleware(app, is_cross_origin=bool(settings.cors_origins))
     return RequestIdMiddleware(app)

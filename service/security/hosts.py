@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import BadRequest, ServiceError
+from service.settings import Settings
 
 # Probes address a machine by its IP address.
 PROBES = ("/healthz", "/readyz", "/metrics")
 MAX_QUOTED_CHARACTERS = 100
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+def trusted_hosts(settings: Settings) -> tuple[str, ...]:
+    """Return the hosts that requests may name; none for all.
+
+    A service on a loopback address trusts that machine's names and the host of its public URL by
+    default. Otherwise any web page could reach it by DNS rebinding.
+    """
+    if settings.trusted_hosts:
+        return settings.trusted_hosts
+    if not _is_loopback(settings.host):
+        return ()
+    public = settings.public_url.host if settings.public_url else None
+    return (*LOOPBACK_HOSTS, settings.host.lower(), *((public.lower(),) if public else ()))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class TrustedHostMiddleware:

@@ -29,7 +29,8 @@ def anyio_backend() -> str:
 @asynccontextmanager
 async def served(**fields: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of an app with these settings. An exception that leaves the app is raised."""
-    settings = Settings(**fields)
+    # The host of BASE_URL is none that a service on a loopback address trusts by default.
+    settings = Settings(**{"trusted_hosts": "*"} | fields)
     app = create_app(settings)
     asgi_app = wrap_app(app, settings, problem_response)
     transport = httpx.ASGITransport(asgi_app, client=("127.0.0.1", 1))

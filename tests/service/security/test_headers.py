@@ -33,7 +33,8 @@ PREFLIGHT = {
 
 def client_with(**fields: Any) -> httpx.AsyncClient:
     """Return a client of a service without Redis. Unhandled exceptions become responses."""
-    settings = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", **fields)
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    settings = Settings(**{"redis_url": url, "trusted_hosts": "*"} | fields)
     app = wrap_app(create_app(settings), settings, problem_response)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60)
@@ -60,7 +61,7 @@ async def broken(
         ("GET", "/nothing", 404, b""),
         ("OPTIONS", "/generate", 405, b""),
         ("POST", "/generate", 415, b"{}"),
-        ("POST", "/generate", 413, b" " * (2 << 20)),
+        ("POST", "/gallery/images", 413, b" " * (2 << 20)),
     ],
 )
 async def test_every_response_has_the_headers(
@@ -209,7 +210,16 @@ async def test_responses_are_streamed() -> None:
         "headers": [(b"origin", PAGE.encode())],
         "scheme": "http",
     }
-    wrapped = wrap_app(app, Settings(cors_origins=("*",)), problem_response)
+    wrapped = wrap_app(app, Settings(cors_origins=("*",), trusted_hosts=("*",)), problem_response)
     await wrapped(scope, receive, send)
     assert sent_before == [2, 3]
     assert dict(sent[0]["headers"])[POLICY.encode()] == b"its own"
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/" + "0" * 32, "/nothing", "/openapi.json"])
+async def test_json_is_not_stored(path: str) -> None:
+    """It may have links that open images without a key."""
+    async with client_with() as client:
+        answer = await client.get(path)
+    assert "json" in answer.headers["content-type"]
+    assert answer.headers["cache-control"] == "no-store"
