@@ -21,7 +21,8 @@ from contracts.jobs import now
 from service.errors import Unauthorized
 from service.jobs.quota import Owner
 
-_TOKEN = re.compile(r"unclip_(?P<id>[0-9a-f]{12})_[0-9a-f]{64}")
+TOKEN_PREFIX = "unclip_"
+_TOKEN = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{12}})_[0-9a-f]{{64}}")
 
 
 class ApiKey(BaseModel):
@@ -68,7 +69,7 @@ def create(
     """
     key_id = secrets.token_hex(6)
     created_at = now()
-    token = f"unclip_{key_id}_{secrets.token_hex(32)}"
+    token = f"{TOKEN_PREFIX}{key_id}_{secrets.token_hex(32)}"
     key = ApiKey(
         id=key_id,
         name=name,

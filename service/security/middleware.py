@@ -20,7 +20,7 @@ from service.errors import RateLimited, ServiceError
 from service.jobs.quota import Owner
 from service.jobs.repository import JobRepository
 from service.security import rate_limit
-from service.security.api_keys import ApiKey, authenticate
+from service.security.api_keys import TOKEN_PREFIX, ApiKey, authenticate
 
 _IMAGE_PATH = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
 _GALLERY_IMAGE_PATH = re.compile(r"/gallery/images/[0-9a-f]{32}\.png")
@@ -153,8 +153,12 @@ def describe_security(document: dict[str, Any], responses: dict[int | str, Any])
 
 
 def _token(headers: Headers) -> str | None:
+    """Return the API key of a request; a proxy may use Authorization itself."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+    bearer = token.strip() if scheme.lower() == "bearer" else None
+    if bearer is not None and bearer.startswith(TOKEN_PREFIX):
+        return bearer
+    return headers.get("x-api-key", bearer)
 
 
 def _without_body(receive: Receive) -> Receive:

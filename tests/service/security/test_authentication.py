@@ -85,6 +85,8 @@ async def test_openai_calls_are_rejected_in_their_form(
         {"authorization": "bearer {token}"},
         {"x-api-key": "{token}"},
         {"x-api-key": "{token}", "authorization": "Basic YTpi"},
+        {"x-api-key": "{token}", "authorization": "Bearer a.proxy's.own"},
+        {"x-api-key": "another", "authorization": "Bearer {token}"},
     ],
 )
 async def test_either_header_carries_the_key(
