@@ -19,8 +19,17 @@ Address = IPv4Address | IPv6Address
 # Metadata services of clouds that the rules for networks below do not reject.
 METADATA = {
     ip_address(text)
-    for text in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
+    for text in (
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+    )
 }
+# NAT64 of a local network (RFC 8215): where the IPv4 address is inside depends on its operator.
+LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
 # Special networks that some releases of Python 3.11 report as global.
 NOT_PUBLIC = [ip_network(text) for text in ("192.0.0.0/24", "fec0::/10")]
 # IPv6 networks whose last 32 bits are the IPv4 destination: mapped, translated (RFC 2765), NAT64,
@@ -40,6 +49,8 @@ def rejection_reason(address: Address, allow_private: bool) -> str | None:
     allow_private: whether loopback and private networks are allowed.
     """
     destination = _destination(address)
+    if destination in LOCAL_NAT64:
+        return "it is translated to an IPv4 address that cannot be checked"
     if destination in METADATA or destination.is_link_local:
         return "it is link-local or a cloud's metadata service"
     if destination.is_multicast or destination.is_unspecified:
