@@ -84,6 +84,14 @@ def spans_by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in spans.get_finished_spans()}
 
 
+async def test_no_span_has_a_query(client: httpx.AsyncClient, spans: InMemorySpanExporter) -> None:
+    """It may hold the link of an image, or a key that was sent so by mistake."""
+    await client.get("/jobs/" + "0" * 32 + "/images/0.png", params={"link": "a-secret"})
+    (span,) = [span for span in spans.get_finished_spans() if span.kind == SpanKind.SERVER]
+    assert "a-secret" not in span.to_json()
+    assert any("/images/0.png" in str(value) for value in (span.attributes or {}).values())
+
+
 async def test_one_trace_leads_from_the_request_to_the_stages(
     client: httpx.AsyncClient, runner: JobRunner, spans: InMemorySpanExporter
 ) -> None:
