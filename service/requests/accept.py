@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import structlog
+from fastapi.concurrency import run_in_threadpool
 
 from service.jobs.quota import Owner
 from service.jobs.replication import survives_failover
@@ -32,7 +33,7 @@ class JobAcceptor:
         request, QueueFull, or QuotaExceeded.
         """
         if self.prompt_filter is not None:
-            self.prompt_filter.check(request.fields)
+            await run_in_threadpool(self.prompt_filter.check, request.fields)
         job = await self.submitter.submit(request, idempotency_key, owner)
         min_replicas = self.submitter.settings.redis_min_replicas
         while not await survives_failover(self.submitter.redis, job.job_id, min_replicas):

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ftfy
+import regex
 import structlog
 
 from contracts.fields import RequestFields
 from service.errors import FieldProblem, InvalidRequest
 
 log = structlog.stdlib.get_logger("service.requests.prompt_filter")
+# Some expressions take exponential time.
+EXPRESSION_TIMEOUT_S = 0.2
 _PROMPT_FIELDS = ("prompt", "negative_prompt", "prompt_a", "prompt_b", "prompt_from", "prompt_to")
 # Unicode's Default_Ignorable_Code_Point: characters without a shape.
 _IGNORABLE = re.compile(
@@ -61,7 +64,7 @@ class PromptFilter:
         """Read the list. Raises ValueError if the file cannot be read or has an invalid line."""
         self.path = path
         self._phrases: dict[tuple[str, ...], int] = {}
-        self._patterns: list[tuple[re.Pattern[str], int]] = []
+        self._patterns: list[tuple[regex.Pattern[str], int]] = []
         self._stat = self._fingerprint()
         self._read()
 
@@ -94,7 +97,21 @@ class PromptFilter:
             for start in range(len(words) - length + 1):
                 if line := self._phrases.get(words[start : start + length]):
                     return line
-        return next((line for pattern, line in self._patterns if pattern.search(text)), None)
+        return self._matching_pattern(text)
+
+    def _matching_pattern(self, text: str) -> int | None:
+        """Return the line of the first expression that matches, or that takes too long."""
+        for pattern, line in self._patterns:
+            try:
+                # In a thread, `concurrent` lets other requests run meanwhile.
+                if pattern.search(text, timeout=EXPRESSION_TIMEOUT_S, concurrent=True):
+                    return line
+            except TimeoutError:
+                log.error(
+                    "a regular expression takes too long, so its prompt is blocked", line=line
+                )
+                return line
+        return None
 
     def _reload_if_changed(self) -> None:
         stat = self._fingerprint()
@@ -127,8 +144,8 @@ class PromptFilter:
                 continue
             if len(line) > 2 and line[0] == line[-1] == "/":
                 try:
-                    patterns.append((re.compile(line[1:-1], re.IGNORECASE), number))
-                except re.error as error:
+                    patterns.append((regex.compile(line[1:-1], regex.IGNORECASE), number))
+                except regex.error as error:
                     raise ValueError(
                         f"line {number} is not a regular expression: {error}"
                     ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -175,3 +177,28 @@ async def test_other_prompts_are_accepted(
     """Labels of a probe are not checked."""
     async with serve(prompt_deny_list=write_list(tmp_path)) as client:
         assert (await client.post(path, json=body)).status_code == 202
+
+
+def test_a_slow_expression_blocks_the_prompt_and_not_the_service(tmp_path: Path) -> None:
+    """This one takes twice as long for each letter; other threads run meanwhile."""
+    denied = PromptFilter(write_list(tmp_path, "gun\n/^(a|aa)+!$/\n"))
+    ticks = 0
+    is_done = threading.Event()
+
+    def tick() -> None:
+        nonlocal ticks
+        while not is_done.wait(0.01):
+            ticks += 1
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    started_at = time.process_time()
+    line = denied.matching_line("a" * 60 + "b!")
+    spent_s = time.process_time() - started_at
+    is_done.set()
+    ticking.join()
+    assert line == 2
+    assert spent_s < 1
+    assert ticks > 0
+    assert denied.matching_line("aaa!") == 2
+    assert denied.matching_line("a cube") is None
