@@ -21,7 +21,7 @@ FIGURES = Figures(
 def test_names_that_are_mostly_right_are_listed():
     card = write_card(FIGURES)
     prose = " ".join(card.split())
-    assert "2 of 3 names are right in at least 80 %" in prose
+    assert "2 of 3 names are right in 80 % or more" in prose
     assert "cat, dog." in prose
     assert "| animals-nature | 2 | 2 |" in card
     assert "| food-drink | 1 | 0 |" in card
