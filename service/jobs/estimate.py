@@ -81,8 +81,11 @@ def parse_place(reply: list[Any], record: JobRecord) -> QueuePlace:
 
 
 async def read_snapshot(redis: Any, job_id: str) -> JobSnapshot | None:
-    """Read a job's snapshot in one transaction; None if the job does not exist."""
-    async with redis.pipeline() as pipe:
+    """Read a job's snapshot in one round trip; None if the job does not exist.
+
+    It is no transaction, because a full Redis refuses transactions that only read, too.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
         query_snapshot(pipe, job_id)
         fields, reply = await pipe.execute()
     return parse_snapshot(job_id, fields, reply)
