@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,21 @@ class ObjectStore:
         deadline = time.monotonic() + self._retry_for_s
         for name, content in contents.items():
             self._put_one(name, content, deadline)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects by name; a missing one is no error. Blocking.
+
+        Raises ObjectStoreError if the store does not answer.
+        """
+        for name in names:
+            try:
+                self._files.rm_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                continue
+            except BaseTimeoutException:
+                raise
+            except Exception as error:
+                raise ObjectStoreError(f"{type(error).__name__}: {error}") from error
 
     def delete_expired(self, max_age_s: float) -> int:
         """Delete results older than this many seconds and return their number. Blocking."""

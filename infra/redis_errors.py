@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import redis
@@ -94,15 +94,10 @@ class EndlessRetry(Retry):
         """`cap_s`, `base_s`: longest and shortest pause between two attempts."""
         super().__init__(ExponentialBackoff(cap=cap_s, base=base_s), -1)
         self._episode = Episode("waiting for Redis")
-        self._deadline_s = float("inf")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EndlessRetry:
         # redis-py copies it for each connection, and all connections share one episode.
         return self
-
-    def stop_after(self, seconds: float) -> None:
-        """Raise the error of a command that still fails this many seconds from now."""
-        self._deadline_s = time.monotonic() + seconds
 
     def call_with_retry(
         self,
@@ -126,7 +121,7 @@ class EndlessRetry(Retry):
             if is_retryable is not None and not is_retryable(failure):
                 raise failure
             num_failures += 1
-            is_last = _is_single_attempt() or time.monotonic() > self._deadline_s
+            is_last = _should_give_up()
             if not is_last:
                 self._episode.note(failure)
                 # Before `fail`: it raises if keys are watched, and callers repeat that at once.
@@ -141,14 +136,19 @@ class EndlessRetry(Retry):
 
 
 @contextmanager
-def single_attempt() -> Iterator[None]:
-    """Let `EndlessRetry` give up at the first failure inside the block, in this thread."""
-    before = _is_single_attempt()
-    _thread.is_single_attempt = True
+def give_up_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """Let `EndlessRetry` raise a failure if the condition holds, in this thread and block."""
+    before = getattr(_thread, "should_give_up", None)
+    _thread.should_give_up = condition
     try:
         yield
     finally:
-        _thread.is_single_attempt = before
+        _thread.should_give_up = before
+
+
+def single_attempt() -> AbstractContextManager[None]:
+    """Let `EndlessRetry` raise the first failure inside the block, in this thread."""
+    return give_up_when(lambda: True)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -158,8 +158,9 @@ def is_transient(error: BaseException) -> bool:
     return refusal_code(error) is not None
 
 
-def _is_single_attempt() -> bool:
-    return getattr(_thread, "is_single_attempt", False)
+def _should_give_up() -> bool:
+    condition: Callable[[], bool] | None = getattr(_thread, "should_give_up", None)
+    return condition is not None and condition()
 
 
 def _reply(error: BaseException) -> str:

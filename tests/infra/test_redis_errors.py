@@ -11,7 +11,13 @@ import pytest
 import redis
 
 from devtools.redis_server import RedisServer
-from infra.redis_errors import EndlessRetry, describe, refusal_code, single_attempt
+from infra.redis_errors import (
+    EndlessRetry,
+    describe,
+    give_up_when,
+    refusal_code,
+    single_attempt,
+)
 
 CONTENT = "secret content"
 REFUSED_S = 0.5
@@ -115,9 +121,11 @@ def test_a_single_attempt_does_not_wait(client: Any, patient: Any) -> None:
         away.set("a", 1)
 
 
-def test_retries_end_at_the_deadline(client: Any, patient: Any) -> None:
-    """A worker that stops does not wait for ever."""
+def test_retries_end_on_a_condition(client: Any, patient: Any) -> None:
+    """A worker that stops waits for a limited time."""
     use_all_memory(client)
-    patient.get_retry().stop_after(0.2)
-    with pytest.raises(redis.ResponseError):
+    stopped = threading.Event()
+    threading.Timer(0.2, stopped.set).start()
+    with give_up_when(stopped.is_set), pytest.raises(redis.ResponseError):
         patient.set("a", 1)
+    assert stopped.is_set()

@@ -139,8 +139,14 @@ class JobRepository:
         return dict(zip(names, contents, strict=True))
 
     def is_preview_subscribed(self) -> bool:
-        """Return whether a client watches the job's previews."""
-        return bool(self.redis.exists(redis_keys.preview_subscribed(self.job_id)))
+        """Return whether a client watches the job's previews; False if Redis is unavailable."""
+        try:
+            with single_attempt():
+                return bool(self.redis.exists(redis_keys.preview_subscribed(self.job_id)))
+        except redis.RedisError as error:
+            if not is_transient(error):
+                raise
+            return False
 
     def start(self, parameters: dict[str, Any]) -> bool:
         """Set the job running with resolved parameters; a retry keeps its first start time."""
@@ -201,13 +207,21 @@ class JobRepository:
         if animation is not None:
             outcome.animation = animation[0]
             contents[redis_keys.animation(self.job_id)] = animation[1]
+        stored: dict[str, bytes] = {}
         if self.store is not None:
             if not self._is_running():
                 # The stored images are another worker's, and a client may be reading them.
                 return False
-            self.store.put(self._stored_contents(pngs, animation))
             contents = {}
-        return self._end("succeeded", encode_fields(outcome=outcome, progress=progress), contents)
+            stored = self._stored_contents(pngs, animation)
+            self.store.put(stored)
+        fields = encode_fields(outcome=outcome, progress=progress)
+        has_ended = self._end("succeeded", fields, contents)
+        if self.store is not None and not has_ended and self._status() != "succeeded":
+            # The job was cancelled during the upload. A success would be another worker's, with
+            # the same images.
+            self.store.delete(stored)
+        return has_ended
 
     def fail(
         self,
@@ -260,8 +274,12 @@ class JobRepository:
         return contents
 
     def _is_running(self) -> bool:
+        return self._status() not in {None, *ENDED}
+
+    def _status(self) -> str | None:
+        """Return the job's present status; None if it is deleted."""
         status = self.redis.hget(self.key, "status")
-        return status is not None and status.decode() not in ENDED
+        return None if status is None else status.decode()
 
     def _end(
         self,

@@ -13,8 +13,9 @@ from torch import Tensor
 from contracts import redis_keys
 from contracts.fields import BatchFields
 from contracts.images import image_digest
-from contracts.jobs import ENDED, JobRecord, now
+from contracts.jobs import ENDED, JobRecord
 from infra.object_store import ObjectStore
+from infra.redis import server_time
 from models import Parameters, UnCLIP
 from models.operations import Operation, Outcome, Phase, drive
 from worker import metrics, tracing
@@ -108,6 +109,9 @@ class JobRun:
             parameters, operation = self._start()
             return parameters, drive(operation, self._run_phase)
         except JobTimeoutException as error:
+            if not self.started_at:
+                # All the time went into waiting for Redis, so RQ retries the job.
+                raise
             raise TimedOutError(
                 "The job exceeded this service's time limit. "
                 "Request fewer images or steps, or a smaller size."
@@ -126,11 +130,11 @@ class JobRun:
         images: dict[str, Tensor] = {key: decode_png(content) for key, content in inputs.items()}
         self.input_digests = {key: image_digest(content) for key, content in inputs.items()}
         parameters = pipeline.resolve(name, **spec.request.requested_parameters())
-        self.started_at = time.monotonic()
         if not self.jobs.start(parameters.as_dict()):
             raise JobEndedError
+        self.started_at = time.monotonic()
         if self.record.started_at is None:
-            wait_s = (now() - spec.created_at).total_seconds()
+            wait_s = (server_time(self.runner.connection) - spec.created_at).total_seconds()
             metrics.observe_queue_wait(name, wait_s)
         log.info("job started", operation=name)
         operation = start_operation(pipeline, name, spec.request, images, parameters)

@@ -35,7 +35,7 @@ from contracts.jobs import WorkerHeartbeat
 from contracts.transitions import Reason
 from infra.queue import PriorityQueue
 from infra.redis import connect
-from infra.redis_errors import EndlessRetry, Episode, describe
+from infra.redis_errors import EndlessRetry, Episode, describe, give_up_when
 from worker.jobs.record import JobRepository
 from worker.queue.heartbeats import HEARTBEAT_INTERVAL_S, HEARTBEAT_TTL_S, send_heartbeat
 from worker.queue.recovery import RecoveringIntermediateQueue, clean_registries
@@ -149,7 +149,8 @@ class ThreadWorker(BaseWorker):
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Run RQ's loop and send heartbeats; return when stopped and all jobs have ended."""
         self._heartbeats.start()
-        return bool(super().work(*args, **kwargs))
+        with give_up_when(lambda: self._stop_requested):
+            return bool(super().work(*args, **kwargs))
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGTERM and SIGINT: take no more jobs and finish the running ones.
@@ -319,7 +320,8 @@ class ThreadWorker(BaseWorker):
         """Send heartbeats of the process and of every running job, until `teardown`."""
         while not self._stopped.is_set():
             try:
-                self._send_heartbeat()
+                with give_up_when(self._stopped.is_set):
+                    self._send_heartbeat()
                 self.on_heartbeat()
             except redis.RedisError as error:
                 # Without the next heartbeat all jobs would seem abandoned.
@@ -340,13 +342,12 @@ class ThreadWorker(BaseWorker):
         while threads := [thread for _, _, thread in list(self._running.values())]:
             threads[0].join(timeout=1)
         self._stopped.set()
-        retry = self.connection.get_retry()
-        if isinstance(retry, EndlessRetry):
-            retry.stop_after(TEARDOWN_S)
         self._heartbeats.join()
+        deadline_s = time.monotonic() + TEARDOWN_S
         try:
-            self.connection.delete(redis_keys.worker(self.name))
-            super().teardown()  # type: ignore[no-untyped-call]
+            with give_up_when(lambda: time.monotonic() > deadline_s):
+                self.connection.delete(redis_keys.worker(self.name))
+                super().teardown()  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
             log.warning("cannot deregister, the heartbeat expires: %s", describe(error))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from contracts import redis_keys
 from contracts.jobs import ImageInfo, Progress
 from contracts.transitions import MAX_EVENTS
 from devtools.redis_server import RedisServer
+from infra.object_store import ObjectStore
 from worker.jobs.record import JobRepository
 
 HALF = Progress(stage="decoder", step=3, steps=6, fraction=0.5)
@@ -211,3 +213,20 @@ def test_mean_durations_follow_the_latest_jobs(client: redis.Redis, jobs: JobRep
     jobs.update_mean_durations("edit:256", 11.2)
     means = {name: float(mean) for name, mean in client.hgetall(redis_keys.MEAN_DURATIONS).items()}
     assert means == pytest.approx({b"generate:64": 1.2, b"edit:256": 11.2, b"any:None": 3.2})
+
+
+def test_images_of_a_job_that_is_cancelled_meanwhile_are_deleted(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    """The upload may take long, and a cancelled job has no images."""
+    jobs = store_job(client, {"prompt": "a"})
+
+    class SlowStore(ObjectStore):
+        def put(self, contents: Mapping[str, bytes]) -> None:
+            super().put(contents)
+            client.hset(jobs.key, "status", "cancelled")
+
+    jobs.store = SlowStore(f"file://{tmp_path}")
+    assert jobs.start({})
+    assert not jobs.succeed(PNGS, IMAGES, [], WHOLE)
+    assert not list(tmp_path.rglob("*.png"))

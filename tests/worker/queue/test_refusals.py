@@ -85,6 +85,8 @@ def test_a_worker_stops_while_redis_refuses_writes(client: redis.Redis) -> None:
     with working(client, HeldRunner(client)) as worker:
         time.sleep(1)
         client.config_set("min-replicas-to-write", "1")
+        # The worker is in the middle of a refused command.
+        time.sleep(REFUSED_S)
         started_at = time.monotonic()
         worker.stop()
         assert time.monotonic() - started_at < WAIT_S / 2
