@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.chaos.workload import SECRET_PROMPT, History, Receiver
 
 ENDED = {"succeeded", "failed", "cancelled"}
+NO_EXPIRY = -1
 RQ_KEYS = ("rq:queue:unclip", "rq:wip:unclip", "rq:queue:unclip:intermediate")
 
 
@@ -55,6 +56,8 @@ def check_jobs(store: Any, history: History) -> list[str]:
             violations.append(f"{job_id}: succeeded without its image")
         if store.ttl(f"unclip:job:{job_id}") < 0:
             violations.append(f"{job_id}: ended without a time to live")
+        if store.ttl(f"unclip:job:{job_id}:image:0") == NO_EXPIRY:
+            violations.append(f"{job_id}: its image has no time to live")
     counters = {
         name.decode(): int(count) for name, count in store.hgetall("unclip:outcomes").items()
     }
@@ -77,8 +80,16 @@ def check_queue(store: Any) -> list[str]:
 
 
 def check_webhooks(store: Any, receiver: Receiver) -> list[str]:
-    """A webhook reports one end of its job, the one in the record."""
+    """A webhook reports one end of its job, the one in the record, and none is lost."""
     violations = []
+    pending = _pending_webhooks(store)
+    for job_id in job_ids(store):
+        record = store.hgetall(f"unclip:job:{job_id}")
+        status = record.get(b"status", b"").decode()
+        has_webhook = json.loads(record.get(b"spec", b"{}")).get("webhook") is not None
+        is_delivered = (job_id, status) in receiver.deliveries
+        if has_webhook and not is_delivered and f"{job_id}:{status}" not in pending:
+            violations.append(f"{job_id}: its webhook is lost")
     for webhook_id, events in receiver.ids.items():
         if len(events) > 1:
             violations.append(f"webhook {webhook_id} reported {sorted(events)}")
@@ -87,6 +98,16 @@ def check_webhooks(store: Any, receiver: Receiver) -> list[str]:
         if stored is not None and stored.decode() != status:
             violations.append(f"{job_id}: a webhook reported {status}, it is {stored.decode()}")
     return violations
+
+
+def _pending_webhooks(store: Any) -> set[str]:
+    """Return the deliveries that wait."""
+    return {
+        member.decode()
+        for key in store.scan_iter("unclip:webhooks*")
+        if store.type(key) == b"zset"
+        for member in store.zrange(key, 0, -1)
+    }
 
 
 def check_logs(logs: str, secrets: list[str]) -> list[str]:
