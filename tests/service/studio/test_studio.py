@@ -301,7 +301,9 @@ def test_the_page_asks_nobody_else_and_is_small(open_page: OpenPage) -> None:
     assert sum(files.values()) < 250_000
 
 
-def test_the_api_documentation_asks_nobody_else(open_page: OpenPage, problems: list[str]) -> None:
+def test_the_api_documentation_loads_only_from_the_service(
+    open_page: OpenPage, problems: list[str]
+) -> None:
     """Swagger UI shows every operation under its content policy, from files of the service."""
     page = open_page("about:blank")
     urls: list[str] = []
