@@ -77,9 +77,10 @@ class ManagedProcess:
         """Send SIGTERM, and SIGKILL after `grace_s` seconds; return whether SIGTERM sufficed."""
         if not self.is_running:
             return True
-        self.send_signal(signal.SIGTERM)
+        process = self._started()
+        process.send_signal(signal.SIGTERM)
         try:
-            self.wait(grace_s)
+            process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self.kill()
             return False
@@ -87,11 +88,13 @@ class ManagedProcess:
 
     def kill(self) -> None:
         """Send SIGKILL to the process and its children, and wait for its end."""
-        if self._process is None:
+        # Another thread may start the process again as soon as it has ended.
+        process = self._process
+        if process is None:
             return
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def log_text(self) -> str:
         """Return everything written to the log."""
