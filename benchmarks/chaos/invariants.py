@@ -90,10 +90,11 @@ def check_webhooks(store: Any, receiver: Receiver) -> list[str]:
         is_delivered = (job_id, status) in receiver.deliveries
         if has_webhook and not is_delivered and f"{job_id}:{status}" not in pending:
             violations.append(f"{job_id}: its webhook is lost")
-    for webhook_id, events in receiver.ids.items():
+    # Copies, because late deliveries still arrive.
+    for webhook_id, events in list(receiver.ids.items()):
         if len(events) > 1:
             violations.append(f"webhook {webhook_id} reported {sorted(events)}")
-    for job_id, status in receiver.deliveries:
+    for job_id, status in list(receiver.deliveries):
         stored = store.hget(f"unclip:job:{job_id}", "status")
         if stored is not None and stored.decode() != status:
             violations.append(f"{job_id}: a webhook reported {status}, it is {stored.decode()}")
