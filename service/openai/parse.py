@@ -15,7 +15,7 @@ from contracts.operations import OPERATIONS
 from service.jobs.submit import JobRequest
 from service.openai.errors import OpenAIError, from_validation_error, image_error
 from service.openai.schemas import EditsCall, GenerationsCall, ImagesCall, VariationsCall
-from service.requests.body import media_type, read_json
+from service.requests.body import media_type, open_form, read_json
 from service.requests.images import ImageError, check_total_pixels, open_image
 from service.requests.serial import run_serially
 from service.settings import Settings
@@ -85,11 +85,14 @@ async def _read_form(
     fields: dict[str, Any] = {}
     files: Uploads = {}
     try:
-        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
+        async with open_form(request, MAX_FILES, MAX_FIELDS) as form:
             for key, value in form.multi_items():
+                # Browsers and clients send inputs that are not set as empty ones.
                 if isinstance(value, UploadFile):
+                    if not (value.filename or value.size):
+                        continue
                     files.setdefault(key.removesuffix("[]"), []).append(await value.read())
-                else:
+                elif value:
                     fields[key] = value
     except Exception as error:
         reason = str(getattr(error, "detail", error))[:200]

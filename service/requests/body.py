@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartParser
 
 from contracts.fields import IMAGE_FIELDS
 from service.errors import BadRequest, InvalidRequest, ServiceError
@@ -19,6 +23,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 LARGE_BODY_BYTES = 1 << 16
 MAX_FILES = 4
 MAX_FORM_FIELDS = 200
+# JSON in a form's field is at most a list of 64 labels.
+MAX_JSON_CHARACTERS = 100_000
+# Without a plain file name beside it, which would count.
+_EXTENDED_FILENAME = re.compile(rb"(?i)(;\s*)filename\*=(?!.*;\s*filename=)")
 # How a form's text becomes a value. Fields that are in none of these sets are JSON.
 TEXT_FIELDS = {
     "animation",
@@ -76,8 +84,8 @@ async def read_form(request: Request) -> dict[str, Any]:
     Raises BadRequest if the form cannot be read, InvalidRequest if a field comes too often.
     """
     try:
-        async with request.form(max_files=MAX_FILES, max_fields=MAX_FORM_FIELDS) as form:
-            values = {name: [await _parse(name, v) for v in form.getlist(name)] for name in form}
+        async with open_form(request, MAX_FILES, MAX_FORM_FIELDS) as form:
+            values = await _parse_fields(form)
     except ServiceError:
         raise
     # Starlette and the parser raise various errors.
@@ -98,6 +106,44 @@ def _combine(name: str, parts: list[Any]) -> Any:
     return parts[0]
 
 
+@asynccontextmanager
+async def open_form(request: Request, max_files: int, max_fields: int) -> AsyncIterator[FormData]:
+    """Parse a multipart form and close its files after the block.
+
+    A part with `filename*` (RFC 5987) is a file, as one with `filename` is.
+    """
+    parser = _FormParser(
+        request.headers, request.stream(), max_files=max_files, max_fields=max_fields
+    )
+    form = await parser.parse()
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+class _FormParser(MultiPartParser):
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        if part.content_disposition is not None:
+            part.content_disposition = _EXTENDED_FILENAME.sub(
+                rb"\1filename=", part.content_disposition
+            )
+        super().on_headers_finished()
+
+
+async def _parse_fields(form: FormData) -> dict[str, list[Any]]:
+    """Return the parts of each field. An empty one counts as absent: browsers send all inputs."""
+    fields: dict[str, list[Any]] = {}
+    for name, value in form.multi_items():
+        is_unset = (
+            not (value.filename or value.size) if isinstance(value, UploadFile) else not value
+        )
+        if not is_unset:
+            fields.setdefault(name, []).append(await _parse(name, value))
+    return fields
+
+
 async def _parse(name: str, value: str | UploadFile) -> Any:
     if isinstance(value, UploadFile):
         return base64.b64encode(await value.read()).decode()
@@ -106,7 +152,7 @@ async def _parse(name: str, value: str | UploadFile) -> Any:
         or (name in IMAGE_FIELDS and not value.startswith("{"))
         or (name in TEXT_LIST_FIELDS and not value.startswith("["))
     )
-    if is_text:
+    if is_text or len(value) > MAX_JSON_CHARACTERS:
         return value
     try:
         return json.loads(value)

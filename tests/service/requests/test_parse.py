@@ -195,7 +195,7 @@ async def test_a_form_for_a_route_without_files_is_415(alone: httpx.AsyncClient)
 async def test_a_large_body_is_413(alone: httpx.AsyncClient) -> None:
     """Routes without images have the lower limit."""
     response = await alone.post(
-        "/generate", content=b"x" * (2 << 20), headers={"content-type": "application/json"}
+        "/gallery/images", content=b"x" * (2 << 20), headers={"content-type": "application/json"}
     )
     assert response.status_code == 413
 
