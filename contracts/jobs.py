@@ -1,9 +1,10 @@
 """The record of a job: what service and worker store in Redis, and how they read it.
 
-The record is a hash. `spec` holds as JSON what the request says and never changes. The other fields
-change while the job runs: `status` and times as text, `parameters`, `progress` and `outcome` as
-JSON. `operation` and `priority` repeat two values of the spec, because Redis scripts read them.
-The service writes the record when it accepts the job, the worker from then on.
+The record is a hash. `spec` holds as JSON what the request says; only its link changes, if the
+owner revokes it. The other fields change while the job runs: `status` and times as text,
+`parameters`, `progress` and `outcome` as JSON. `operation` and `priority` repeat two values of the
+spec, because Redis scripts read them. The service writes the record when it accepts the job, the
+worker from then on.
 """
 
 from __future__ import annotations

@@ -64,6 +64,11 @@ def rate_limit(key_id: str) -> str:
     return f"unclip:api-keys:{key_id}:rate-limit"
 
 
+def link_rate_limit(object_id: str) -> str:
+    """Return the key of the rate limit of a link, as `rate_limit`, by what the link opens."""
+    return f"unclip:links:{object_id}:rate-limit"
+
+
 def image(job_id: str, index: int) -> str:
     """Return the key of an image's PNG, a string."""
     return f"unclip:job:{job_id}:image:{index}"

@@ -107,3 +107,16 @@ async def cancel_job(job: JobDep, services: ServicesDep, base_url: BaseUrlDep) -
     await services.jobs.cancel(job.record.id)
     cancelled = await services.jobs.get(job.record.id)
     return Response(present(cancelled, base_url).model_dump_json(), media_type="application/json")
+
+
+@router.delete(
+    "/jobs/{job_id}/link",
+    response_model=Job,
+    summary="Revoke the link of a job's images",
+    responses=responses(404, 422, 503),
+)
+async def revoke_link(job: JobDep, services: ServicesDep, base_url: BaseUrlDep) -> Response:
+    """Replace the link: URLs with the old one stop to work. The response has the new ones."""
+    await services.jobs.rotate_link(job.record.id)
+    changed = await services.jobs.get(job.record.id)
+    return Response(present(changed, base_url).model_dump_json(), media_type="application/json")

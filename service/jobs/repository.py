@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 from contextlib import aclosing
@@ -31,6 +32,11 @@ WRITE_PROBE_TTL_S = 10
 # Each waiting client uses a connection. The pool opens only what is used.
 MAX_CONNECTIONS = 2000
 JOB_ID = re.compile("[0-9a-f]{32}")
+
+
+def new_link() -> str:
+    """Return a new token that opens a job's images without an API key."""
+    return secrets.token_urlsafe(16)
 
 
 class JobRepository:
@@ -83,6 +89,28 @@ class JobRepository:
             return False
         token = JobSpec.model_validate_json(text).link
         return token is not None and secrets.compare_digest(token.encode(), link.encode())
+
+    async def rotate_link(self, job_id: str) -> None:
+        """Give a job another link, so that URLs with the old one no longer open its images.
+
+        Raises JobNotFound if the job does not exist or has no link.
+        """
+        key = redis_keys.job(job_id)
+        async with self.redis.pipeline() as pipe:
+            while True:
+                try:
+                    await pipe.watch(key)
+                    text = await pipe.hget(key, "spec")
+                    spec = json.loads(text or "{}")
+                    if "link" not in spec:
+                        raise self.not_found(job_id)
+                    pipe.multi()
+                    pipe.hset(key, "spec", json.dumps(spec | {"link": new_link()}))
+                    await pipe.execute()
+                    return
+                except redis.WatchError:
+                    # The worker wrote another field meanwhile.
+                    continue
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Wait at most `seconds` for a job to end. Return whether it has ended.

@@ -31,7 +31,7 @@ from service.jobs.estimate import (
     retry_after_queue_full_s,
 )
 from service.jobs.quota import Owner
-from service.jobs.repository import JobRepository
+from service.jobs.repository import JobRepository, new_link
 from service.jobs.tracing import enqueue_span
 from service.settings import Settings
 
@@ -191,7 +191,7 @@ class JobSubmitter:
                 inputs=list(request.images),
                 webhook=request.webhook,
                 owner=owner.id if owner else None,
-                link=secrets.token_urlsafe(16) if owner else None,
+                link=new_link() if owner else None,
                 idempotency=idempotency.key_hash if idempotency else None,
                 trace=trace,
                 request_id=current_request_id(),

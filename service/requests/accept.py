@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from fastapi.concurrency import run_in_threadpool
 
-from service.jobs.quota import Owner
+from service.jobs.quota import Owner, check_job
 from service.jobs.replication import survives_failover
 from service.jobs.submit import JobRequest, JobSubmitter, SubmittedJob
 from service.requests.prompt_filter import PromptFilter, prompts_of
@@ -29,9 +29,11 @@ class JobAcceptor:
     ) -> SubmittedJob:
         """Turn a request into a job; a repeated Idempotency-Key returns the first job.
 
-        Raises InvalidRequest if the prompt filter blocks a prompt or the key was used for another
-        request, QueueFull, or QuotaExceeded.
+        Raises InvalidRequest if the owner may not submit it, the prompt filter blocks a prompt or
+        the key was used for another request, QueueFull, or QuotaExceeded.
         """
+        if owner is not None:
+            check_job(owner, request.fields)
         if self.prompt_filter is not None:
             await run_in_threadpool(self.prompt_filter.check, request.fields)
         job = await self.submitter.submit(request, idempotency_key, owner)

@@ -37,6 +37,10 @@ class ApiKey(BaseModel):
     max_jobs: int | None = Field(
         None, description="Maximum number of waiting and running jobs; None for no limit."
     )
+    max_cost: int | None = Field(
+        None, description="Maximum cost of one job, in steps at 1024²; None for no limit."
+    )
+    max_priority: int = Field(0, description="Highest priority of its jobs.")
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -52,7 +56,7 @@ class ApiKey(BaseModel):
     @property
     def owner(self) -> Owner:
         """The owner that jobs of this key belong to."""
-        return Owner(self.id, self.max_jobs)
+        return Owner(self.id, self.max_jobs, self.max_cost, self.max_priority)
 
 
 def create(
@@ -61,6 +65,8 @@ def create(
     *,
     rate: str | None = None,
     max_jobs: int | None = None,
+    max_cost: int | None = None,
+    max_priority: int = 0,
     days: float | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key and return it with its token, which is not stored. Blocking.
@@ -76,6 +82,8 @@ def create(
         digest=_digest(token),
         rate=rate,
         max_jobs=max_jobs,
+        max_cost=max_cost,
+        max_priority=max_priority,
         created_at=created_at,
         expires_at=None if days is None else created_at + timedelta(days=days),
     )

@@ -44,6 +44,20 @@ def add_commands(commands: Any) -> None:
         help="maximum concurrent jobs (default: unlimited)",
     )
     create.add_argument(
+        "--cost",
+        type=_number,
+        metavar="1000",
+        help="maximum cost of one job, in denoising steps at 1024x1024 (default: unlimited)",
+    )
+    create.add_argument(
+        "--priority",
+        type=int,
+        choices=range(quota.MAX_PRIORITY + 1),
+        default=0,
+        metavar="0-10",
+        help="highest priority of its jobs (default: 0)",
+    )
+    create.add_argument(
         "--expires", type=_number, metavar="DAYS", help="lifetime in days (default: never expires)"
     )
     create.set_defaults(func=_create)
@@ -65,6 +79,8 @@ def _create(arguments: argparse.Namespace, settings: Settings) -> int:
             arguments.name,
             rate=arguments.rate,
             max_jobs=arguments.jobs,
+            max_cost=arguments.cost,
+            max_priority=arguments.priority,
             days=arguments.expires,
         )
         # Only the token goes to stdout, so that a script can read it.
@@ -84,7 +100,7 @@ def _create(arguments: argparse.Namespace, settings: Settings) -> int:
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     def action(connection: Any) -> int:
         rows: list[tuple[str, ...]] = [
-            ("ID", "NAME", "STATE", "CREATED", "EXPIRES", "RATE", "JOBS")
+            ("ID", "NAME", "STATE", "CREATED", "EXPIRES", "RATE", "JOBS", "COST", "PRIORITY")
         ]
         rows += [_row(connection, key) for key in api_keys.list_keys(connection)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -138,6 +154,8 @@ def _row(connection: Any, key: api_keys.ApiKey) -> tuple[str, ...]:
         _date(key.expires_at),
         key.rate or "-",
         active,
+        str(key.max_cost or "-"),
+        str(key.max_priority),
     )
 
 

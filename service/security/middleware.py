@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from contracts import redis_keys
 from service.errors import RateLimited, ServiceError
 from service.jobs.quota import Owner
 from service.jobs.repository import JobRepository
@@ -23,7 +24,7 @@ from service.security import rate_limit
 from service.security.api_keys import TOKEN_PREFIX, ApiKey, authenticate
 
 _IMAGE_PATH = re.compile(r"/jobs/([0-9a-f]{32})/(?:images/[0-9]+\.png|animation)")
-_GALLERY_IMAGE_PATH = re.compile(r"/gallery/images/[0-9a-f]{32}\.png")
+_GALLERY_IMAGE_PATH = re.compile(r"/gallery/images/([0-9a-f]{32})\.png")
 # Scripts and styles of the pages.
 OPEN_PREFIXES = ("/studio/", "/docs/static/")
 # Probes, and pages that say how to send requests. None of them shows a job.
@@ -84,15 +85,28 @@ class ApiKeyMiddleware:
         if link is None:
             return False
         # The gallery's route compares the link, which is in another database.
-        if _GALLERY_IMAGE_PATH.fullmatch(scope["path"]):
-            return True
-        match = _IMAGE_PATH.fullmatch(scope["path"])
-        return match is not None and await self.jobs.is_linked(match[1], link)
+        match = _GALLERY_IMAGE_PATH.fullmatch(scope["path"])
+        if match is None:
+            match = _IMAGE_PATH.fullmatch(scope["path"])
+            if match is None or not await self.jobs.is_linked(match[1], link):
+                return False
+        await self._count_link(match[1])
+        return True
+
+    async def _count_link(self, object_id: str) -> None:
+        """Count a request by link. Raises RateLimited."""
+        bucket = redis_keys.link_rate_limit(object_id)
+        result = await rate_limit.consume(self.redis, bucket, rate_limit.LINK_RATE)
+        if not result.allowed:
+            raise RateLimited(
+                f"Too many requests by this link. Retry in {result.retry_after_s} s.",
+                retry_after_s=result.retry_after_s,
+            )
 
     async def _consume_rate_limit(self, key: ApiKey, rate: str) -> dict[str, str]:
         """Count one request and return the RateLimit headers. Raises RateLimited."""
         limit = rate_limit.parse_rate(rate)
-        result = await rate_limit.consume(self.redis, key.id, limit)
+        result = await rate_limit.consume(self.redis, redis_keys.rate_limit(key.id), limit)
         headers = {
             "RateLimit-Limit": str(limit.amount),
             "RateLimit-Remaining": str(result.remaining),

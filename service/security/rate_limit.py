@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from contracts import redis_keys
-
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _RATE = re.compile(rf"([1-9][0-9]{{0,5}})/({'|'.join(SECONDS)})")
 # KEYS: the bucket. ARGV: its size, and microseconds until one request is refilled.
@@ -56,6 +54,10 @@ class RateLimitResult:
     retry_after_s: int
 
 
+# All requests by the link of one job or kept image: a page of its images shows them at once.
+LINK_RATE = Rate(600, 60)
+
+
 def parse_rate(text: str) -> Rate:
     """Parse a rate such as 60/minute. Raises ValueError if it is invalid."""
     match = _RATE.fullmatch(text)
@@ -66,12 +68,10 @@ def parse_rate(text: str) -> Rate:
     return Rate(int(match[1]), SECONDS[match[2]])
 
 
-async def consume(redis: Any, key_id: str, rate: Rate) -> RateLimitResult:
-    """Count one request of an API key if it is within the rate."""
+async def consume(redis: Any, bucket: str, rate: Rate) -> RateLimitResult:
+    """Count one request if it is within the rate. `bucket`: the key of its bucket in Redis."""
     each_us = rate.interval_s * 1_000_000 // rate.amount
-    allowed, until_full_us, wait_us = await redis.eval(
-        _CONSUME, 1, redis_keys.rate_limit(key_id), rate.amount, each_us
-    )
+    allowed, until_full_us, wait_us = await redis.eval(_CONSUME, 1, bucket, rate.amount, each_us)
     return RateLimitResult(
         bool(allowed),
         rate.amount - math.ceil(until_full_us / each_us),

@@ -37,7 +37,9 @@ def test_a_key_is_created_listed_and_revoked(redis_server: RedisServer) -> None:
     key_id = created.stdout.split("_")[1]
     row = run_keys(redis_server.url, "list").stdout.splitlines()[1]
     date = r"\d{4}-\d\d-\d\d"
-    assert re.fullmatch(rf"{key_id}  ann's laptop  active  {date}  {date}  60/minute  0 of 10", row)
+    assert re.fullmatch(
+        rf"{key_id}  ann's laptop  active  {date}  {date}  60/minute  0 of 10  -     0", row
+    )
     revoked = run_keys(redis_server.url, "revoke", key_id)
     assert revoked.returncode == 0
     assert "was revoked on" in revoked.stdout
