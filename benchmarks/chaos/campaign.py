@@ -70,7 +70,6 @@ def run_campaign(
                 violations.append("jobs are still open")
             return {
                 "seed": seed,
-                "clock_offset_s": deployment.clock_offset_s,
                 "faults": dict(injected),
                 "num_faults": sum(injected.values()),
                 "jobs": len(invariants.job_ids(deployment.store)),

@@ -1,7 +1,4 @@
-"""Two services and two workers on one Redis, with one proxy for each kind.
-
-If Debian's faketime is installed, the clocks of the workers differ by half a minute.
-"""
+"""Two services and two workers on one Redis, with one proxy for each kind."""
 
 from __future__ import annotations
 
@@ -23,8 +20,6 @@ from devtools.wait import wait_until
 ROOT = Path(__file__).parents[2]
 # Faults are far more frequent than in life, and a job must not run out of tries.
 RETRIES = 20
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-CLOCK_OFFSET_S = 30
 
 
 class ChaosDeployment:
@@ -50,15 +45,6 @@ class ChaosDeployment:
         self.workers = [
             self._process(f"worker-{index}", [stub], self.worker_proxy) for index in range(2)
         ]
-        self.clock_offset_s = CLOCK_OFFSET_S if FAKETIME.exists() else 0
-        if self.clock_offset_s:
-            environment = self.workers[1].environment
-            assert environment is not None
-            environment |= {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME": f"+{CLOCK_OFFSET_S}s",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
         self.num_unexpected_exits = 0
         self.expected_exits: set[str] = set()
         self.store: Any = redis.Redis.from_url(self.redis.url)
