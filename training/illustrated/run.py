@@ -27,6 +27,7 @@ from training.data.illustrated.word_pairs import WordPairs, build_word_pairs, is
 from training.data.illustrated.wordnet import WordNet, nouns_below, owners_of, read_wordnet
 from training.illustrated.presets import SETS, IllustratedPreset
 from training.scenes.illustrated.art.atlas import ART_FOLDER
+from training.scenes.illustrated.synonyms import main_things
 from training.scenes.illustrated.world import World, load_world
 from training.trainer.step import Loss
 from training.trainer.trainer import train
@@ -75,7 +76,8 @@ class IllustratedRun:
     def nouns(self) -> dict[str, int]:
         """Return nouns below the names of the full world."""
         world = self.full_world
-        return nouns_below(self.wordnet, world.words, [name.group for name in world.names])
+        groups = [name.group for name in world.names]
+        return nouns_below(self.wordnet, world.words, groups, main_things(world.names))
 
     @cached_property
     def words(self) -> WordPairs:
@@ -86,7 +88,8 @@ class IllustratedRun:
     def class_things(self) -> list[int]:
         """Return the name at or above each of ImageNet's classes, -1 where there is none."""
         world = self.full_world
-        owners = owners_of(self.wordnet, world.words, [name.group for name in world.names])
+        groups = [name.group for name in world.names]
+        owners = owners_of(self.wordnet, world.words, groups, main_things(world.names))
         return class_things(class_names(), self.wordnet, owners)
 
     def new_clip(self) -> tuple[TwoTowerCLIP, PseudoPhotographs]:

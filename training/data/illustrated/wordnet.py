@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,33 +73,46 @@ def read_wordnet(folder: Path) -> WordNet:
     return WordNet(senses, hypernyms, files)
 
 
-def owners_of(wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]) -> dict[int, int]:
-    """Map a synset of each thing's plainest known word to the thing: its commonest sense of the
-    thing's kind.
+def owners_of(
+    wordnet: WordNet,
+    things: list[tuple[str, ...]],
+    groups: list[str],
+    main_things: Mapping[str, int] | None = None,
+) -> dict[int, int]:
+    """Map the synsets of each thing's words to the thing: each word's commonest sense of its kind.
 
-    `things` holds each thing's words, `groups` emojibase's group of each."""
-    owners: dict[int, int] = {}
+    `things` holds each thing's words, `groups` emojibase's group of each. A word of several things
+    belongs to the one in `main_things`."""
+    main_things = main_things or {}
+    candidates: list[list[tuple[int, int]]] = []  # of each thing, (sense, thing) in order of words
     for thing, (words, group) in enumerate(zip(things, groups, strict=True)):
-        if not TOO_BROAD.isdisjoint(words):
-            continue
-        senses = next(
-            (matches for word in words if (matches := wordnet.senses.get(word.lower()))), ()
-        )
-        preferred = [
-            sense for sense in senses if wordnet.files[sense] in LEXICOGRAPHER_FILES.get(group, ())
-        ]
-        for sense in (preferred or senses)[:1]:
-            owners.setdefault(sense, thing)
+        own: list[tuple[int, int]] = []
+        for word in words if TOO_BROAD.isdisjoint(words) else ():
+            senses = wordnet.senses.get(word.lower(), ())
+            files = LEXICOGRAPHER_FILES.get(group, ())
+            preferred = [sense for sense in senses if wordnet.files[sense] in files]
+            if senses and main_things.get(word.lower(), thing) == thing:
+                own.append(((preferred or list(senses))[0], thing))
+        candidates.append(own)
+    # Plainest words first, so that a synonym never takes another thing's own sense.
+    ordered = [own[0] for own in candidates if own]
+    ordered += [pair for own in candidates for pair in own[1:]]
+    owners: dict[int, int] = {}
+    for sense, thing in ordered:
+        owners.setdefault(sense, thing)
     return owners
 
 
 def nouns_below(
-    wordnet: WordNet, things: list[tuple[str, ...]], groups: list[str]
+    wordnet: WordNet,
+    things: list[tuple[str, ...]],
+    groups: list[str],
+    main_things: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Map each noun whose first sense lies below a thing to that thing, the nearest one.
 
     Nouns that are words of a thing themselves are left out."""
-    owners = owners_of(wordnet, things, groups)
+    owners = owners_of(wordnet, things, groups, main_things)
     own_words = {word.lower() for words in things for word in words}
     matches = {}
     for noun in wordnet.senses:

@@ -272,6 +272,16 @@ def words_for(names: list[Name]) -> list[tuple[str, ...]]:
     return [_words(name, common.get(name.label, [])) for name in names]
 
 
+def main_things(names: list[Name]) -> dict[str, int]:
+    """Map each common word of several things to the one that it means first: "tree"."""
+    indices = {name.label: index for index, name in enumerate(names)}
+    return {
+        word: indices[labels[0]]
+        for word, labels in COMMON.items()
+        if len(labels) > 1 and labels[0] in indices
+    }
+
+
 def tags_for(names: list[Name]) -> list[tuple[str, ...]]:
     """Return for each name the tags that count as loose synonyms: those that belong to at most two
     names."""

@@ -41,6 +41,12 @@ def test_an_animal_is_meant_in_its_own_sense():
     assert nearest_thing(WORDNET, "row", owners) == -1
 
 
+def test_a_word_of_several_things_belongs_to_the_main_one():
+    things = [("wolf", "dog"), ("dog face", "dog")]
+    assert owners_of(WORDNET, things, GROUPS) == {2: 0}
+    assert owners_of(WORDNET, things, GROUPS, {"dog": 1}) == {2: 1}
+
+
 def test_wordnet_names_the_command_that_fetches_it(tmp_path):
     with pytest.raises(TrainingError, match="illustrated.fetch"):
         read_wordnet(tmp_path)
