@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import cast
 
 from opentelemetry import trace
+
+from infra.version import installed_version
 
 SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -36,7 +37,7 @@ def start(service_name: str) -> None:
     resource = Resource.create(
         {
             "service.name": os.environ.get("OTEL_SERVICE_NAME", service_name),
-            "service.version": version("unclip-service"),
+            "service.version": installed_version(),
         }
     )
     # The provider sends what is left when Python exits.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, get_args
 
 from prometheus_client import (
@@ -28,7 +27,9 @@ from contracts import redis_keys
 from contracts.jobs import JobSpec, now
 from contracts.operations import OPERATIONS
 from contracts.transitions import Reason
+from infra.version import installed_version
 from service.jobs.estimate import live_workers
+from service.webhooks.dispatcher import Outcome
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Routes without metrics of their own, such as paths that no route matches.
@@ -60,12 +61,14 @@ class Metrics:
             "unclip_webhook_attempts", "Webhook attempts.", ["outcome"], registry=self.registry
         )
         Info("unclip_build", "Version of this process.", registry=self.registry).info(
-            {"component": "service", "version": version("unclip-service")}
+            {"component": "service", "version": installed_version()}
         )
         ProcessCollector(registry=self.registry)
         # A series that begins with its first event has no rate for it, so all begin at 0.
         for operation in OPERATIONS:
             self.accepted.labels(operation)
+        for outcome in get_args(Outcome):
+            self.webhooks.labels(outcome)
 
     def count_accepted(self, operation: str) -> None:
         """Count an accepted job."""

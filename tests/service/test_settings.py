@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from service.app import create_app
+from service.errors import InvalidSetting
+from service.settings import Settings
+
 INVALID = [
     ("REDIS_URL", "localhost", ""),
     ("PORT", "0", "Input should be greater than or equal to 1, got '0'"),
@@ -56,3 +60,16 @@ def test_webhooks_need_a_secret() -> None:
     process = start_service(UNCLIP_WEBHOOK_HOSTS="*")
     assert process.returncode == 1
     assert "UNCLIP_WEBHOOK_SECRET: Value error, UNCLIP_WEBHOOK_HOSTS needs" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("gallery_url", "nonsense://x", "UNCLIP_GALLERY_URL"),
+        ("prompt_deny_list", "/missing/list.txt", "UNCLIP_PROMPT_DENY_LIST"),
+    ],
+)
+def test_the_invalid_setting_is_named(field: str, value: str, name: str) -> None:
+    """Also if only its use at the start shows that it is invalid."""
+    with pytest.raises(InvalidSetting, match=name):
+        create_app(Settings(**{field: value}))

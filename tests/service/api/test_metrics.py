@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import get_args
 
 import httpx
 import pytest
 import redis.asyncio
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import redis_keys
 from contracts.jobs import JobSpec, WorkerHeartbeat, now
 from contracts.operations import OPERATIONS
 from contracts.transitions import Reason
+from service.api.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 Labels = tuple[tuple[str, str], ...]
@@ -145,3 +147,20 @@ async def test_without_redis_its_state_is_missing(alone: httpx.AsyncClient) -> N
     assert "unclip_queue_jobs" not in names
     assert "unclip_workers_alive" not in names
     assert "unclip_jobs_ended_total" not in names
+
+
+async def test_each_outcome_of_a_webhook_starts_at_zero(alone: httpx.AsyncClient) -> None:
+    """A series that began with its first event would have no rate, so no alert would fire."""
+    text = (await alone.get("/metrics")).text
+    for outcome in ("delivered", "failed", "given_up", "refused", "expired"):
+        assert f'unclip_webhook_attempts_total{{outcome="{outcome}"}} 0.0' in text
+
+
+def test_a_checkout_that_is_not_installed_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its version is unknown."""
+
+    def find_none(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("infra.version.version", find_none)
+    assert b'version="unknown"' in generate_latest(Metrics().registry)
