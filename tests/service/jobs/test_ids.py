@@ -20,15 +20,13 @@ SUFFIXES = [":image:0", ":events", ":input:image", "0", "\n", ""]
 async def test_a_malformed_id_is_not_found(
     client: httpx.AsyncClient, redis_server: RedisServer, suffix: str, path: str
 ) -> None:
-    """Whether the job exists or not, so nobody learns which jobs there are."""
+    """Whether the job exists or not, so no client learns which jobs there are."""
     job_id = await submit(client)
     await as_worker(redis_server, job_id, succeed)
-    for known in (job_id, "0" * 32):
-        url = f"/jobs/{known}{suffix}{path}".replace("\n", "%0a")
+    for job in (job_id, "0" * 32):
+        url = f"/jobs/{job}{suffix}{path}".replace("\n", "%0a")
         assert (await client.get(url)).status_code == 404
-        assert (
-            await client.delete(f"/jobs/{known}{suffix}".replace("\n", "%0a"))
-        ).status_code == 404
+        assert (await client.delete(f"/jobs/{job}{suffix}".replace("\n", "%0a"))).status_code == 404
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES[:-1])

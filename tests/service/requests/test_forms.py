@@ -52,7 +52,7 @@ async def test_a_part_with_a_file_name_is_a_file(client: httpx.AsyncClient, name
 
 
 async def test_empty_fields_count_as_absent(client: httpx.AsyncClient) -> None:
-    """A browser sends each input of a form, the file that nobody chose too."""
+    """A browser sends each input of a form, also for a file that was not chosen."""
     transparent = make_png("RGBA", (0, 0, 0, 0))
     files = {
         "image": ("a.png", transparent, "image/png"),

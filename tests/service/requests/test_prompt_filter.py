@@ -182,23 +182,23 @@ async def test_other_prompts_are_accepted(
 def test_a_slow_expression_blocks_the_prompt_and_not_the_service(tmp_path: Path) -> None:
     """This one takes twice as long for each letter; other threads run meanwhile."""
     denied = PromptFilter(write_list(tmp_path, "gun\n/^(a|aa)+!$/\n"))
-    ticks = 0
+    num_pauses = 0
     is_done = threading.Event()
 
-    def tick() -> None:
-        nonlocal ticks
+    def count_pauses() -> None:
+        nonlocal num_pauses
         while not is_done.wait(0.01):
-            ticks += 1
+            num_pauses += 1
 
-    ticking = threading.Thread(target=tick)
-    ticking.start()
+    counting = threading.Thread(target=count_pauses)
+    counting.start()
     started_at = time.process_time()
     line = denied.matching_line("a" * 60 + "b!")
     spent_s = time.process_time() - started_at
     is_done.set()
-    ticking.join()
+    counting.join()
     assert line == 2
     assert spent_s < 1
-    assert ticks > 0
+    assert num_pauses > 0
     assert denied.matching_line("aaa!") == 2
     assert denied.matching_line("a cube") is None

@@ -38,14 +38,14 @@ async def test_a_large_body_of_small_values_neither_blocks_nor_fills_the_memory(
     """64 MiB are refused; no other task waits for 50 ms of computing time."""
     longest_s = 0.0
 
-    async def tick() -> None:
+    async def measure_pauses() -> None:
         nonlocal longest_s
         while True:
             started_at_s = time.process_time()
             await asyncio.sleep(0)
             longest_s = max(longest_s, time.process_time() - started_at_s)
 
-    ticking = asyncio.create_task(tick())
+    ticking = asyncio.create_task(measure_pauses())
     started_at_s = time.process_time()
     answer = await alone.post(
         "/variations", content=repeat(head, part, 63 * MIB, tail), headers=JSON
