@@ -76,7 +76,7 @@ def count_flops(prior: Prior, new: int, past: int) -> int:
         cache = torch.empty(1, heads, past, width // heads)
         mask = torch.ones(1, 1, new, past + new, dtype=torch.bool)
         with FlopCounterMode(display=False) as counter:
-            prior.blocks[0].attended(x, mask, (cache, cache))  # type: ignore[operator]
+            prior.blocks[0].attend(x, mask, (cache, cache))
     return int(counter.get_total_flops())
 
 
