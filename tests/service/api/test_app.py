@@ -16,6 +16,7 @@ from contracts.jobs import WorkerHeartbeat
 from devtools.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
+JOB_ID = "0" * 32
 FORBIDDEN = ("torch", "open_clip", "numpy", "models", "worker", "training")
 START_WITHOUT = f"""
 import sys
@@ -93,7 +94,9 @@ async def test_readyz_needs_a_live_worker(
     assert (await client.get("/readyz")).text == "ready\n"
 
 
-@pytest.mark.parametrize("path", ["/jobs/x", "/jobs/x/images/0.png", "/jobs/x/events"])
+@pytest.mark.parametrize(
+    "path", [f"/jobs/{JOB_ID}", f"/jobs/{JOB_ID}/images/0.png", f"/jobs/{JOB_ID}/events"]
+)
 async def test_without_redis_a_query_is_503(alone: httpx.AsyncClient, path: str) -> None:
     """The response is a problem with Retry-After, and comes soon."""
     response = await alone.get(path)
@@ -139,6 +142,7 @@ DOCUMENTED = {
     ("get", "/jobs"): {"200", "422", "500", "503"},
     ("get", "/jobs/{job_id}"): READ_STATUSES,
     ("delete", "/jobs/{job_id}"): READ_STATUSES,
+    ("delete", "/jobs/{job_id}/link"): {"200", "404", "422", "500", "503"},
     ("get", "/jobs/{job_id}/events"): READ_STATUSES,
     ("get", "/jobs/{job_id}/images/{index}.json"): READ_STATUSES,
     ("get", "/jobs/{job_id}/images/{index}.png"): READ_STATUSES | {"304"},
