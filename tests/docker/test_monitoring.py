@@ -241,4 +241,6 @@ def test_prometheus_scrapes_every_process() -> None:
     assert targets == {("service", "service", 8000), ("worker", "worker", worker_port)}
     assert services["service"]["ports"][0].endswith(":8000")
     for name in ("service", "worker", "prometheus"):
-        assert "inside" in services[name]["networks"]
+        assert "metrics" in services[name]["networks"]
+    # Whoever reaches Redis can run jobs.
+    assert "inside" not in services["prometheus"]["networks"]
