@@ -24,16 +24,27 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
+def id_of(name: str) -> str:
+    """Return a job id, 32 hex digits, that holds a short name."""
+    return name.encode().hex().zfill(32)
+
+
+def name_of(job_id: str) -> str:
+    """Return the name in an id."""
+    return bytes.fromhex(job_id).lstrip(b"\0").decode()
+
+
 async def add_job(
     store: redis.asyncio.Redis,
-    job_id: str,
+    name: str,
     created_at: datetime,
     *,
     owner: str | None = None,
     operation: str = "generate",
     status: JobStatus = "queued",
 ) -> None:
-    """Record a job as the service does."""
+    """Record a job as the service does, under the id of a name."""
+    job_id = id_of(name)
     request = OPERATIONS[operation].model_validate(REQUESTS[operation])
     spec = JobSpec(operation=operation, request=request, owner=owner, created_at=created_at)
     record = JobRecord(job_id, spec, status)
@@ -44,19 +55,19 @@ async def add_job(
 
 
 async def add_jobs(store: redis.asyncio.Redis, count: int) -> list[str]:
-    """Record jobs that are a second apart. Return their ids, newest first."""
-    ids = [f"j{number:03}" for number in range(count)]
-    for number, job_id in enumerate(ids):
-        await add_job(store, job_id, START + timedelta(seconds=number))
-    return ids[::-1]
+    """Record jobs that are a second apart. Return their names, newest first."""
+    names = [f"j{number:03}" for number in range(count)]
+    for number, name in enumerate(names):
+        await add_job(store, name, START + timedelta(seconds=number))
+    return names[::-1]
 
 
 async def read_pages(client: httpx.AsyncClient, **params: Any) -> list[list[str]]:
-    """Return the ids on each page, until the last."""
+    """Return the names of the jobs on each page, until the last."""
     pages: list[list[str]] = []
     while True:
         page = (await client.get("/jobs", params=params)).raise_for_status().json()
-        pages.append([job["id"] for job in page["jobs"]])
+        pages.append([name_of(job["id"]) for job in page["jobs"]])
         if page["next"] is None:
             return pages
         params["cursor"] = page["next"]
@@ -102,9 +113,9 @@ async def test_new_jobs_do_not_move_a_page(
     ids = await add_jobs(store, 6)
     first = (await client.get("/jobs", params={"limit": 3})).json()
     await add_job(store, "new", now())
-    await store.delete(redis_keys.job(ids[2]))
+    await store.delete(redis_keys.job(id_of(ids[2])))
     second = (await client.get("/jobs", params={"limit": 3, "cursor": first["next"]})).json()
-    assert [job["id"] for job in second["jobs"]] == ids[3:]
+    assert [name_of(job["id"]) for job in second["jobs"]] == ids[3:]
 
 
 async def test_jobs_of_the_same_microsecond_are_listed_once(
@@ -159,7 +170,7 @@ async def test_owners_see_their_own_jobs(
     await add_job(store, "b", START + timedelta(seconds=1), owner="bob")
     await add_job(store, "c", START + timedelta(seconds=2))
     page = await index.read_page(store, 10, owner=owner)
-    assert [record.id for record in page.records] == ids
+    assert [name_of(record.id) for record in page.records] == ids
 
 
 async def test_expired_jobs_leave_all_indexes(
@@ -172,10 +183,13 @@ async def test_expired_jobs_leave_all_indexes(
         await add_job(store, job_id, START + timedelta(seconds=number), owner="ann")
     await add_job(store, "waits", START + timedelta(seconds=4.5))
     await add_job(store, "young", now())
-    await store.delete(*map(redis_keys.job, ids), redis_keys.job("young"))
+    await store.delete(*(redis_keys.job(id_of(name)) for name in [*ids, "young"]))
     assert await index.prune_expired(store, 100) == 10
-    assert await store.zrange(redis_keys.listing(), 0, -1) == [b"waits:", b"young:"]
-    await store.delete(redis_keys.job("waits"))
+    assert await store.zrange(redis_keys.listing(), 0, -1) == [
+        f"{id_of('waits')}:".encode(),
+        f"{id_of('young')}:".encode(),
+    ]
+    await store.delete(redis_keys.job(id_of("waits")))
     assert await index.prune_expired(store, 100) == 1
     assert await index.prune_expired(store, 0) == 1
     assert await store.keys("*") == []
