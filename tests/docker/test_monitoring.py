@@ -242,5 +242,5 @@ def test_prometheus_scrapes_every_process() -> None:
     assert services["service"]["ports"][0].endswith(":8000")
     for name in ("service", "worker", "prometheus"):
         assert "metrics" in services[name]["networks"]
-    # Whoever reaches Redis can run jobs.
+    # A process that reaches Redis can run jobs.
     assert "inside" not in services["prometheus"]["networks"]

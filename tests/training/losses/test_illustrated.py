@@ -152,6 +152,6 @@ def test_a_mixed_pool_keeps_the_order_of_its_indices(pool):
     indices = torch.tensor([COUNT + 3, 2, COUNT + 1, 2])
     expected = pool.arrays.image_batch(torch.tensor([3, 2, 1, 2]))
     assert torch.equal(mixed.images(indices), expected)
-    drawn = mixed.draw(200, torch.Generator().manual_seed(0))
-    assert 50 < int((drawn >= COUNT).sum()) < 150
-    assert int(drawn.max()) < 2 * COUNT
+    sample = mixed.draw(200, torch.Generator().manual_seed(0))
+    assert 50 < int((sample >= COUNT).sum()) < 150
+    assert int(sample.max()) < 2 * COUNT
