@@ -81,9 +81,12 @@ def test_a_request_id_is_in_every_log(deployment: DeploymentUnderTest) -> None:
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_of_50_mb_is_rejected(deployment: DeploymentUnderTest, is_chunked: bool) -> None:
+def test_a_body_over_the_limit_is_rejected(
+    deployment: DeploymentUnderTest, is_chunked: bool
+) -> None:
     """413 reaches the client although it still sends, and the service stays healthy."""
-    content = iter([b" " * (1 << 20)] * 50) if is_chunked else b" " * (50 << 20)
+    # The limit of requests with images is 64 MiB.
+    content = iter([b" " * (1 << 20)] * 70) if is_chunked else b" " * (70 << 20)
     headers = {"content-type": "application/json"}
     response = deployment.http.post("/generate", content=content, headers=headers)
     assert response.status_code == 413

@@ -172,7 +172,7 @@ class ThreadWorker(BaseWorker):
         while not self._stop_requested:
             self.run_maintenance_tasks()
             self.heartbeat()
-            if not self._slots.acquire(timeout=DEQUEUE_TIMEOUT_S):
+            if not self._take_slot():
                 continue
             dequeued = None
             try:
@@ -183,6 +183,15 @@ class ThreadWorker(BaseWorker):
             if dequeued is not None:
                 return dequeued
         return None
+
+    def _take_slot(self) -> bool:
+        """Wait DEQUEUE_TIMEOUT_S for a slot; return False without one or after a request to stop."""
+        if not self._slots.acquire(timeout=DEQUEUE_TIMEOUT_S):
+            return False
+        if self._stop_requested:
+            self._slots.release()
+            return False
+        return True
 
     def _dequeue(self) -> tuple[Job, Queue] | None:
         """Wait DEQUEUE_TIMEOUT_S for a job; return None if there is none."""
