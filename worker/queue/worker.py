@@ -185,7 +185,7 @@ class ThreadWorker(BaseWorker):
         return None
 
     def _take_slot(self) -> bool:
-        """Wait DEQUEUE_TIMEOUT_S for a slot; return False without one or after a request to stop."""
+        """Wait DEQUEUE_TIMEOUT_S for a slot; return False without one or when stopping."""
         if not self._slots.acquire(timeout=DEQUEUE_TIMEOUT_S):
             return False
         if self._stop_requested:
