@@ -138,7 +138,7 @@ class ObjectStore:
         expired = [
             path
             for path, info in self._files.find(results, detail=True).items()
-            if _modified_at(info) < oldest
+            if modified_at(info) < oldest
         ]
         if expired:
             self._files.rm(expired)
@@ -177,7 +177,7 @@ def _chunks(file: Any) -> Iterator[bytes]:
             yield bytes(chunk)
 
 
-def _modified_at(info: Mapping[str, Any]) -> float:
+def modified_at(info: Mapping[str, Any]) -> float:
     """Return when an object was written, in seconds since 1970."""
     # A file system has mtime, S3 LastModified.
     return float(info["mtime"] if "mtime" in info else info["LastModified"].timestamp())

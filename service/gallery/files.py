@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from infra.object_store import ObjectStoreError
+from infra.object_store import ObjectStoreError, modified_at
 
 PREFIX = "gallery"
 
@@ -72,12 +72,8 @@ class ImageFiles:
         return [
             path.rpartition("/")[2].removesuffix(".png")
             for path, info in entries.items()
-            if path.endswith(".png") and _modified_at(info) < limit
+            if path.endswith(".png") and modified_at(info) < limit
         ]
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}.png"
-
-
-def _modified_at(info: dict[str, Any]) -> float:
-    return float(info["mtime"] if "mtime" in info else info["LastModified"].timestamp())
