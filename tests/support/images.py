@@ -22,3 +22,21 @@ def read_provenance(content: bytes) -> dict[str, Any]:
     assert isinstance(image, PngImagePlugin.PngImageFile)
     provenance: dict[str, Any] = json.loads(image.text["unclip"])
     return provenance
+
+
+def provenance_fields(prompt: str, seed: int, **parameters: object) -> dict[str, object]:
+    """Return the provenance of a generated image as a worker writes it into a PNG."""
+    return {
+        "operation": "generate",
+        "seed": seed,
+        "index": 0,
+        "parameters": {"sampler": "ddim", **parameters},
+        "inputs": {},
+        "checkpoint": "tiny",
+        "checkpoint_digest": "0",
+        "version": "0",
+        "torch": "0",
+        "device": "cpu",
+        "dtype": "float32",
+        "prompt": prompt,
+    }

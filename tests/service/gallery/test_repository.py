@@ -17,6 +17,7 @@ from PIL import Image
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from support.images import provenance_fields
 
 from contracts.provenance import Provenance
 from devtools.ports import free_port
@@ -39,22 +40,8 @@ def png_of(colour: str, side: int = 8) -> bytes:
 
 def provenance_of(prompt: str, **parameters: object) -> Provenance:
     """Return the provenance of a generated image."""
-    return Provenance.model_validate(
-        {
-            "operation": "generate",
-            "seed": 2**32 - 1,
-            "index": 0,
-            "parameters": {"sampler": "ddim", "eta": 0.7, **parameters},
-            "inputs": {},
-            "checkpoint": "tiny",
-            "checkpoint_digest": "0",
-            "version": "0",
-            "torch": "0",
-            "device": "cpu",
-            "dtype": "float32",
-            "prompt": prompt,
-        }
-    )
+    fields = provenance_fields(prompt, 2**32 - 1, **{"eta": 0.7, **parameters})
+    return Provenance.model_validate(fields)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 import redis.asyncio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from support.images import provenance_fields
 
 from contracts import redis_keys
 
@@ -33,20 +34,7 @@ async def gallery_client(
 
 def png_with_provenance(prompt: str) -> bytes:
     """Return a PNG as a worker writes it."""
-    provenance = {
-        "operation": "generate",
-        "seed": 7,
-        "index": 0,
-        "parameters": {"sampler": "ddim", "size": 64},
-        "inputs": {},
-        "checkpoint": "tiny",
-        "checkpoint_digest": "0",
-        "version": "0",
-        "torch": "0",
-        "device": "cpu",
-        "dtype": "float32",
-        "prompt": prompt,
-    }
+    provenance = provenance_fields(prompt, 7, size=64)
     text = PngInfo()
     text.add_text("unclip", json.dumps(provenance))
     buffer = io.BytesIO()
